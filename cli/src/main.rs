@@ -1,0 +1,2 @@
+//! The porism command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Checkpoints: files to bytes at the right place.

@@ -1,0 +1,1 @@
+//! WGSL kernels, their host twins and cases.
