@@ -1,0 +1,22 @@
+// Weights as the checkpoint stores them, decoded inside the kernels.
+
+const F8E4M3: u32 = 0u;
+const BF16: u32 = 1u;
+const F16: u32 = 2u;
+const F32: u32 = 3u;
+
+// Four E4M3 codes of a little-endian word. No f32 or f16 subnormal appears on the way, since some GPUs flush them:
+// normal numbers are shifted into place, subnormals (m · 2^-9) come from a subtraction.
+fn e4m3x4(word: u32) -> vec4<f32> {
+    let codes = vec4<u32>(word << 24u, word << 16u, word << 8u, word);
+    let magnitude = (codes & vec4<u32>(0x7f000000u)) >> vec4<u32>(4u);
+    let normal = bitcast<vec4<f32>>(magnitude + vec4<u32>(0x3c000000u));
+    let subnormal = bitcast<vec4<f32>>(magnitude | vec4<u32>(0x3c800000u)) - vec4<f32>(0x1p-6f);
+    let value = select(normal, subnormal, magnitude < vec4<u32>(0x00800000u));
+    return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) | (codes & vec4<u32>(0x80000000u)));
+}
+
+// Two BF16 values of a little-endian word.
+fn bf16x2(word: u32) -> vec2<f32> {
+    return bitcast<vec2<f32>>(vec2<u32>(word << 16u, word & 0xffff0000u));
+}
