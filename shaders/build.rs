@@ -124,7 +124,11 @@ fn validate(name: &str, on: &[&str], wgsl: &str) -> Reflected {
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string_with_path(wgsl, name)));
     let mut validator = Validator::new(
         ValidationFlags::all(),
-        Capabilities::IMMEDIATES | Capabilities::SUBGROUP | Capabilities::SUBGROUP_BARRIER | Capabilities::SHADER_FLOAT16,
+        Capabilities::IMMEDIATES
+            | Capabilities::SUBGROUP
+            | Capabilities::SUBGROUP_BARRIER
+            | Capabilities::SHADER_FLOAT16
+            | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
     );
     validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
     let info = validator

@@ -1,0 +1,85 @@
+//! What the forward pass needs of a device, whichever it is.
+
+use crate::error::Error;
+use crate::recording::{BufferId, Recording, View};
+
+/// How kernels are best shaped for a device. Part of the device plan: changing it may change the last bits of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Threads that share a row in a mat-vec: 1 where threads are lanes of a CPU, more where loads must coalesce.
+    pub lanes_per_row: u32,
+    /// Largest view that can be bound, in bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, in bytes.
+    pub max_buffer_bytes: u64,
+}
+
+/// A device that holds buffers and runs recordings.
+pub trait Executor<'c> {
+    /// How kernels are best shaped here.
+    fn tuning(&self) -> Tuning;
+
+    /// A zeroed buffer of `bytes` bytes for activations, caches and small tables.
+    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error>;
+
+    /// A buffer holding checkpoint bytes: the pieces `(offset, bytes)`, ascending, 16-byte aligned. An adapter gets a
+    /// copy, handed over in parts to `progress` with the number of bytes done; the host keeps the references.
+    fn allocate_weights(
+        &mut self,
+        label: &str,
+        bytes: u64,
+        pieces: Vec<(u64, &'c [u8])>,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<BufferId, Error>;
+
+    /// Writes to a buffer outside any recording.
+    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Runs a recording to its end and returns the bytes of its reads, in order.
+    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error>;
+
+    /// Seconds between the first and the last timestamp of the passes of the last run, where the device can tell.
+    fn last_pass_seconds(&self) -> Option<f64>;
+
+    /// Bytes allocated for weights so far.
+    fn weight_bytes(&self) -> u64;
+}
+
+/// Runs one case of a kernel and returns the bytes of each of its buffers afterwards.
+pub fn run_case(
+    executor: &mut dyn Executor<'_>,
+    kernel: porism_shaders::KernelId,
+    case: &porism_shaders::Case,
+) -> Result<Vec<Vec<u8>>, Error> {
+    use crate::recording::{Dispatch, Groups, Label};
+    let mut views = Vec::new();
+    for (buffer, binding) in case.buffers.iter().zip(kernel.kernel().bindings) {
+        let bytes = buffer.initial();
+        let size = bytes.len().next_multiple_of(16).max(16) as u64;
+        let view = View { buffer: executor.allocate(binding.name, size)?, offset: 0, bytes: size };
+        let mut padded = bytes;
+        padded.resize(size as usize, 0);
+        executor.write(view, &padded)?;
+        views.push(view);
+    }
+    let mut params = [0u8; Dispatch::MAX_PARAMS];
+    params[..case.params.len()].copy_from_slice(&case.params);
+    let mut recording = Recording::default();
+    let label = Label { what: kernel.kernel().name, layer: None };
+    recording.dispatch(Dispatch::from_bytes(kernel, case.overrides, params, &views, Groups::Direct(case.groups), label));
+    for view in &views {
+        recording.read(*view);
+    }
+    let all = executor.run(&recording)?;
+    let mut at = 0;
+    Ok(case
+        .buffers
+        .iter()
+        .zip(&views)
+        .map(|(buffer, view)| {
+            let bytes = all[at..at + buffer.initial().len()].to_vec();
+            at += view.bytes as usize;
+            bytes
+        })
+        .collect())
+}

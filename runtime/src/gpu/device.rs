@@ -1,0 +1,217 @@
+//! Adapters: which there are, what they offer, and how one is opened.
+
+use std::sync::{Arc, Mutex};
+
+use serde::Serialize;
+
+use super::selftest::{self, SelfTest};
+use crate::error::Error;
+
+/// A device by the number `porism devices` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceIndex {
+    /// An adapter.
+    Adapter(usize),
+    /// The CPU.
+    Host,
+}
+
+impl Serialize for DeviceIndex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            DeviceIndex::Adapter(index) => serializer.serialize_u64(*index as u64),
+            DeviceIndex::Host => serializer.serialize_str("host"),
+        }
+    }
+}
+
+/// The limits that decide how a model is laid out on an adapter.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "the names are WebGPU's")]
+pub struct Limits {
+    pub max_buffer_size: u64,
+    pub max_storage_buffer_binding_size: u64,
+    pub max_storage_buffers_per_shader_stage: u32,
+    pub max_compute_workgroup_storage_size: u32,
+    pub max_compute_invocations_per_workgroup: u32,
+    pub max_compute_workgroups_per_dimension: u32,
+    pub min_storage_buffer_offset_alignment: u32,
+    pub max_immediate_size: u32,
+    pub min_subgroup_size: u32,
+    pub max_subgroup_size: u32,
+}
+
+/// An adapter as `porism devices` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeviceProfile {
+    /// Its number.
+    pub index: DeviceIndex,
+    /// E.g. `AMD Radeon RX 7900 XTX`.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl`.
+    pub backend: String,
+    /// `discrete-gpu`, `integrated-gpu`, `virtual-gpu`, `cpu`, `other`.
+    pub device_type: String,
+    /// Name of the driver.
+    pub driver: String,
+    /// Version of the driver.
+    pub driver_info: String,
+    /// What it offers.
+    pub limits: Limits,
+    /// Optional WebGPU features that Porism may use.
+    pub features: Vec<String>,
+    /// Verdicts of the self-test; empty until it has run.
+    pub selftest: Vec<SelfTest>,
+}
+
+impl DeviceProfile {
+    /// Whether it is a driver that computes on the CPU.
+    pub fn is_software(&self) -> bool {
+        self.device_type == "cpu"
+    }
+}
+
+/// An opened adapter.
+pub struct Gpu {
+    /// What it is.
+    pub profile: DeviceProfile,
+    pub(crate) device: wgpu::Device,
+    pub(crate) queue: wgpu::Queue,
+    /// `@if` features of kernels that are on here.
+    pub(crate) kernel_features: Vec<&'static str>,
+    /// Set by the driver when the device is gone.
+    pub(crate) lost: Arc<Mutex<Option<String>>>,
+}
+
+fn instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY);
+    // wgpu checks indirect arguments with a hidden dispatch per indirect call. Ours are written by our own kernels,
+    // which clamp them.
+    descriptor.flags.remove(wgpu::InstanceFlags::VALIDATION_INDIRECT_CALL);
+    wgpu::Instance::new(descriptor)
+}
+
+fn enumerate() -> Vec<wgpu::Adapter> {
+    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
+    // Real GPUs first, in a stable order.
+    found.sort_by_key(|adapter| {
+        let info = adapter.get_info();
+        let rank = match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            wgpu::DeviceType::VirtualGpu => 2,
+            wgpu::DeviceType::Other => 3,
+            wgpu::DeviceType::Cpu => 4,
+        };
+        (rank, info.name.clone(), info.driver_info.clone())
+    });
+    found
+}
+
+/// The adapters of this machine, without self-test.
+pub fn adapters() -> Vec<DeviceProfile> {
+    enumerate().iter().enumerate().map(|(index, adapter)| profile(index, adapter)).collect()
+}
+
+fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = [
+        (wgpu::Features::SUBGROUP, "subgroup"),
+        (wgpu::Features::SHADER_F16, "shader-f16"),
+        (wgpu::Features::TIMESTAMP_QUERY, "timestamp-query"),
+        (wgpu::Features::MAPPABLE_PRIMARY_BUFFERS, "mappable-primary-buffers"),
+        (wgpu::Features::IMMEDIATES, "immediates"),
+    ]
+    .into_iter()
+    .filter(|(feature, _)| adapter.features().contains(*feature))
+    .map(|(_, name)| name.to_owned())
+    .collect();
+    let device_type = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete-gpu",
+        wgpu::DeviceType::IntegratedGpu => "integrated-gpu",
+        wgpu::DeviceType::VirtualGpu => "virtual-gpu",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    };
+    DeviceProfile {
+        index: DeviceIndex::Adapter(index),
+        name: info.name,
+        backend: info.backend.to_string().to_lowercase(),
+        device_type: device_type.to_owned(),
+        driver: info.driver,
+        driver_info: info.driver_info,
+        limits: Limits {
+            max_buffer_size: limits.max_buffer_size,
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
+            max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+            max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_compute_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            min_storage_buffer_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            max_immediate_size: limits.max_immediate_size,
+            min_subgroup_size: info.subgroup_min_size,
+            max_subgroup_size: info.subgroup_max_size,
+        },
+        features,
+        selftest: Vec::new(),
+    }
+}
+
+/// Opens adapter `index` and runs its self-test. Paths that fail are switched off; an adapter that fails a test every
+/// model needs is refused.
+pub fn open(index: usize) -> Result<Gpu, Error> {
+    let mut gpu = open_untested(index)?;
+    selftest::run(&mut gpu)?;
+    Ok(gpu)
+}
+
+fn open_untested(index: usize) -> Result<Gpu, Error> {
+    let found = enumerate();
+    let Some(adapter) = found.get(index) else {
+        let found = match found.len() {
+            0 => "no adapter".to_owned(),
+            1 => "only device 0".to_owned(),
+            count => format!("devices 0 to {}", count - 1),
+        };
+        return Err(Error::NoSuchDevice { index, found });
+    };
+    let profile = profile(index, adapter);
+    let wanted = wgpu::Features::SUBGROUP
+        | wgpu::Features::TIMESTAMP_QUERY
+        | wgpu::Features::IMMEDIATES;
+    if !adapter.features().contains(wgpu::Features::IMMEDIATES) || profile.limits.max_immediate_size < 128 {
+        return Err(Error::OpenDevice {
+            device: profile.name,
+            reason: format!(
+                "its driver offers {} bytes of immediate data, 128 are needed; a newer driver may help",
+                profile.limits.max_immediate_size
+            ),
+        });
+    }
+    let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        label: Some("porism"),
+        required_features: adapter.features() & wanted,
+        required_limits: adapter.limits(),
+        experimental_features: wgpu::ExperimentalFeatures::disabled(),
+        memory_hints: wgpu::MemoryHints::Performance,
+        trace: wgpu::Trace::Off,
+    }));
+    let (device, queue) =
+        opened.map_err(|error| Error::OpenDevice { device: profile.name.clone(), reason: error.to_string() })?;
+    let lost: Arc<Mutex<Option<String>>> = Arc::default();
+    let flag = Arc::clone(&lost);
+    device.set_device_lost_callback(move |reason, message| {
+        *flag.lock().expect("never poisoned") = Some(format!("{reason:?}: {message}"));
+    });
+    // Errors are taken by scopes; one that slips through must not abort the process.
+    device.on_uncaptured_error(Arc::new(|error: wgpu::Error| tracing::error!("outside any scope: {error}")));
+    let mut kernel_features = Vec::new();
+    // One load shared by eight lanes pays where lanes are CPU vector lanes; GPUs do it by themselves.
+    if profile.is_software() && device.features().contains(wgpu::Features::SUBGROUP) && profile.limits.min_subgroup_size >= 8
+    {
+        kernel_features.push("broadcast");
+    }
+    Ok(Gpu { profile, device, queue, kernel_features, lost })
+}

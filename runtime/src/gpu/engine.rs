@@ -1,0 +1,492 @@
+//! Runs recordings on wgpu: one command buffer, one submit, one wait per recording.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use porism_shaders::{KernelId, Overrides};
+
+use super::device::Gpu;
+use crate::error::Error;
+use crate::executor::{Executor, Tuning};
+use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
+
+/// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
+const UPLOAD_PIECE_BYTES: usize = 4 << 20;
+/// After so many uploaded bytes the queue is drained, which bounds the driver's staging memory.
+const UPLOAD_WINDOW_BYTES: u64 = 64 << 20;
+
+/// An adapter as a device.
+pub struct GpuExecutor {
+    gpu: Gpu,
+    buffers: Vec<wgpu::Buffer>,
+    pipelines: HashMap<(KernelId, Overrides), Pipeline>,
+    bind_groups: HashMap<(KernelId, Overrides, Vec<View>), wgpu::BindGroup>,
+    /// Key of the lookup in `bind_groups`, kept so that a step allocates nothing.
+    key: Vec<View>,
+    staging: Option<wgpu::Buffer>,
+    read_back: Vec<u8>,
+    timestamps: Option<Timestamps>,
+    last_pass_seconds: Option<f64>,
+    weight_bytes: u64,
+}
+
+struct Pipeline {
+    pipeline: wgpu::ComputePipeline,
+    layout: wgpu::BindGroupLayout,
+}
+
+struct Timestamps {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    staging: wgpu::Buffer,
+}
+
+impl GpuExecutor {
+    /// An executor on an opened adapter.
+    pub fn new(gpu: Gpu) -> Self {
+        GpuExecutor {
+            gpu,
+            buffers: Vec::new(),
+            pipelines: HashMap::new(),
+            bind_groups: HashMap::new(),
+            key: Vec::new(),
+            staging: None,
+            read_back: Vec::new(),
+            timestamps: None,
+            last_pass_seconds: None,
+            weight_bytes: 0,
+        }
+    }
+
+    /// The adapter it runs on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// From now on measures how long the passes of each run take on the device, where it can tell.
+    pub fn enable_timestamps(&mut self) {
+        let device = &self.gpu.device;
+        if self.timestamps.is_some() || !device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+            return;
+        }
+        let buffer = |label, usage| {
+            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: 16, usage, mapped_at_creation: false })
+        };
+        self.timestamps = Some(Timestamps {
+            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("porism.timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            }),
+            resolved: buffer("porism.timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+            staging: buffer("porism.timestamps.staging", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+        });
+    }
+
+    fn lost(&self) -> Result<(), Error> {
+        match &*self.gpu.lost.lock().expect("never poisoned") {
+            None => Ok(()),
+            Some(reason) => {
+                Err(Error::DeviceLost { device: self.gpu.profile.name.clone(), reason: reason.clone() })
+            }
+        }
+    }
+
+    fn driver_error(&self, label: &str, reason: impl ToString) -> Error {
+        let lost = self.lost();
+        let reason = reason.to_string();
+        lost.err().unwrap_or(Error::Driver { device: self.gpu.profile.name.clone(), label: label.to_owned(), reason })
+    }
+
+    fn create_buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, Error> {
+        let limit = self.gpu.profile.limits.max_buffer_size;
+        let refuse = |limit: String| Error::OutOfMemory {
+            device: self.gpu.profile.name.clone(),
+            label: label.to_owned(),
+            bytes,
+            limit,
+        };
+        if bytes > limit {
+            return Err(refuse(format!("max_buffer_size is {limit}")));
+        }
+        self.lost()?;
+        let device = &self.gpu.device;
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let size = bytes.next_multiple_of(16).max(16);
+        let buffer =
+            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false });
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        match (memory, validation.or(internal)) {
+            (None, None) => Ok(buffer),
+            (Some(error), _) => Err(refuse(error.to_string())),
+            (None, Some(error)) => Err(self.driver_error(label, error)),
+        }
+    }
+
+    fn pipeline(&mut self, kernel: KernelId, overrides: Overrides) -> Result<(), Error> {
+        if self.pipelines.contains_key(&(kernel, overrides)) {
+            return Ok(());
+        }
+        let made = self.create_pipeline(kernel, overrides)?;
+        self.pipelines.insert((kernel, overrides), made);
+        Ok(())
+    }
+
+    fn create_pipeline(&self, id: KernelId, overrides: Overrides) -> Result<Pipeline, Error> {
+        let kernel = id.kernel();
+        let device = &self.gpu.device;
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name),
+            source: wgpu::ShaderSource::Wgsl(kernel.variant(&self.gpu.kernel_features).wgsl.into()),
+        });
+        let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
+            .bindings
+            .iter()
+            .zip(0..)
+            .map(|(binding, number)| wgpu::BindGroupLayoutEntry {
+                binding: number,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: !binding.writes },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+            label: Some(kernel.name),
+            entries: &entries,
+        });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: kernel.params_bytes,
+        });
+        let constants: Vec<(&str, f64)> = overrides
+            .iter()
+            .filter(|(name, _)| kernel.overrides.contains(name))
+            .map(|(name, value)| (name, f64::from(value)))
+            .collect();
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                // Kernels write workgroup memory before they read it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        match validation.or(internal) {
+            None => Ok(Pipeline { pipeline, layout }),
+            Some(error) => Err(self.driver_error(kernel.name, error)),
+        }
+    }
+
+    /// Makes the pipeline and the bind group of a dispatch unless they exist.
+    fn prepare(&mut self, dispatch: &Dispatch) -> Result<(), Error> {
+        self.pipeline(dispatch.kernel, dispatch.overrides)?;
+        let mut key = (dispatch.kernel, dispatch.overrides, std::mem::take(&mut self.key));
+        key.2.clear();
+        key.2.extend_from_slice(dispatch.bindings());
+        if !self.bind_groups.contains_key(&key) {
+            let layout = &self.pipelines[&(dispatch.kernel, dispatch.overrides)].layout;
+            let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
+                .bindings()
+                .iter()
+                .zip(0..)
+                .map(|(view, binding)| wgpu::BindGroupEntry {
+                    binding,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: &self.buffers[view.buffer.0 as usize],
+                        offset: view.offset,
+                        size: std::num::NonZeroU64::new(view.bytes.next_multiple_of(16)),
+                    }),
+                })
+                .collect();
+            let validation = self.gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
+            let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(dispatch.label.what),
+                layout,
+                entries: &entries,
+            });
+            if let Some(error) = pollster::block_on(validation.pop()) {
+                return Err(self.driver_error(&dispatch.label.to_string(), error));
+            }
+            self.bind_groups.insert((key.0, key.1, key.2.clone()), group);
+        }
+        self.key = key.2;
+        Ok(())
+    }
+
+    fn bind_group(&mut self, dispatch: &Dispatch) -> wgpu::BindGroup {
+        let mut key = (dispatch.kernel, dispatch.overrides, std::mem::take(&mut self.key));
+        key.2.clear();
+        key.2.extend_from_slice(dispatch.bindings());
+        let group = self.bind_groups[&key].clone();
+        self.key = key.2;
+        group
+    }
+
+    fn staging(&mut self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        match &self.staging {
+            Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),
+            _ => {
+                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                let made = self.create_buffer("porism.read_back", bytes.next_power_of_two().max(4096), usage)?;
+                self.staging = Some(made.clone());
+                Ok(made)
+            }
+        }
+    }
+
+    fn encode(&mut self, recording: &Recording, staging: Option<&wgpu::Buffer>) -> wgpu::CommandBuffer {
+        let descriptor = wgpu::CommandEncoderDescriptor { label: Some("porism.step") };
+        let mut encoder = self.gpu.device.create_command_encoder(&descriptor);
+        let mut open: Option<wgpu::ComputePass<'static>> = None;
+        let mut last = None;
+        let mut first_pass = true;
+        let passes = {
+            // A copy ends the pass, so the last timestamp belongs to the last pass.
+            let mut count = 0;
+            let mut inside = false;
+            for command in recording.commands() {
+                match command {
+                    Command::Dispatch(_) if !inside => {
+                        inside = true;
+                        count += 1;
+                    }
+                    Command::Dispatch(_) | Command::Upload { .. } => {}
+                    Command::Copy { .. } | Command::Read(_) => inside = false,
+                }
+            }
+            count
+        };
+        let mut begun = 0;
+        let mut read_at = 0;
+        for command in recording.commands() {
+            match command {
+                Command::Upload { to, from } => {
+                    self.gpu.queue.write_buffer(
+                        &self.buffers[to.buffer.0 as usize],
+                        to.offset,
+                        recording.upload_bytes(*to, *from),
+                    );
+                }
+                Command::Dispatch(dispatch) => {
+                    let group = self.bind_group(dispatch);
+                    if open.is_none() {
+                        begun += 1;
+                        let timestamp_writes =
+                            self.timestamps.as_ref().map(|timestamps| wgpu::ComputePassTimestampWrites {
+                                query_set: &timestamps.queries,
+                                beginning_of_pass_write_index: first_pass.then_some(0),
+                                end_of_pass_write_index: (begun == passes).then_some(1),
+                            });
+                        let timestamp_writes = timestamp_writes.filter(|writes| {
+                            writes.beginning_of_pass_write_index.is_some() || writes.end_of_pass_write_index.is_some()
+                        });
+                        first_pass = false;
+                        let descriptor = wgpu::ComputePassDescriptor { label: Some("porism.pass"), timestamp_writes };
+                        open = Some(encoder.begin_compute_pass(&descriptor).forget_lifetime());
+                        last = None;
+                    }
+                    let pass = open.as_mut().expect("opened above");
+                    let key = (dispatch.kernel, dispatch.overrides);
+                    if last != Some(key) {
+                        pass.set_pipeline(&self.pipelines[&key].pipeline);
+                        last = Some(key);
+                    }
+                    pass.set_bind_group(0, &group, &[]);
+                    let params = dispatch.kernel.kernel().params_bytes as usize;
+                    if params > 0 {
+                        pass.set_immediates(0, &dispatch.params[..params]);
+                    }
+                    match dispatch.groups {
+                        Groups::Direct([x, y, z]) => pass.dispatch_workgroups(x, y, z),
+                        Groups::Indirect(view) => {
+                            pass.dispatch_workgroups_indirect(&self.buffers[view.buffer.0 as usize], view.offset);
+                        }
+                    }
+                }
+                Command::Copy { from, to } => {
+                    open = None;
+                    encoder.copy_buffer_to_buffer(
+                        &self.buffers[from.buffer.0 as usize],
+                        from.offset,
+                        &self.buffers[to.buffer.0 as usize],
+                        to.offset,
+                        from.bytes,
+                    );
+                }
+                Command::Read(from) => {
+                    open = None;
+                    let to = staging.expect("sized by read_bytes");
+                    encoder.copy_buffer_to_buffer(
+                        &self.buffers[from.buffer.0 as usize],
+                        from.offset,
+                        to,
+                        read_at,
+                        from.bytes,
+                    );
+                    read_at += from.bytes;
+                }
+            }
+        }
+        drop(open);
+        if let (Some(timestamps), true) = (&self.timestamps, passes > 0) {
+            encoder.resolve_query_set(&timestamps.queries, 0..2, &timestamps.resolved, 0);
+            encoder.copy_buffer_to_buffer(&timestamps.resolved, 0, &timestamps.staging, 0, 16);
+        }
+        encoder.finish()
+    }
+
+    fn wait(&self) -> Result<(), Error> {
+        loop {
+            let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(60)) };
+            match self.gpu.device.poll(poll) {
+                Ok(_) => return self.lost(),
+                Err(wgpu::PollError::Timeout) => self.lost()?,
+                Err(error) => return Err(self.driver_error("wait", error)),
+            }
+        }
+    }
+
+    /// Maps the first `bytes` bytes of `buffer`, which the device has finished writing.
+    fn mapped(&self, buffer: &wgpu::Buffer, bytes: u64, out: &mut Vec<u8>) -> Result<(), Error> {
+        let range = buffer
+            .slice(..bytes)
+            .get_mapped_range()
+            .map_err(|error| self.driver_error("read back", error))?;
+        out.extend_from_slice(&range);
+        drop(range);
+        buffer.unmap();
+        Ok(())
+    }
+}
+
+impl<'c> Executor<'c> for GpuExecutor {
+    fn tuning(&self) -> Tuning {
+        let limits = &self.gpu.profile.limits;
+        Tuning {
+            lanes_per_row: if self.gpu.profile.is_software() { 1 } else { 8 },
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
+            max_buffer_bytes: limits.max_buffer_size,
+        }
+    }
+
+    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
+        let usage = wgpu::BufferUsages::STORAGE
+            | wgpu::BufferUsages::COPY_SRC
+            | wgpu::BufferUsages::COPY_DST
+            | wgpu::BufferUsages::INDIRECT;
+        let buffer = self.create_buffer(label, bytes, usage)?;
+        self.buffers.push(buffer);
+        Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    fn allocate_weights(
+        &mut self,
+        label: &str,
+        bytes: u64,
+        pieces: Vec<(u64, &'c [u8])>,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<BufferId, Error> {
+        let buffer = self.create_buffer(label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST)?;
+        let mut in_flight = 0;
+        for (offset, piece) in pieces {
+            let mut done = 0;
+            for part in piece.chunks(UPLOAD_PIECE_BYTES) {
+                let at = offset + done;
+                let whole = part.len() / 4 * 4;
+                self.gpu.queue.write_buffer(&buffer, at, &part[..whole]);
+                if whole < part.len() {
+                    // Writes are in words: the last bytes of an odd tensor are padded.
+                    let mut word = [0; 4];
+                    word[..part.len() - whole].copy_from_slice(&part[whole..]);
+                    self.gpu.queue.write_buffer(&buffer, at + whole as u64, &word);
+                }
+                done += part.len() as u64;
+                in_flight += part.len() as u64;
+                self.weight_bytes += part.len() as u64;
+                if in_flight >= UPLOAD_WINDOW_BYTES {
+                    self.gpu.queue.submit([]);
+                    self.wait()?;
+                    in_flight = 0;
+                }
+                progress(part.len() as u64)?;
+            }
+        }
+        self.gpu.queue.submit([]);
+        self.wait()?;
+        self.buffers.push(buffer);
+        Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
+        self.lost()?;
+        self.gpu.queue.write_buffer(&self.buffers[to.buffer.0 as usize], to.offset, bytes);
+        Ok(())
+    }
+
+    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        self.lost()?;
+        for dispatch in recording.dispatches() {
+            self.prepare(dispatch)?;
+        }
+        let read_bytes = recording.read_bytes();
+        let staging = if read_bytes > 0 { Some(self.staging(read_bytes)?) } else { None };
+        let device = self.gpu.device.clone();
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let commands = self.encode(recording, staging.as_ref());
+        self.gpu.queue.submit([commands]);
+        if let Some(staging) = &staging {
+            staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
+        }
+        if let Some(timestamps) = &self.timestamps {
+            timestamps.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
+        }
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        if let Some(error) = memory.or(internal).or(validation) {
+            return Err(self.driver_error("step", error));
+        }
+        self.wait()?;
+        let mut read_back = std::mem::take(&mut self.read_back);
+        read_back.clear();
+        if let Some(staging) = &staging {
+            self.mapped(staging, read_bytes, &mut read_back)?;
+        }
+        if let Some(timestamps) = &self.timestamps {
+            let mut ticks = Vec::with_capacity(16);
+            self.mapped(&timestamps.staging, 16, &mut ticks)?;
+            let ticks: &[u64] = &[0, 8].map(|at| u64::from_le_bytes(ticks[at..at + 8].try_into().expect("8 bytes")));
+            let period = f64::from(self.gpu.queue.get_timestamp_period());
+            self.last_pass_seconds = Some(ticks[1].saturating_sub(ticks[0]) as f64 * period * 1e-9);
+        }
+        self.read_back = read_back;
+        Ok(&self.read_back)
+    }
+
+    fn last_pass_seconds(&self) -> Option<f64> {
+        self.last_pass_seconds
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+}

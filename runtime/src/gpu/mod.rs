@@ -1,0 +1,9 @@
+//! Everything that names wgpu: adapters, their self-test, and the executor that runs recordings on one of them.
+
+mod device;
+mod engine;
+mod selftest;
+
+pub use device::{DeviceIndex, DeviceProfile, Gpu, Limits, adapters, open};
+pub use engine::GpuExecutor;
+pub use selftest::{SelfTest, Verdict};

@@ -1,0 +1,216 @@
+//! What the forward pass asks of a device, as plain data: no GPU type occurs here, so that the same recording runs on an
+//! adapter and on the host.
+
+use porism_shaders::{KernelId, Overrides};
+
+/// A buffer of an executor, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u32);
+
+/// A range of a buffer in bytes. Offsets of bound views are multiples of [`View::ALIGNMENT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+impl View {
+    /// The strictest storage offset alignment among adapters (SwiftShader, Metal, D3D12).
+    pub const ALIGNMENT: u64 = 256;
+
+    /// The part of `bytes` bytes that starts `offset` bytes into this view.
+    pub fn slice(self, offset: u64, bytes: u64) -> View {
+        assert!(offset + bytes <= self.bytes, "bytes {offset}..{} of a view of {}", offset + bytes, self.bytes);
+        View { buffer: self.buffer, offset: self.offset + offset, bytes }
+    }
+}
+
+/// Workgroup counts of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Groups {
+    /// Known when recording.
+    Direct([u32; 3]),
+    /// Three u32 written by an earlier dispatch.
+    Indirect(View),
+}
+
+/// Where in the model a dispatch belongs; read by profilers and error messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// What it computes, e.g. `o_proj`.
+    pub what: &'static str,
+    /// In which layer.
+    pub layer: Option<u32>,
+}
+
+impl std::fmt::Display for Label {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.layer {
+            Some(layer) => write!(out, "layer {layer} / {}", self.what),
+            None => out.write_str(self.what),
+        }
+    }
+}
+
+/// One run of a kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Dispatch {
+    /// Which kernel.
+    pub kernel: KernelId,
+    /// Its override constants; each combination is one pipeline.
+    pub overrides: Overrides,
+    /// Its `Params`, zero-padded.
+    pub params: [u8; Dispatch::MAX_PARAMS],
+    bindings: [View; Dispatch::MAX_BINDINGS],
+    binding_count: u8,
+    /// Workgroup counts.
+    pub groups: Groups,
+    /// Where it belongs.
+    pub label: Label,
+}
+
+impl Dispatch {
+    /// Bytes of `var<immediate>` that every back end offers.
+    pub const MAX_PARAMS: usize = 128;
+    /// Storage buffers per stage that every adapter offers (SwiftShader: 10).
+    pub const MAX_BINDINGS: usize = 10;
+
+    /// A dispatch of `kernel`, whose bindings and Params size are checked against the shader's.
+    pub fn new<P: bytemuck::Pod>(
+        kernel: KernelId,
+        overrides: Overrides,
+        params: &P,
+        bound: &[View],
+        groups: Groups,
+        label: Label,
+    ) -> Self {
+        assert!(
+            size_of::<P>() == kernel.kernel().params_bytes as usize,
+            "{label}: Params of {} bytes",
+            size_of::<P>()
+        );
+        let mut bytes = [0; Self::MAX_PARAMS];
+        bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(params));
+        Self::from_bytes(kernel, overrides, bytes, bound, groups, label)
+    }
+
+    /// The same with the bytes of `Params`, zero-padded.
+    pub fn from_bytes(
+        kernel: KernelId,
+        overrides: Overrides,
+        params: [u8; Dispatch::MAX_PARAMS],
+        bound: &[View],
+        groups: Groups,
+        label: Label,
+    ) -> Self {
+        let known = kernel.kernel();
+        assert!(
+            bound.len() == known.bindings.len(),
+            "{label}: {} views for {} bindings of `{}`",
+            bound.len(),
+            known.bindings.len(),
+            known.name
+        );
+        let mut bindings = [View { buffer: BufferId(0), offset: 0, bytes: 0 }; Self::MAX_BINDINGS];
+        bindings[..bound.len()].copy_from_slice(bound);
+        Dispatch { kernel, overrides, params, bindings, binding_count: bound.len() as u8, groups, label }
+    }
+
+    /// The bound views in binding order.
+    pub fn bindings(&self) -> &[View] {
+        &self.bindings[..self.binding_count as usize]
+    }
+}
+
+/// One step of a recording.
+#[derive(Clone, Copy, Debug)]
+pub enum Command {
+    /// Writes recorded bytes into a buffer, before any dispatch of the recording runs.
+    Upload {
+        /// Where to.
+        to: View,
+        /// First byte in the recording's data.
+        from: usize,
+    },
+    /// Runs a kernel.
+    Dispatch(Dispatch),
+    /// Copies between two buffers.
+    Copy {
+        /// Source.
+        from: View,
+        /// Destination, of the same size.
+        to: View,
+    },
+    /// Brings bytes back to the caller, appended in order.
+    Read(View),
+}
+
+/// Commands to be run in order by one submit. Recording again after [`Recording::clear`] allocates nothing.
+#[derive(Debug, Default)]
+pub struct Recording {
+    commands: Vec<Command>,
+    data: Vec<u8>,
+}
+
+impl Recording {
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.commands.clear();
+        self.data.clear();
+    }
+
+    /// What is to be done, in order.
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// Bytes of an upload.
+    pub fn upload_bytes(&self, to: View, from: usize) -> &[u8] {
+        &self.data[from..from + to.bytes as usize]
+    }
+
+    /// Uploads `values` to the start of `to`. Uploads come before all dispatches: an adapter performs them first.
+    pub fn upload<T: bytemuck::NoUninit>(&mut self, to: View, values: &[T]) {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        debug_assert!(
+            self.commands.iter().all(|c| matches!(c, Command::Upload { .. })),
+            "uploads are recorded before dispatches"
+        );
+        if bytes.is_empty() {
+            return;
+        }
+        let from = self.data.len();
+        self.data.extend_from_slice(bytes);
+        self.commands.push(Command::Upload { to: to.slice(0, bytes.len() as u64), from });
+    }
+
+    /// Adds a dispatch.
+    pub fn dispatch(&mut self, dispatch: Dispatch) {
+        self.commands.push(Command::Dispatch(dispatch));
+    }
+
+    /// Adds a copy.
+    pub fn copy(&mut self, from: View, to: View) {
+        assert!(from.bytes == to.bytes && from.buffer != to.buffer, "copies are between buffers and of one size");
+        self.commands.push(Command::Copy { from, to });
+    }
+
+    /// Adds a read-back.
+    pub fn read(&mut self, from: View) {
+        self.commands.push(Command::Read(from));
+    }
+
+    /// Bytes that come back when this runs.
+    pub fn read_bytes(&self) -> u64 {
+        self.commands.iter().map(|c| if let Command::Read(view) = c { view.bytes } else { 0 }).sum()
+    }
+
+    /// Dispatches in it; an indirect one counts once.
+    pub fn dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.commands.iter().filter_map(|c| if let Command::Dispatch(d) = c { Some(d) } else { None })
+    }
+}
