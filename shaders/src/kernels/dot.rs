@@ -1,0 +1,73 @@
+//! Dot products of checkpoint rows in the order of the shaders: k ascending inside a block of 128, then the blocks
+//! ascending, each with its scale.
+
+use rayon::prelude::*;
+
+use crate::weights::{BLOCK, WeightBytes, WeightType};
+
+/// A weight matrix as a kernel sees it: where its rows are and which scales they have.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The bound window.
+    pub weights: WeightBytes<'a>,
+    /// First byte of the matrix in the window.
+    pub offset: usize,
+    /// Element type.
+    pub kind: WeightType,
+    /// Columns of a row; rows follow each other without padding.
+    pub cols: usize,
+    /// Scales of the matrix, one per 128 × 128 block, row of blocks by row of blocks; unused unless FP8.
+    pub scales: &'a [f32],
+}
+
+impl Matrix<'_> {
+    /// Decodes row `row` without its scales into `out`.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        let bytes = self.cols * self.kind.bytes();
+        self.kind.decode(self.weights.get(self.offset + row * bytes, bytes), out);
+    }
+
+    /// Scale of block `block` of row `row`.
+    pub fn scale(&self, row: usize, block: usize) -> f32 {
+        match self.kind {
+            WeightType::F8E4M3 => self.scales[row / BLOCK * self.cols.div_ceil(BLOCK) + block],
+            _ => 1.0,
+        }
+    }
+
+    /// Σ_k W[row, k] · x[k] for a decoded row.
+    pub fn dot(&self, row: usize, decoded: &[f32], x: &[f32]) -> f32 {
+        decoded
+            .chunks(BLOCK)
+            .zip(x.chunks(BLOCK))
+            .enumerate()
+            .fold(0.0, |total, (block, (w, x))| {
+                let sum = w.iter().zip(x).fold(0.0f32, |sum, (w, x)| sum + w * x);
+                total + sum * self.scale(row, block)
+            })
+    }
+}
+
+/// Σ_k W[row, k] · x[k] of the first `rows` rows with each of `inputs`: row by row, one value per input.
+pub fn project(matrix: &Matrix<'_>, rows: usize, inputs: &[&[f32]]) -> Vec<f32> {
+    let mut out = vec![0.0; rows * inputs.len()];
+    out.par_chunks_mut(16 * inputs.len().max(1)).enumerate().for_each_init(
+        || vec![0.0; matrix.cols],
+        |decoded, (chunk, out)| {
+            for (i, out) in out.chunks_mut(inputs.len()).enumerate() {
+                let row = chunk * 16 + i;
+                matrix.decode_row(row, decoded);
+                for (out, x) in out.iter_mut().zip(inputs) {
+                    *out = matrix.dot(row, decoded, x);
+                }
+            }
+        },
+    );
+    out
+}
+
+/// silu(gate) · up, elementwise, for x = [gate (cols) | up (cols)].
+pub fn swiglu(x: &[f32]) -> Vec<f32> {
+    let (gate, up) = x.split_at(x.len() / 2);
+    gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect()
+}

@@ -1,0 +1,116 @@
+//! Host twin and cases of `experts_down.wgsl`.
+
+use super::dot::{Matrix, project, swiglu};
+use super::matvec::case_weights;
+use crate::case::random;
+use crate::experts_down::Params;
+use crate::weights::WeightType;
+use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+
+/// Threads of a workgroup, each with one row.
+pub const THREADS: u32 = 64;
+
+/// The same computation on the host.
+pub fn twin(call: &mut Call<'_>) {
+    let p: Params = call.params();
+    let tokens = call.groups[1] as usize;
+    let mut bindings = call.binder();
+    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
+    let (expert_ids, slots) = (bindings.u32(), bindings.u32());
+    let (expert_weights, h) = (bindings.f32(), bindings.f32_mut());
+    let (rows, cols, picks) = (p.rows as usize, p.cols as usize, p.picks as usize);
+    for token in 0..tokens {
+        let mut sum = vec![0.0f32; rows];
+        for pair in token * picks..(token + 1) * picks {
+            let expert = expert_ids[pair];
+            let matrix = Matrix {
+                weights,
+                offset: slots[expert as usize] as usize * 16 + p.weight_offset as usize,
+                kind: WeightType::from_code(p.weight_type),
+                cols,
+                scales: &scales[(p.scale_offset + expert * p.scales_per_slot) as usize..],
+            };
+            let activated = swiglu(&x[pair * p.x_stride as usize..][..2 * cols]);
+            for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
+                *sum += expert_weights[pair] * part;
+            }
+        }
+        if p.shared_cols > 0 {
+            let cols = p.shared_cols as usize;
+            let matrix = Matrix {
+                weights,
+                offset: p.shared_offset as usize,
+                kind: WeightType::from_code(p.shared_type),
+                cols,
+                scales: &scales[p.shared_scale_offset as usize..],
+            };
+            let line = p.pairs as usize + token;
+            let activated = swiglu(&x[line * p.x_stride as usize..][..2 * cols]);
+            for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
+                *sum += part;
+            }
+        }
+        for (h, sum) in h[token * rows..][..rows].iter_mut().zip(sum) {
+            *h += sum;
+        }
+    }
+}
+
+/// Inputs on which the adapters must agree with the twin.
+pub fn cases() -> Vec<Case> {
+    use WeightType::{BF16, F8E4M3};
+    [
+        ("FP8, shared expert wider", F8E4M3, 130, 64, 144),
+        ("FP8, odd columns", F8E4M3, 65, 57, 57),
+        ("BF16, no shared expert", BF16, 70, 136, 0),
+    ]
+    .into_iter()
+    .map(|(name, kind, rows, cols, shared_cols): (&str, _, usize, usize, usize)| {
+        let (experts, tokens, picks) = (4usize, 2usize, 3usize);
+        let slot = case_weights(&[(kind, rows)], cols);
+        let slot_bytes = slot.bytes.len().next_multiple_of(256);
+        let mut bytes = Vec::new();
+        for expert in 0..experts {
+            bytes.extend(case_weights(&[(kind, rows)], cols).bytes.iter().rev().skip(expert));
+            bytes.resize((expert + 1) * slot_bytes, 0);
+        }
+        if kind == BF16 {
+            // Reversed bytes are arbitrary bits: keep them finite.
+            bytes.chunks_exact_mut(2).for_each(|pair| pair[1] = pair[1] & 0x80 | 0x3e);
+        }
+        let mut scales: Vec<f32> =
+            (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
+        let shared = case_weights(&[(kind, rows)], shared_cols.max(1));
+        let x_stride = 2 * cols.max(shared_cols) + 3;
+        let params = Params {
+            rows: rows as u32,
+            cols: cols as u32,
+            picks: picks as u32,
+            pairs: (tokens * picks) as u32,
+            x_stride: x_stride as u32,
+            weight_offset: 0,
+            scale_offset: 0,
+            weight_type: kind as u32,
+            scales_per_slot: slot.scales.len() as u32,
+            shared_cols: shared_cols as u32,
+            shared_offset: bytes.len() as u32,
+            shared_scale_offset: scales.len() as u32,
+            shared_type: kind as u32,
+        };
+        bytes.extend(&shared.bytes);
+        scales.extend(&shared.scales);
+        let slots: Vec<u32> = (0..experts).map(|e| (e * slot_bytes / 16) as u32).collect();
+        let buffers = vec![
+            CaseBuffer::weights(&bytes),
+            CaseBuffer::f32(&scales),
+            CaseBuffer::f32(&random::f32s(3, (tokens * picks + tokens) * x_stride)),
+            CaseBuffer::u32(&[3, 0, 2, 1, 3, 0]),
+            CaseBuffer::u32(&slots),
+            CaseBuffer::f32(&random::f32s(4, tokens * picks)),
+            CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
+        ];
+        let groups = [(rows as u32).div_ceil(THREADS), tokens as u32, 1];
+        Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::SUM)
+    })
+    .collect()
+}

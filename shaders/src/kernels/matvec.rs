@@ -1,0 +1,275 @@
+//! Host twin and cases of `matvec.wgsl`.
+
+use super::dot::{Matrix, project, swiglu};
+use super::segments::{Segment, Segments};
+use crate::case::random;
+use crate::matvec::Params;
+use crate::weights::WeightType;
+use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+
+/// Threads of a workgroup.
+pub const THREADS: u32 = 64;
+/// Most (rows of a workgroup × blocks of a row) that fit the shader's workgroup memory when lanes share a row.
+pub const MAX_BLOCK_SUMS: u32 = 4096;
+
+fn segments_of(p: &Params) -> Segments {
+    Segments {
+        packed: [p.segment0, p.segment1, p.segment2, p.segment3],
+        rows: p.rows,
+        columns: p.columns,
+    }
+}
+
+impl Params {
+    /// With the segments set.
+    pub fn with(mut self, segments: &Segments) -> Self {
+        [self.segment0, self.segment1, self.segment2, self.segment3] = segments.packed;
+        (self.rows, self.columns) = (segments.rows, segments.columns);
+        self
+    }
+}
+
+/// The same computation on the host.
+pub fn twin(call: &mut Call<'_>) {
+    let p: Params = call.params();
+    let (lanes, with_swiglu) = (call.overrides.get("LANES", 1), call.overrides.get("SWIGLU", 0) == 1);
+    let experts = call.overrides.get("EXPERTS", 0) == 1;
+    let groups = call.groups;
+    let mut bindings = call.binder();
+    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
+    let (expert_ids, slots, y) = (bindings.u32(), bindings.u32(), bindings.f32_mut());
+    let cols = p.cols as usize;
+    for line in 0..groups[1] {
+        let shared = experts && line >= p.pairs;
+        let mut token = line;
+        let (mut base, mut scale_base) = (0, 0);
+        if experts {
+            token = if with_swiglu {
+                line
+            } else if shared {
+                line - p.pairs
+            } else {
+                line / p.picks
+            };
+            if !shared {
+                let expert = expert_ids[line as usize];
+                let slot = slots[expert as usize];
+                if slot == u32::MAX {
+                    continue;
+                }
+                base = slot as usize * 16;
+                scale_base = (expert * p.scales_per_slot) as usize;
+            }
+        }
+        let from = &x[(token * p.x_stride + p.x_offset) as usize..];
+        let activated;
+        let from = if with_swiglu {
+            activated = swiglu(&from[..2 * cols]);
+            &activated[..]
+        } else {
+            &from[..cols]
+        };
+        let range = if !experts { 0..4 } else if shared { 2..4 } else { 0..2 };
+        for (packed, rows, column) in &segments_of(&p).unpack()[range] {
+            let [first, offset, scale_offset, kind] = *packed;
+            let reachable = (groups[0].saturating_sub(first) * (THREADS / lanes)).min(*rows);
+            let matrix = Matrix {
+                weights,
+                offset: base + offset as usize,
+                kind: WeightType::from_code(kind),
+                cols,
+                scales: &scales[(scale_base + scale_offset as usize).min(scales.len())..],
+            };
+            let out = &mut y[(line * p.y_stride + column) as usize..][..reachable as usize];
+            for (out, total) in out.iter_mut().zip(project(&matrix, reachable as usize, &[from])) {
+                *out = if p.accumulate == 1 { *out + total } else { total };
+            }
+        }
+    }
+}
+
+/// Weights of a case: (type, rows, cols) one after the other, 16-byte aligned.
+pub(super) struct CaseWeights {
+    pub bytes: Vec<u8>,
+    pub scales: Vec<f32>,
+    pub segments: Vec<Segment>,
+    /// Decoded with scales, in f64.
+    pub values: Vec<Vec<f64>>,
+}
+
+pub(super) fn case_weights(parts: &[(WeightType, usize)], cols: usize) -> CaseWeights {
+    let mut made = CaseWeights { bytes: vec![], scales: vec![], segments: vec![], values: vec![] };
+    let mut column = 0;
+    for (index, (kind, rows)) in parts.iter().enumerate() {
+        made.bytes.resize(made.bytes.len().next_multiple_of(16), 0);
+        let seed = 10 + index as u64;
+        let bytes = match kind {
+            WeightType::F8E4M3 => random::e4m3(seed, rows * cols),
+            WeightType::BF16 => random::bf16(seed, rows * cols),
+            WeightType::F16 => {
+                let values = random::f32s(seed, rows * cols);
+                values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect()
+            }
+            WeightType::F32 => bytemuck::cast_slice(&random::f32s(seed, rows * cols)).to_vec(),
+        };
+        let blocks = cols.div_ceil(128);
+        let scales: Vec<f32> = match kind {
+            WeightType::F8E4M3 => {
+                random::f32s(seed + 50, rows.div_ceil(128) * blocks).iter().map(|v| 0.002 + 0.001 * v).collect()
+            }
+            _ => vec![],
+        };
+        let mut decoded = vec![0.0; rows * cols];
+        kind.decode(&bytes, &mut decoded);
+        made.values.push(
+            decoded
+                .iter()
+                .enumerate()
+                .map(|(i, v)| {
+                    let (row, col) = (i / cols, i % cols);
+                    f64::from(*v) * scales.get(row / 128 * blocks + col / 128).map_or(1.0, |s| f64::from(*s))
+                })
+                .collect(),
+        );
+        made.segments.push(Segment {
+            offset: made.bytes.len() as u32,
+            scale_offset: made.scales.len() as u32,
+            kind: *kind as u32,
+            rows: *rows as u32,
+            column,
+        });
+        column += *rows as u32;
+        made.bytes.extend(bytes);
+        made.scales.extend(scales);
+    }
+    if made.scales.is_empty() {
+        made.scales.push(1.0);
+    }
+    made
+}
+
+/// Inputs on which the adapters must agree with the twin.
+pub fn cases() -> Vec<Case> {
+    use WeightType::{BF16, F8E4M3, F16, F32};
+    let mut cases = Vec::new();
+    let dense: [(&str, &[(WeightType, usize)], usize, usize, bool, bool); 8] = [
+        ("four weights of all types", &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)], 272, 2, false, false),
+        ("whole blocks", &[(F8E4M3, 256)], 512, 1, false, false),
+        ("short last block", &[(F8E4M3, 64)], 56, 3, true, false),
+        ("two short blocks", &[(F8E4M3, 129), (F8E4M3, 1)], 448, 1, false, false),
+        ("rows unaligned", &[(F8E4M3, 70), (BF16, 9)], 131, 2, false, false),
+        ("rows of one byte", &[(F8E4M3, 5)], 1, 1, false, false),
+        ("SwiGLU, added", &[(F8E4M3, 100)], 160, 2, true, true),
+        ("SwiGLU, BF16", &[(BF16, 100)], 40, 2, false, true),
+    ];
+    for (name, parts, cols, tokens, accumulate, with_swiglu) in dense {
+        let weights = case_weights(parts, cols);
+        let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
+        let (x_offset, y_stride) = (3, rows + 2);
+        let x_stride = cols * 2 + 5;
+        let x = random::f32s(1, tokens * x_stride);
+        let y = random::f32s(2, tokens * y_stride);
+        let mut reference: Vec<f64> = y.iter().map(|v| f64::from(*v)).collect();
+        for token in 0..tokens {
+            let from = &x[token * x_stride + x_offset..];
+            let from: Vec<f64> = (0..cols)
+                .map(|k| {
+                    let v = f64::from(from[k]);
+                    if with_swiglu { v / (1.0 + (-v).exp()) * f64::from(from[cols + k]) } else { v }
+                })
+                .collect();
+            let mut row = 0;
+            for matrix in &weights.values {
+                for w in matrix.chunks(cols) {
+                    let sum: f64 = w.iter().zip(&from).map(|(w, x)| w * x).sum();
+                    let at = &mut reference[token * y_stride + row];
+                    *at = if accumulate { *at + sum } else { sum };
+                    row += 1;
+                }
+            }
+        }
+        for lanes in [1, 8] {
+            let (segments, groups) = Segments::pack(&weights.segments, THREADS / lanes, None);
+            let params = Params {
+                cols: cols as u32,
+                x_stride: x_stride as u32,
+                x_offset: x_offset as u32,
+                y_stride: y_stride as u32,
+                accumulate: accumulate.into(),
+                ..Default::default()
+            }
+            .with(&segments);
+            let buffers = vec![
+                CaseBuffer::weights(&weights.bytes),
+                CaseBuffer::f32(&weights.scales),
+                CaseBuffer::f32(&x),
+                CaseBuffer::u32(&[0]),
+                CaseBuffer::u32(&[0]),
+                CaseBuffer::OutF32(y.clone()),
+            ];
+            let overrides = Overrides::none().with("LANES", lanes).with("SWIGLU", with_swiglu.into());
+            let name = format!("{name}, {lanes} lanes");
+            cases.push(
+                Case::new(name, params, overrides, [groups, tokens as u32, 1], buffers, Tolerance::SUM)
+                    .with_reference(5, reference.clone(), Tolerance::SUM),
+            );
+        }
+    }
+    cases.extend([experts_case(1), experts_case(8)]);
+    cases
+}
+
+/// Gate and up of 3 picks of 5 experts, one of them in another slab, and a wider shared expert.
+fn experts_case(lanes: u32) -> Case {
+    let (cols, inter, shared_inter, tokens, picks, experts) = (144, 70, 140, 2u32, 3u32, 5usize);
+    let kind = WeightType::F8E4M3;
+    let slot = case_weights(&[(kind, inter), (kind, inter)], cols);
+    let slot_bytes = slot.bytes.len().next_multiple_of(256);
+    let mut bytes = Vec::new();
+    for expert in 0..experts {
+        let mut turned = slot.bytes.clone();
+        turned.rotate_left(expert * 16);
+        bytes.extend(turned);
+        bytes.resize((expert + 1) * slot_bytes, 0);
+    }
+    let shared = case_weights(&[(kind, shared_inter), (kind, shared_inter)], cols);
+    let scales_per_slot = slot.scales.len();
+    let mut scales: Vec<f32> = (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
+    let mut segments = slot.segments.clone();
+    for segment in &shared.segments {
+        segments.push(Segment {
+            offset: segment.offset + bytes.len() as u32,
+            scale_offset: segment.scale_offset + scales.len() as u32,
+            ..*segment
+        });
+    }
+    bytes.extend(&shared.bytes);
+    scales.extend(&shared.scales);
+    let slots: Vec<u32> =
+        (0..experts).map(|e| if e == 3 { u32::MAX } else { (e * slot_bytes / 16) as u32 }).collect();
+    let expert_ids = [4, 0, 3, 1, 2, 4];
+    let pairs = tokens * picks;
+    let y_stride = 2 * shared_inter;
+    let (segments, groups) = Segments::pack(&segments, THREADS / lanes, Some(2));
+    let params = Params {
+        cols: cols as u32,
+        x_stride: cols as u32,
+        y_stride: y_stride as u32,
+        pairs,
+        picks,
+        scales_per_slot: scales_per_slot as u32,
+        ..Default::default()
+    }
+    .with(&segments);
+    let lines = pairs + tokens;
+    let buffers = vec![
+        CaseBuffer::weights(&bytes),
+        CaseBuffer::f32(&scales),
+        CaseBuffer::f32(&random::f32s(3, tokens as usize * cols)),
+        CaseBuffer::u32(&expert_ids),
+        CaseBuffer::u32(&slots),
+        CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
+    ];
+    let overrides = Overrides::none().with("LANES", lanes).with("EXPERTS", 1);
+    Case::new(format!("experts, {lanes} lanes"), params, overrides, [groups, lines, 1], buffers, Tolerance::SUM)
+}
