@@ -20,3 +20,18 @@ fn e4m3x4(word: u32) -> vec4<f32> {
 fn bf16x2(word: u32) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(word << 16u, word & 0xffff0000u));
 }
+
+// The element of type `kind` that starts at byte `byte` (0–3) of a word; two-byte elements start at even bytes.
+fn element(kind: u32, word: u32, byte: u32) -> f32 {
+    let shifted = word >> (byte * 8u);
+    if (kind == F8E4M3) {
+        return e4m3x4(shifted & 0xffu).x;
+    }
+    if (kind == BF16) {
+        return bitcast<f32>(shifted << 16u);
+    }
+    if (kind == F16) {
+        return unpack2x16float(shifted & 0xffffu).x;
+    }
+    return bitcast<f32>(word);
+}
