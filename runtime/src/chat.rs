@@ -194,7 +194,7 @@ struct Jinja {
 /// The name the one template has inside its environment.
 const TEMPLATE: &str = "chat_template";
 /// Steps a template may take; the real ones need some tens for each message.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
     /// Finds a checkpoint's template: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, else

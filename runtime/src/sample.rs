@@ -370,7 +370,6 @@ impl Ladder {
         let known = self.known();
         let reached = self.reached();
         let least = self.weights[known - 1];
-        let all_known = known == self.vocab_size;
 
         // Mass left after top-k.
         let top_k =
@@ -396,7 +395,7 @@ impl Ladder {
             (usize::MAX, usize::MAX)
         };
         let likely = self.weights.partition_point(|&weight| weight >= f64::from(params.min_p));
-        let cut_by_min_p = if likely < known || all_known { likely } else { usize::MAX };
+        let cut_by_min_p = if likely < known { likely } else { usize::MAX };
         let left = (top_k.min(cut_by_top_p.0).min(cut_by_min_p), top_k.min(cut_by_top_p.1).min(cut_by_min_p));
 
         // Mass of those left.
