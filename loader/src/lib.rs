@@ -1,1 +1,22 @@
 //! Checkpoints: files to bytes at the right place.
+//!
+//! [`Checkpoint::open`] reads `config.json`, the index and every shard's header, checks all of it against each other,
+//! and maps the shards. From then on [`Checkpoint::tensor`] gives the bytes of any [`Role`] as they lie in the file.
+//! Nothing here knows a GPU, and nothing allocates by a number that a file merely claims.
+
+pub mod config;
+mod error;
+mod header;
+mod index;
+mod locate;
+mod names;
+mod source;
+mod tensor;
+
+pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod, Yarn};
+pub use error::{Error, Result};
+pub use header::{Entry, parse_header};
+pub use index::{Checkpoint, KindBytes, Options, Shard};
+pub use locate::{hub_cache, resolve_model, resolve_model_in};
+pub use names::{Kind, LayerRole, Name, Projection, Role};
+pub use tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};

@@ -5,7 +5,7 @@
 // Order: picks ascending, then the shared expert, then the residual, as experts_combine has it.
 
 import package::lib::weights::element_bytes;
-import package::lib::dot::{block_sum, block_scale};
+import package::lib::rows::{block_sum, block_scale};
 
 const THREADS: u32 = 64u;
 

@@ -5,10 +5,10 @@
 //   expert's slot. Rows p ≥ pairs are the shared expert of token p - pairs: they use segments 2 and 3, routed ones 0 and 1.
 // Order of a sum: k ascending inside a block of 128, then the blocks ascending. The mat-mul has the same.
 //
-// LANES threads share a row, each summing whole blocks. Bindings 0–2 (weights, scales, x) are those of lib/dot.
+// LANES threads share a row, each summing whole blocks. Bindings 0–2 (weights, scales, x) are those of lib/rows.
 
 import package::lib::weights::element_bytes;
-import package::lib::dot::{block_sum, block_scale};
+import package::lib::rows::{block_sum, block_scale};
 
 override LANES: u32 = 1u;
 override SWIGLU: u32 = 0u;

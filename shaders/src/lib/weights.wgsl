@@ -11,7 +11,7 @@ fn e4m3x4(word: u32) -> vec4<f32> {
     let codes = vec4<u32>(word << 24u, word << 16u, word << 8u, word);
     let magnitude = (codes & vec4<u32>(0x7f000000u)) >> vec4<u32>(4u);
     let normal = bitcast<vec4<f32>>(magnitude + vec4<u32>(0x3c000000u));
-    let subnormal = bitcast<vec4<f32>>(magnitude | vec4<u32>(0x3c800000u)) - vec4<f32>(0x1p-6f);
+    let subnormal = bitcast<vec4<f32>>(magnitude | vec4<u32>(0x3c800000u)) - vec4<f32>(0.015625);
     let value = select(normal, subnormal, magnitude < vec4<u32>(0x00800000u));
     return bitcast<vec4<f32>>(bitcast<vec4<u32>>(value) | (codes & vec4<u32>(0x80000000u)));
 }

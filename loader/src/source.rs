@@ -1,0 +1,127 @@
+//! Where a checkpoint's files come from: a directory, or memory.
+
+use crate::error::{Error, Result};
+use memmap2::Mmap;
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// A folder of files.
+pub(crate) enum Source {
+    Directory(PathBuf),
+    Memory(Vec<(String, Cow<'static, [u8]>)>),
+}
+
+/// The bytes of a shard.
+pub(crate) enum Bytes {
+    Mapped(Mmap),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+impl Source {
+    /// The file's path for messages; in memory, just its name.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Directory(folder) => folder.join(name),
+            Self::Memory(_) => PathBuf::from(name),
+        }
+    }
+
+    /// A text file of at most `limit` bytes, or `None` if there is no such file.
+    pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let too_large = |found: u64| Error::TooLarge {
+            file: self.path(name),
+            expected: format!("at most {limit} bytes"),
+            found: format!("{found} bytes"),
+        };
+        match self {
+            Self::Directory(_) => {
+                let path = self.path(name);
+                let Some((file, length)) = open(&path)? else { return Ok(None) };
+                if length > limit {
+                    return Err(too_large(length));
+                }
+                let mut text = Vec::new();
+                // The limit holds even if the file grows while it is read.
+                file.take(limit)
+                    .read_to_end(&mut text)
+                    .map_err(|source| Error::Read { file: path, source })?;
+                Ok(Some(text))
+            }
+            Self::Memory(files) => match files.iter().find(|(file, _)| file == name) {
+                Some((_, bytes)) if bytes.len() as u64 > limit => Err(too_large(bytes.len() as u64)),
+                Some((_, bytes)) => Ok(Some(bytes.to_vec())),
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// A shard, mapped; `None` if there is no such file.
+    pub(crate) fn map(&self, name: &str) -> Result<Option<Bytes>> {
+        match self {
+            Self::Directory(_) => {
+                let path = self.path(name);
+                let Some((file, length)) = open(&path)? else { return Ok(None) };
+                if length == 0 {
+                    return Ok(Some(Bytes::Memory(Cow::Borrowed(&[])))); // there is nothing to map
+                }
+                // SAFETY: the map is only read, as bytes, and every length is checked against the file's at open.
+                // That nobody changes or shortens the files of a checkpoint while it is used is part of the
+                // contract of `Checkpoint::open`; whoever must survive that reads the shards instead.
+                let map = unsafe { Mmap::map(&file) };
+                map.map(|map| Some(Bytes::Mapped(map))).map_err(|source| Error::Read { file: path, source })
+            }
+            Self::Memory(files) => {
+                let found = files.iter().find(|(file, _)| file == name);
+                Ok(found.map(|(_, bytes)| Bytes::Memory(bytes.clone())))
+            }
+        }
+    }
+
+    /// The names of the files, sorted.
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        let mut names = match self {
+            Self::Directory(folder) => {
+                let failed = |source| Error::Read { file: folder.clone(), source };
+                let mut names = Vec::new();
+                for entry in folder.read_dir().map_err(failed)? {
+                    if let Ok(name) = entry.map_err(failed)?.file_name().into_string() {
+                        names.push(name);
+                    }
+                }
+                names
+            }
+            Self::Memory(files) => files.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+/// A regular file and its length. Anything else (a pipe would block) is refused before it is opened.
+fn open(path: &Path) -> Result<Option<(File, u64)>> {
+    let failed = |source| Error::Read { file: path.into(), source };
+    let metadata = match path.metadata() {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("not a regular file")));
+    }
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    Ok(Some((file, length)))
+}

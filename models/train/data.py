@@ -1,0 +1,1200 @@
+"""Synthetic, machine-checkable proof data for the tiny DeepSeek-V3.2 proof model.
+
+Four families of problems (gcd, prime, linear, divides) and four roles (generate, verify, meta_verify, refine).
+Nothing here is sampled from another model: proofs come from a solver, flawed proofs from a noisy solver and from
+random edits, and every verdict comes from `evaluate`, a checker that parses the text of a proof and recomputes it.
+
+    python data.py            prints samples and runs the self-test
+"""
+
+import hashlib
+import math
+import random
+import re
+from collections import Counter
+
+BOS = "<｜begin▁of▁sentence｜>"
+EOS = "<｜end▁of▁sentence｜>"
+PAD = "<｜▁pad▁｜>"
+USER = "<｜User｜>"
+ASSISTANT = "<｜Assistant｜>"
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+SPECIALS = [BOS, EOS, PAD, USER, ASSISTANT, THINK_OPEN, THINK_CLOSE]
+
+PROMPTS = {
+    "generate": "Write a proof in numbered steps, then evaluate it.\nProblem: {problem}",
+    "verify": "Check each step of this solution and score it.\nProblem: {problem}\nSolution:\n{solution}",
+    "meta_verify": "Decide if this evaluation is right.\nProblem: {problem}\nSolution:\n{solution}\nEvaluation:\n{evaluation}",
+    "refine": "Write a corrected proof, then evaluate it.\nProblem: {problem}\n{candidates}",
+    "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
+}
+ROLES = ("generate", "verify", "meta_verify", "refine")
+FAMILIES = ("gcd", "prime", "linear", "divides")
+
+# What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
+# out), so the shares leave it out; solver and checker still know it.
+FAMILY_SHARES = {"gcd": 44, "linear": 30, "divides": 26}
+KEPT = tuple(FAMILY_SHARES)
+
+# Largest numbers of the problems. Additions and subtractions are what such a small model learns last, so these
+# keep all of them below about 180.
+GCD_LARGER_MAX, GCD_SMALLER_MAX = 120, 40
+LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
+DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
+
+SUM_LINE_SHARE = 0.55  # of the lines of a drill
+
+HELDOUT_PERCENT = {"gcd": 10, "prime": 48, "linear": 10, "divides": 10}
+SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+
+
+def is_prime(n):
+    return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))
+
+
+def least_factor(n):
+    return next(d for d in range(2, n + 1) if n % d == 0)
+
+
+def bound_prime(n):
+    """The smallest prime whose square is above n."""
+    return next(p for p in SMALL_PRIMES if p * p > n)
+
+
+def opposite(sign):
+    return "-" if sign == "+" else "+"
+
+
+# ---------------------------------------------------------------------------------------------------- problems
+class Problem:
+    """A family and its parameters; `key` identifies the problem whatever its wording.
+
+    gcd: (a, b) with the claimed value in `claim`; prime: (n,); linear: (a, sign, b, c) for ax ± b = c;
+    divides: (d, u, v, sign, c) for "d divides u*v ± c", where d = 0 stands for "is even" and 1 for "is odd".
+    """
+
+    def __init__(self, family, parameters, claim=None):
+        self.family = family
+        self.parameters = tuple(parameters)
+        self.claim = claim
+
+    @property
+    def key(self):
+        return f"{self.family}:{self.parameters}"
+
+    @property
+    def heldout(self):
+        """Whether the problem is kept out of training: decided by a hash of its key."""
+        digest = hashlib.sha256(self.key.encode()).hexdigest()
+        return int(digest[:8], 16) % 100 < HELDOUT_PERCENT[self.family]
+
+    def texts(self):
+        """Every wording, the most usual one first."""
+        if self.family == "gcd":
+            a, b = self.parameters
+            g = self.claim if self.claim is not None else math.gcd(a, b)
+            return [
+                f"Prove that gcd({a}, {b}) = {g}.",
+                f"Show that gcd({a}, {b}) = {g}.",
+                f"Show that the greatest common divisor of {a} and {b} is {g}.",
+            ]
+        if self.family == "prime":
+            (n,) = self.parameters
+            if is_prime(n):
+                return [f"Prove that {n} is prime.", f"Show that {n} is a prime number."]
+            return [f"Prove that {n} is not prime.", f"Show that {n} is composite."]
+        if self.family == "linear":
+            a, sign, b, c = self.parameters
+            equation = f"{a}x {sign} {b} = {c}"
+            return [
+                f"Find the integer x with {equation} and prove the answer is right.",
+                f"Solve {equation} and prove the answer is right.",
+            ]
+        d = self.parameters[0]
+        expression = divides_expression(self.parameters)
+        if d == 0:
+            return [f"Prove that {expression} is even.", f"Show that {expression} is even."]
+        if d == 1:
+            return [f"Prove that {expression} is odd.", f"Show that {expression} is odd."]
+        return [f"Prove that {d} divides {expression}.", f"Show that {expression} is divisible by {d}."]
+
+    def text(self, rng=None):
+        texts = self.texts()
+        return texts[0] if rng is None or rng.random() < 0.6 else rng.choice(texts[1:])
+
+    def conclusion(self):
+        if self.family == "gcd":
+            a, b = self.parameters
+            return f"gcd({a}, {b}) = {math.gcd(a, b)}"
+        if self.family == "prime":
+            (n,) = self.parameters
+            return f"{n} is " + ("prime" if is_prime(n) else "not prime")
+        if self.family == "linear":
+            return f"x = {linear_solution(self.parameters)}"
+        return divides_claim(self.parameters)
+
+
+def linear_total(parameters):
+    """What ax must be."""
+    _, sign, b, c = parameters
+    return c - b if sign == "+" else c + b
+
+
+def linear_solution(parameters):
+    return linear_total(parameters) // parameters[0]
+
+
+def divides_expression(parameters):
+    _, u, v, sign, c = parameters
+    return f"{u}*{v} {sign} {c}"
+
+
+def divides_value(parameters):
+    _, u, v, sign, c = parameters
+    return u * v + (c if sign == "+" else -c)
+
+
+def divides_claim(parameters):
+    d = parameters[0]
+    expression = divides_expression(parameters)
+    if d == 0:
+        return f"{expression} is even"
+    if d == 1:
+        return f"{expression} is odd"
+    return f"{d} divides {expression}"
+
+
+def euclid(a, b):
+    """Euclid's algorithm: a list of (dividend, quotient, divisor, remainder)."""
+    out = []
+    while b:
+        out.append((a, a // b, b, a % b))
+        a, b = b, a % b
+    return out
+
+
+def random_problem(rng, family=None, heldout=False):
+    """A problem of the training set, or of the held-out set."""
+    while True:
+        f = family or rng.choices(KEPT, tuple(FAMILY_SHARES.values()))[0]
+        if f == "gcd":
+            b = rng.randint(4, GCD_SMALLER_MAX)
+            a = rng.randint(b + 1, GCD_LARGER_MAX)
+            divisions = euclid(a, b)
+            if len(divisions) > 5 or any(q > 9 for _, q, _, _ in divisions):
+                continue
+            if len(divisions) == 1 and rng.random() < 0.7:
+                continue
+            problem = Problem(f, (a, b))
+        elif f == "prime":
+            n = rng.randint(50, 499)
+            if not is_prime(n):
+                # easy factors (2, 3, 5) are over-represented: thin them out
+                factor = least_factor(n)
+                if not heldout and factor < 7 and rng.random() < (0.75 if factor == 2 else 0.5):
+                    continue
+            problem = Problem(f, (n,))
+        elif f == "linear":
+            a, x = rng.randint(2, LINEAR_FACTOR_MAX), rng.randint(1, LINEAR_X_MAX)
+            b, sign = rng.randint(1, LINEAR_SUMMAND_MAX), rng.choice("+-")
+            c = a * x + (b if sign == "+" else -b)
+            if c < 0:
+                continue
+            problem = Problem(f, (a, sign, b, c))
+        else:
+            u, v = rng.randint(2, DIVIDES_FACTOR_MAX), rng.randint(2, DIVIDES_FACTOR_MAX)
+            sign, c = rng.choice("++-"), rng.randint(1, DIVIDES_SUMMAND_MAX)
+            value = u * v + (c if sign == "+" else -c)
+            if value < 4:
+                continue
+            if rng.random() < 0.15:
+                d = 0 if value % 2 == 0 else 1
+            else:
+                divisors = [d for d in range(3, 13) if value % d == 0]
+                if not divisors:
+                    continue
+                d = rng.choice(divisors)
+            problem = Problem(f, (d, u, v, sign, c))
+        if problem.heldout == heldout:
+            return problem
+
+
+PROBLEM_GCD = re.compile(
+    r"(?:gcd\((\d+), ?(\d+)\) = |greatest common divisor of (\d+) and (\d+) is )(\d+)\.?$"
+)
+PROBLEM_LINEAR = re.compile(r"(\d+)x ([+-]) (\d+) = (\d+)")
+PROBLEM_DIVIDES = re.compile(
+    r"(?:(\d+) divides )?(\d+)\*(\d+) ([+-]) (\d+)(?: is (even|odd)| is divisible by (\d+))?\.?$"
+)
+PROBLEM_PRIME = re.compile(r"(\d+) is (not prime|composite|prime|a prime number)\.?$")
+
+
+def parse_problem(text):
+    """The problem a text states, or None."""
+    text = text.strip()
+    if m := PROBLEM_GCD.search(text):
+        a, b, a_words, b_words, g = m.groups()
+        return Problem("gcd", (int(a or a_words), int(b or b_words)), int(g))
+    if m := PROBLEM_LINEAR.search(text):
+        return Problem("linear", (int(m[1]), m[2], int(m[3]), int(m[4])))
+    if m := PROBLEM_DIVIDES.search(text):
+        d = m[1] or m[7]
+        d = int(d) if d else (0 if m[6] == "even" else 1)
+        return Problem("divides", (d, int(m[2]), int(m[3]), m[4], int(m[5])))
+    if m := PROBLEM_PRIME.search(text):
+        return Problem("prime", (int(m[1]),))
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------ proofs
+def division_line(a, q, b, product=None, remainder=None):
+    """`a - q*b = a - product = remainder.`; the last two are computed unless given."""
+    product = q * b if product is None else product
+    remainder = a - product if remainder is None else remainder
+    return f"{a} - {q}*{b} = {a} - {product} = {remainder}."
+
+
+def digits_and_sum(n):
+    return " + ".join(str(n)), sum(map(int, str(n)))
+
+
+def tested_primes(n):
+    """The primes from 7 on that a proof of n's primality divides by."""
+    return [d for d in SMALL_PRIMES if 7 <= d < bound_prime(n)]
+
+
+def solve(problem):
+    """The lines of the intended proof, without numbers in front."""
+    f = problem.family
+    if f == "gcd":
+        a, b = problem.parameters
+        g = math.gcd(a, b)
+        lines = [division_line(x, q, y) for x, q, y, _ in euclid(a, b)]
+        return lines + [f"The last nonzero remainder is {g}, so gcd({a}, {b}) = {g}."]
+    if f == "prime":
+        (n,) = problem.parameters
+        if is_prime(n):
+            bound = bound_prime(n)
+            digits, total = digits_and_sum(n)
+            return [
+                f"{bound}*{bound} = {bound*bound} > {n}, so test the primes below {bound}.",
+                f"{n} ends in {n % 10}, so 2 and 5 do not divide it.",
+                f"{digits} = {total}, so 3 does not divide it.",
+                *(division_line(n, n // d, d) for d in tested_primes(n)),
+                f"So {n} is prime.",
+            ]
+        d = least_factor(n)
+        return [f"{n // d}*{d} = {n}.", f"1 < {d} < {n}, so {n} is not prime."]
+    if f == "linear":
+        a, sign, b, c = problem.parameters
+        x = linear_solution(problem.parameters)
+        return [
+            f"{a}x = {c} {opposite(sign)} {b} = {a*x}.",
+            f"x = {a*x}/{a} = {x}.",
+            f"Check: {a}*{x} {sign} {b} = {a*x} {sign} {b} = {c}.",
+            f"{a} is not 0, so x = {x} is the only solution.",
+        ]
+    d, u, v, sign, c = problem.parameters
+    product = u * v
+    value = divides_value(problem.parameters)
+    if d == 0:
+        multiple = f"{value} = 2*{value//2}."
+    elif d == 1:
+        multiple = f"{value} = 2*{value//2} + 1."
+    else:
+        multiple = f"{value} = {d}*{value//d}."
+    return [
+        f"{u}*{v} = {product}.",
+        f"{product} {sign} {c} = {value}.",
+        multiple,
+        f"So {divides_claim(problem.parameters)}.",
+    ]
+
+
+def think(problem, rng):
+    """The plan written inside <think>."""
+    f = problem.family
+    if f == "gcd":
+        return rng.choice(["Divide until the remainder is 0.", "Use the Euclidean algorithm."])
+    if f == "prime":
+        (n,) = problem.parameters
+        if is_prime(n):
+            return "Test the small primes."
+        digits, total = digits_and_sum(n)
+        tries = [f"{n} ends in {n % 10}"]
+        factor = least_factor(n)
+        if factor == 3 or factor > 5:
+            tries.append(f"{digits} = {total}")
+        tries += [division_line(n, n // d, d)[:-1] for d in SMALL_PRIMES if 7 <= d <= factor]
+        return "Find a factor: " + ", ".join(tries) + "."
+    if f == "linear":
+        return rng.choice(["Isolate x, then check.", "Undo the operations in reverse."])
+    return rng.choice(["Compute the value, then divide.", "Evaluate the expression first."])
+
+
+def number(lines):
+    return "\n".join(f"{i+1}. {line}" for i, line in enumerate(lines))
+
+
+# ----------------------------------------------------------------------------------------------------- checker
+DIVISION = re.compile(r"(\d+) - (\d+)\*(\d+) = (\d+) - (\d+) = (\d+)\.$")
+PRODUCT = re.compile(r"(\d+)\*(\d+) = (\d+)\.$")
+GCD_END = re.compile(r"The last nonzero remainder is (\d+), so gcd\((\d+), (\d+)\) = (\d+)\.$")
+PRIME_BOUND = re.compile(r"(\d+)\*(\d+) = (\d+) > (\d+), so test the primes below (\d+)\.$")
+PRIME_LAST_DIGIT = re.compile(r"(\d+) ends in (\d), so 2 and 5 do not divide it\.$")
+PRIME_DIGIT_SUM = re.compile(r"(\d(?: \+ \d)*) = (\d+), so 3 does not divide it\.$")
+PRIME_END = re.compile(r"So (\d+) is prime\.$")
+COMPOSITE_END = re.compile(r"1 < (\d+) < (\d+), so (\d+) is not prime\.$")
+LINEAR_ISOLATE = re.compile(r"(\d+)x = (\d+) ([+-]) (\d+) = (\d+)\.$")
+LINEAR_DIVIDE = re.compile(r"x = (\d+)/(\d+) = (\d+)\.$")
+LINEAR_CHECK = re.compile(r"Check: (\d+)\*(\d+) ([+-]) (\d+) = (\d+) ([+-]) (\d+) = (\d+)\.$")
+LINEAR_END = re.compile(r"(\d+) is not 0, so x = (\d+) is the only solution\.$")
+DIVIDES_SUM = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)\.$")
+DIVIDES_MULTIPLE = re.compile(r"(\d+) = (\d+)\*(\d+)( \+ 1)?\.$")
+DIVIDES_END = re.compile(r"So (.+)\.$")
+
+
+def values(match):
+    """The groups of a match, numbers as int."""
+    return [int(x) if x and x.isdigit() else x for x in match.groups()]
+
+
+def first_match(line, patterns):
+    """(1-based index of the first pattern that matches, its match), or (0, None)."""
+    for i, pattern in enumerate(patterns):
+        if m := pattern.match(line):
+            return i + 1, m
+    return 0, None
+
+
+class WrongStep(Exception):
+    pass
+
+
+class Evaluation:
+    """Recomputes a proof.
+
+    `lines` is the evaluation text sentence by sentence, `bad` the first wrong step or None, `score` "1", "0.5" or
+    "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
+    """
+
+    def __init__(self, problem, solution, blind=()):
+        self.problem = problem
+        self.blind = blind
+        self.lines, self.step_of, self.kind_of = [], [], []
+        self.bad, self.skips, self.slips = None, [], []
+        self.saw_blind = False
+        try:
+            self.run(solution.strip().split("\n"))
+        except WrongStep:
+            pass
+        if self.bad:
+            self.score, self.final = "0", f"Step {self.bad} is wrong."
+        elif self.skips:
+            self.score, self.final = "0.5", "A step is skipped, the conclusion holds."
+        elif self.slips:
+            self.score, self.final = "0.5", "There is a slip, the conclusion holds."
+        else:
+            self.score, self.final = "1", "All steps hold."
+
+    def text(self, score=None):
+        return "\n".join(self.lines + [self.final, "\\boxed{%s}" % (score or self.score)])
+
+    def add(self, step, text, kind="ok"):
+        self.lines.append(f"Step {step}: {text}")
+        self.step_of.append(step)
+        self.kind_of.append(kind)
+
+    def ok(self, step, text):
+        self.add(step, (text + ", ok.") if text else "ok.")
+
+    def skip(self, step, text):
+        self.add(step, f"skips {text}.", "skip")
+        self.skips.append(step)
+
+    def slip(self, step, text):
+        self.add(step, text + ", a slip.", "slip")
+        self.slips.append(step)
+
+    def wrong(self, step, text, blind_text=None):
+        """Ends the evaluation, unless the step is to be overlooked: then `blind_text` is written as if it held."""
+        if step in self.blind and blind_text is not None:
+            self.saw_blind = True
+            self.ok(step, blind_text)
+            return
+        self.add(step, text + ", wrong.", "wrong")
+        self.bad = step
+        raise WrongStep
+
+    def invalid(self, step):
+        self.wrong(step, "not a valid step")
+
+    def run(self, raw_lines):
+        lines = []
+        for i, line in enumerate(raw_lines):
+            prefix = f"{i+1}. "
+            if not line.startswith(prefix):
+                lines.append(None)
+                break
+            lines.append(line[len(prefix) :])
+        f = self.problem.family
+        if f == "gcd":
+            self.gcd(lines)
+        elif f == "prime":
+            self.prime(lines) if is_prime(self.problem.parameters[0]) else self.composite(lines)
+        elif f == "linear":
+            self.linear(lines)
+        else:
+            self.divides(lines)
+
+    def conclusion_missing(self, lines):
+        self.wrong(len(lines) + 1, "the conclusion is missing")
+
+    def division(self, step, a, q, b, a_again, p, r):
+        """A step `a - q*b = a_again - p = r`: the product, the difference, and that the remainder is below b."""
+        if a_again != a:
+            self.invalid(step)
+        product = q * b
+        if p != product:
+            self.wrong(step, f"{q}*{b} = {product}, not {p}", f"{q}*{b} = {p}, {a} - {p} = {r}")
+            return
+        if p > a:
+            self.wrong(step, f"{q}*{b} = {product}, more than {a}")
+        claimed = f"{q}*{b} = {product}, {a} - {p} = {r}"
+        if r != a - p:
+            self.wrong(step, f"{q}*{b} = {product}, {a} - {p} = {a-p}, not {r}", claimed)
+            return
+        if r >= b:
+            self.wrong(step, f"{claimed}, too large", claimed)
+            return
+        self.ok(step, claimed)
+
+    def gcd(self, lines):
+        a, b = self.problem.parameters
+        claim = self.problem.claim
+        x, y = a, b
+        for i, line in enumerate(lines):
+            step = i + 1
+            if line is None:
+                self.invalid(step)
+            if m := DIVISION.match(line):
+                dividend, q, divisor, dividend_again, p, r = values(m)
+                if y == 0 or divisor == 0:
+                    self.invalid(step)
+                if (dividend, divisor) != (x, y):
+                    next_x, next_y = y, x % y
+                    if not self.skips and next_y and (dividend, divisor) == (next_x, next_y):
+                        self.skip(step, division_line(x, x // y, y)[:-1])
+                        x, y = next_x, next_y
+                    else:
+                        self.wrong(step, f"must divide {x} by {y}")
+                self.division(step, dividend, q, divisor, dividend_again, p, r)
+                x, y = divisor, r
+            elif m := GCD_END.match(line):
+                g, first, second, result = values(m)
+                if step != len(lines):
+                    self.invalid(step)
+                if y:
+                    if not self.skips and x % y == 0:
+                        self.skip(step, division_line(x, x // y, y)[:-1])
+                        x, y = y, 0
+                    else:
+                        self.wrong(step, f"must divide {x} by {y}")
+                if (first, second) != (a, b):
+                    self.invalid(step)
+                for value in (g, result):
+                    if value != x:
+                        self.wrong(
+                            step,
+                            f"the last nonzero remainder is {x}, not {value}",
+                            f"the last nonzero remainder is {value}",
+                        )
+                        return
+                if claim is not None and claim != x:
+                    self.wrong(step, f"the claim is {claim}")
+                self.ok(step, f"the last nonzero remainder is {x}")
+                return
+            else:
+                self.invalid(step)
+        self.conclusion_missing(lines)
+
+    def prime(self, lines):
+        (n,) = self.problem.parameters
+        bound = bound_prime(n)
+        square = f"{bound}*{bound} = {bound*bound}"
+        digits, total = digits_and_sum(n)
+        wanted = [("bound", None), ("last digit", None), ("digit sum", None)]
+        wanted += [("division", d) for d in tested_primes(n)] + [("end", None)]
+
+        def fact(kind, d):
+            if kind == "bound":
+                return f"{square} > {n}"
+            if kind == "last digit":
+                return f"{n} ends in {n%10}"
+            if kind == "digit sum":
+                return f"{digits} = {total}"
+            return division_line(n, n // d, d)[:-1]
+
+        done = 0
+        for i, line in enumerate(lines):
+            step = i + 1
+            if line is None:
+                self.invalid(step)
+            if m := PRIME_BOUND.match(line):
+                this, found = ("bound", None), values(m)
+            elif m := PRIME_LAST_DIGIT.match(line):
+                this, found = ("last digit", None), values(m)
+            elif m := PRIME_DIGIT_SUM.match(line):
+                this, found = ("digit sum", None), m.groups()
+            elif m := DIVISION.match(line):
+                this, found = ("division", int(m[3])), values(m)
+            elif m := PRIME_END.match(line):
+                this, found = ("end", None), values(m)
+            else:
+                self.invalid(step)
+            if this not in wanted[done:]:
+                both_divide = this[0] == "division" and wanted[done][0] == "division"
+                self.wrong(step, f"must divide {n} by {wanted[done][1]}" if both_divide else "not a valid step")
+            while wanted[done] != this:
+                if self.skips:
+                    self.wrong(step, "too many steps are skipped")
+                self.skip(step, fact(*wanted[done]))
+                done += 1
+            done += 1
+            if this[0] == "bound":
+                left, right, product, number_again, below = found
+                if left != bound or right != bound or below != bound or number_again != n:
+                    self.wrong(step, f"the bound must be {square}")
+                elif product != bound * bound:
+                    self.slip(step, f"{square}, not {product}")
+                else:
+                    self.ok(step, square)
+            elif this[0] == "last digit":
+                number_again, digit = found
+                if number_again != n:
+                    self.invalid(step)
+                if digit != n % 10:
+                    self.wrong(step, f"{n} ends in {n%10}, not {digit}", f"{n} ends in {digit}")
+                else:
+                    self.ok(step, f"{n} ends in {n%10}")
+            elif this[0] == "digit sum":
+                terms, claimed = found
+                if terms != digits:
+                    self.wrong(step, f"the digits are {digits}")
+                if int(claimed) != total:
+                    self.wrong(step, f"{digits} = {total}, not {claimed}", f"{digits} = {claimed}")
+                else:
+                    self.ok(step, f"{digits} = {total}")
+            elif this[0] == "division":
+                if found[0] != n:
+                    self.wrong(step, f"must divide {n} by {found[2]}")
+                self.division(step, *found)
+            else:
+                if found[0] != n or step != len(lines):
+                    self.invalid(step)
+                self.ok(step, "")
+                return
+        self.conclusion_missing(lines)
+
+    def composite(self, lines):
+        (n,) = self.problem.parameters
+        factor = None
+        for i, line in enumerate(lines):
+            step = i + 1
+            if line is None:
+                self.invalid(step)
+            if m := PRODUCT.match(line):
+                q, d, product = values(m)
+                if i or len(lines) < 2:
+                    self.invalid(step)
+                if q * d != product:
+                    self.wrong(step, f"{q}*{d} = {q*d}, not {product}", f"{q}*{d} = {product}")
+                else:
+                    if product != n:
+                        self.wrong(step, f"{q}*{d} = {product}, not {n}")
+                    self.ok(step, f"{q}*{d} = {product}")
+                factor = d
+            elif m := COMPOSITE_END.match(line):
+                d, first, second = values(m)
+                if step != len(lines) or first != n or second != n:
+                    self.invalid(step)
+                if factor is None:
+                    if 1 < d < n and n % d == 0:
+                        self.skip(step, f"{n//d}*{d} = {n}")
+                        factor = d
+                    else:
+                        self.wrong(step, f"{d} does not divide {n}")
+                if d != factor:
+                    self.wrong(step, f"the factor is {factor}, not {d}", f"1 < {d} < {n}")
+                    return
+                if not 1 < factor < n:
+                    self.wrong(step, f"{factor} is not between 1 and {n}")
+                self.ok(step, f"1 < {factor} < {n}")
+                return
+            else:
+                self.invalid(step)
+        self.conclusion_missing(lines)
+
+    def linear(self, lines):
+        a, sign, b, c = self.problem.parameters
+        undo = opposite(sign)
+        total = linear_total(self.problem.parameters)
+        x, stage = None, 0
+        for i, line in enumerate(lines):
+            step = i + 1
+            if line is None:
+                self.invalid(step)
+            this, m = first_match(line, (LINEAR_ISOLATE, LINEAR_DIVIDE, LINEAR_CHECK, LINEAR_END))
+            if this <= stage:
+                self.invalid(step)
+            found = values(m)
+            for missing in range(stage + 1, this):
+                if self.skips:
+                    self.wrong(step, "too many steps are skipped")
+                if missing == 1:
+                    self.skip(step, f"{c} {undo} {b} = {total}")
+                elif missing == 2:
+                    if total % a:
+                        self.invalid(step)
+                    x = total // a
+                    self.skip(step, f"{total}/{a} = {x}")
+                else:
+                    if a * x != total:
+                        self.wrong(step, "the check is missing")
+                    self.skip(step, f"the check {a}*{x} {sign} {b} = {total} {sign} {b} = {c}")
+            stage = this
+            if this == 1:
+                factor, right, operation, moved, result = found
+                if (factor, right, moved) != (a, c, b):
+                    self.invalid(step)
+                if operation != undo:
+                    self.wrong(step, f"must be {c} {undo} {b}", f"{c} {operation} {b} = {result}")
+                    total = result
+                elif result != total:
+                    self.wrong(step, f"{c} {undo} {b} = {total}, not {result}", f"{c} {undo} {b} = {result}")
+                    total = result
+                else:
+                    self.ok(step, f"{c} {undo} {b} = {total}")
+            elif this == 2:
+                dividend, factor, x = found
+                if (dividend, factor) != (total, a):
+                    self.wrong(step, f"must be {total}/{a}", f"{a}*{x} = {dividend}")
+                    total = dividend
+                elif a * x != total:
+                    self.wrong(step, f"{a}*{x} = {a*x}, not {total}", f"{a}*{x} = {total}")
+                else:
+                    self.ok(step, f"{a}*{x} = {total}")
+            elif this == 3:
+                factor, value, sign_1, b_1, product, sign_2, b_2, result = found
+                if (factor, sign_1, b_1, sign_2, b_2) != (a, sign, b, sign, b):
+                    self.invalid(step)
+                if value != x:
+                    self.wrong(
+                        step,
+                        f"x = {x}, not {value}",
+                        f"{a}*{value} = {product}, {product} {sign} {b} = {result}",
+                    )
+                    continue
+                p = a * x
+                v = p + b if sign == "+" else p - b
+                if product != p:
+                    self.slip(step, f"{a}*{x} = {p}, not {product}")
+                elif result != v:
+                    self.slip(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}, not {result}")
+                elif v != c:
+                    self.wrong(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}, not {c}")
+                else:
+                    self.ok(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}")
+            else:
+                factor, value = found
+                if factor != a or step != len(lines):
+                    self.invalid(step)
+                if value != x:
+                    self.wrong(step, f"x = {x}, not {value}", f"x = {value}")
+                    return
+                self.ok(step, f"x = {x}")
+                return
+        self.conclusion_missing(lines)
+
+    def divides(self, lines):
+        d, u, v, sign, c = self.problem.parameters
+        product = u * v
+        value = divides_value(self.problem.parameters)
+        divisor = 2 if d < 2 else d
+        remainder = 1 if d == 1 else 0
+        stage = 0
+        for i, line in enumerate(lines):
+            step = i + 1
+            if line is None:
+                self.invalid(step)
+            this, m = first_match(line, (PRODUCT, DIVIDES_SUM, DIVIDES_MULTIPLE, DIVIDES_END))
+            if this <= stage:
+                self.invalid(step)
+            for missing in range(stage + 1, this):
+                if self.skips:
+                    self.wrong(step, "too many steps are skipped")
+                if missing == 1:
+                    self.skip(step, f"{u}*{v} = {product}")
+                elif missing == 2:
+                    self.skip(step, f"{product} {sign} {c} = {value}")
+                else:
+                    if value % divisor != remainder:
+                        self.invalid(step)
+                    self.skip(step, f"{value} = {divisor}*{value//divisor}" + (" + 1" if remainder else ""))
+            stage = this
+            if this == 1:
+                first, second, result = values(m)
+                if (first, second) != (u, v):
+                    self.invalid(step)
+                if result != product:
+                    self.wrong(step, f"{u}*{v} = {product}, not {result}", f"{u}*{v} = {result}")
+                    value += result - product
+                    product = result
+                else:
+                    self.ok(step, f"{u}*{v} = {product}")
+            elif this == 2:
+                left, operation, right, result = values(m)
+                if (left, operation, right) != (product, sign, c):
+                    self.wrong(step, f"must be {product} {sign} {c}", f"{left} {operation} {right} = {result}")
+                    value = result
+                    continue
+                if result != value:
+                    self.wrong(
+                        step, f"{product} {sign} {c} = {value}, not {result}", f"{product} {sign} {c} = {result}"
+                    )
+                    value = result
+                else:
+                    self.ok(step, f"{product} {sign} {c} = {value}")
+            elif this == 3:
+                total, factor, quotient, rest = values(m)
+                rest = 1 if rest else 0
+                multiple = f"{factor}*{quotient}" + (" + 1" if rest else "")
+                if total != value:
+                    self.wrong(step, f"the value is {value}, not {total}", f"{multiple} = {total}")
+                    continue
+                if factor != divisor or rest != remainder:
+                    self.invalid(step)
+                result = factor * quotient + rest
+                if result != value:
+                    self.wrong(step, f"{multiple} = {result}, not {value}", f"{multiple} = {value}")
+                else:
+                    self.ok(step, f"{multiple} = {value}")
+            else:
+                if m[1] != divides_claim(self.problem.parameters) or step != len(lines):
+                    self.invalid(step)
+                self.ok(step, "")
+                return
+        self.conclusion_missing(lines)
+
+
+def evaluate(problem, solution, blind=()):
+    return Evaluation(problem, solution, blind)
+
+
+# ----------------------------------------------------------------------------------------------- flawed proofs
+def perturb(value, rng):
+    """A different number that looks like a slip: off by one or ten, two digits swapped, one digit replaced."""
+    for _ in range(20):
+        r = rng.random()
+        digits = list(str(value))
+        if r < 0.45:
+            changed = value + rng.choice((-1, 1))
+        elif r < 0.7:
+            changed = value + rng.choice((-10, 10))
+        elif r < 0.8:
+            changed = value + rng.choice((-2, 2, 3, -3, 5))
+        elif r < 0.9 and len(digits) > 1:
+            i = rng.randrange(len(digits) - 1)
+            digits[i], digits[i + 1] = digits[i + 1], digits[i]
+            changed = int("".join(digits))
+        else:
+            i = rng.randrange(len(digits))
+            digits[i] = str(rng.randint(0, 9))
+            changed = int("".join(digits))
+        if changed != value and changed >= 0:
+            return changed
+    return value + 1
+
+
+def replace_number(line, match, value):
+    return line[: match.start()] + str(value) + line[match.end() :]
+
+
+def edit_number(line, rng):
+    """The line with one of its numbers changed, often the last one."""
+    matches = list(re.finditer(r"\d+", line))
+    if not matches:
+        return line
+    m = matches[-1] if rng.random() < 0.35 else rng.choice(matches)
+    return replace_number(line, m, perturb(int(m[0]), rng))
+
+
+def noisy(problem, rng):
+    """A solver that makes one arithmetic mistake and goes on from it."""
+    f = problem.family
+    if f == "gcd":
+        a, b = problem.parameters
+        x, y = a, b
+        at = rng.randrange(len(euclid(a, b)))
+        out = []
+        for i in range(9):
+            if y == 0:
+                break
+            q, product, r = x // y, x // y * y, x % y
+            if i == at:
+                kind = rng.random()
+                if kind < 0.4:
+                    r = min(perturb(r, rng), y - 1)
+                elif kind < 0.7:
+                    product = min(perturb(product, rng), x)
+                    r = x - product
+                elif kind < 0.85:
+                    q = max(0, q - 1)
+                    product = q * y
+                    r = x - product
+                else:
+                    q = max(q + rng.choice((-1, 1)), 0)
+            out.append(division_line(x, q, y, product, r))
+            x, y = y, r
+            if r >= x:
+                y = r % x if rng.random() < 0.5 else r
+        g = x if rng.random() < 0.7 else math.gcd(a, b)
+        return out + [f"The last nonzero remainder is {x}, so gcd({a}, {b}) = {g}."]
+    if f == "prime":
+        (n,) = problem.parameters
+        lines = solve(problem)
+        if is_prime(n):
+            i = rng.randrange(len(lines) - 1)
+            if m := DIVISION.match(lines[i]):
+                a, q, b, _, product, r = values(m)
+                kind = rng.random()
+                if kind < 0.4:
+                    q += rng.choice((-1, 1))
+                    product = product if rng.random() < 0.5 else q * b
+                    lines[i] = division_line(a, q, b, product, max(a - product, 0))
+                elif kind < 0.7:
+                    lines[i] = division_line(a, q, b, product, perturb(r, rng))
+                else:
+                    product = perturb(product, rng)
+                    lines[i] = division_line(a, q, b, product, max(0, a - product))
+            else:
+                lines[i] = edit_number(lines[i], rng)
+            return lines
+        d = rng.choice((2, 3, 5, 7, 11, 13, 17, 19)) if rng.random() < 0.5 else least_factor(n)
+        q = n // d
+        if d == least_factor(n):
+            q = perturb(q, rng)
+        return [f"{q}*{d} = {n if rng.random() < .8 else q*d}.", f"1 < {d} < {n}, so {n} is not prime."]
+    if f == "linear":
+        a, sign, b, c = problem.parameters
+        operation = opposite(sign)
+        total = linear_total(problem.parameters)
+        x = total // a
+        at = rng.random()
+        if at < 0.15:
+            operation = sign
+            total = abs(c + b if sign == "+" else c - b)
+            x = max(1, total // a)
+        elif at < 0.5:
+            total = perturb(total, rng)
+            x = max(1, round(total / a))
+        else:
+            x = perturb(x, rng)
+        product = a * x
+        result = product + b if sign == "+" else max(0, product - b)
+        if rng.random() < 0.5:
+            result = c
+        return [
+            f"{a}x = {c} {operation} {b} = {total}.",
+            f"x = {total}/{a} = {x}.",
+            f"Check: {a}*{x} {sign} {b} = {product} {sign} {b} = {result}.",
+            f"{a} is not 0, so x = {x} is the only solution.",
+        ]
+    d, u, v, sign, c = problem.parameters
+    product = u * v
+    at = rng.randrange(3)
+    divisor = 2 if d < 2 else d
+    tail = " + 1" if d == 1 else ""
+    if at == 0:
+        product = perturb(product, rng)
+    value = max(0, product + c if sign == "+" else product - c)
+    if at == 1:
+        value = perturb(value, rng)
+    quotient = value // divisor
+    if at == 2:
+        quotient = perturb(quotient, rng)
+    return [
+        f"{u}*{v} = {product}.",
+        f"{product} {sign} {c} = {value}.",
+        f"{value} = {divisor}*{quotient}{tail}.",
+        f"So {divides_claim(problem.parameters)}.",
+    ]
+
+
+def flawed(problem, rng):
+    """The text of a (usually) wrong or incomplete proof."""
+    lines = solve(problem)
+    r = rng.random()
+    if r < 0.42:
+        lines = noisy(problem, rng)
+    elif r < 0.66:
+        i = rng.randrange(len(lines))
+        lines[i] = edit_number(lines[i], rng)
+    elif r < 0.72:
+        lines[-1] = edit_number(lines[-1], rng)
+    elif r < 0.80 and problem.family in ("linear", "prime"):
+        # a slip in a line that nothing later stands on: the check of an equation, the bound of a prime
+        if problem.family == "linear" or is_prime(problem.parameters[0]):
+            i = 2 if problem.family == "linear" else 0
+            matches = list(re.finditer(r"\d+", lines[i]))
+            m = matches[2] if problem.family == "prime" else rng.choice((matches[3], matches[-1]))
+            lines[i] = replace_number(lines[i], m, perturb(int(m[0]), rng))
+        else:
+            del lines[0]
+    else:
+        del lines[rng.randrange(len(lines) - 1)]
+    return number(lines)
+
+
+def flawed_evaluation(problem, solution, rng):
+    """An evaluation that may be wrong -> (text, "real" | "false" | "missed" | "score")."""
+    evaluation = Evaluation(problem, solution)
+    if evaluation.bad:
+        if rng.random() < 0.8:
+            blind = Evaluation(problem, solution, blind=(evaluation.bad,))
+            if blind.saw_blind and not blind.bad:
+                return blind.text(), "missed"
+    elif evaluation.score == "0.5" and rng.random() < 0.6:
+        return evaluation.text(rng.choice(("0", "1"))), "score"
+    accepted = [
+        i
+        for i, kind in enumerate(evaluation.kind_of)
+        if kind == "ok" and re.search(r"= \d+, ok\.$", evaluation.lines[i])
+    ]
+    if accepted:
+        i = rng.choice(accepted)
+        step = evaluation.step_of[i]
+        m = re.search(r"(.*) = (\d+), ok\.$", evaluation.lines[i])
+        invented = f"{m[1]} = {perturb(int(m[2]), rng)}, not {m[2]}, wrong."
+        return "\n".join(evaluation.lines[:i] + [invented, f"Step {step} is wrong.", "\\boxed{0}"]), "false"
+    return evaluation.text(), "real"
+
+
+def meta_target(problem, solution, evaluation_text):
+    """What a careful meta-verifier writes about this evaluation, from the checker alone -> (text, score)."""
+    evaluation = Evaluation(problem, solution)
+    m = re.search(r"Step (\d+) is wrong\.\n", evaluation_text)
+    score = re.search(r"boxed\{([\d.]+)\}", evaluation_text)[1]
+    if m:
+        step = int(m[1])
+        mine = [line for line, s in zip(evaluation.lines, evaluation.step_of) if s == step]
+        if evaluation.bad == step:
+            return "\n".join(mine + ["The defect is real.", "\\boxed{1}"]), "1"
+        if not mine:  # an earlier step is already wrong
+            mine = [evaluation.lines[-1]]
+        return "\n".join(mine + ["The defect is not real.", "\\boxed{0}"]), "0"
+    if evaluation.bad:
+        missed = f"The evaluation missed step {evaluation.bad}."
+        return "\n".join(evaluation.lines + [missed, "\\boxed{0}"]), "0"
+    if score != evaluation.score:
+        return "\n".join(evaluation.lines + [f"The score must be {evaluation.score}.", "\\boxed{0.5}"]), "0.5"
+    return "\n".join(evaluation.lines + ["The evaluation is right.", "\\boxed{1}"]), "1"
+
+
+# --------------------------------------------------------------------------------------------------- documents
+def proof_text(solution, evaluation):
+    return f"## Solution\n{solution}\n\n## Self Evaluation\n{evaluation.text()}"
+
+
+def candidate(solution, evaluation_text):
+    return PROMPTS["candidate"].format(solution=solution, evaluation=evaluation_text)
+
+
+def sum_line(rng):
+    """An addition or subtraction of the size the problems need -> (given part, part to be trained)."""
+    kind = rng.random()
+    if kind < 0.3:
+        x, y = rng.randint(2, 160), rng.randint(1, 40)
+        return f"{x} + {y} = ", f"{x+y}"
+    if kind < 0.5:
+        x = rng.randint(1, 175)
+        y = rng.randint(1, min(x, 40))
+    else:
+        x = rng.randint(5, GCD_LARGER_MAX)
+        y = rng.randint(1, x)
+    return f"{x} - {y} = ", f"{x-y}"
+
+
+def drill_line(rng):
+    """One arithmetic line of a training problem, in a form the proofs use -> (given part, part to be trained)."""
+    problem = random_problem(rng)
+    f, parameters = problem.family, problem.parameters
+    kind = rng.random()
+    if f in ("gcd", "prime"):
+        if f == "gcd":
+            a, q, b, r = rng.choice(euclid(*parameters))
+        else:
+            (a,) = parameters
+            b = rng.choice(tested_primes(a) if is_prime(a) or kind < 0.5 else [least_factor(a)])
+            q, r = divmod(a, b)
+        if kind < 0.25:
+            return f"{q}*{b} = ", f"{q*b}"
+        if kind < 0.4:
+            return f"{a} - {q*b} = ", f"{r}"
+        if kind < 0.5 and f == "prime":
+            digits, total = digits_and_sum(a)
+            return f"{digits} = ", f"{total}"
+        return f"Divide {a} by {b}: {a} - ", f"{q}*{b} = {a} - {q*b} = {r}"
+    if f == "linear":
+        a, sign, b, c = parameters
+        x = linear_solution(parameters)
+        if kind < 0.3:
+            return f"{c} {opposite(sign)} {b} = ", f"{a*x}"
+        if kind < 0.6:
+            return f"{a*x}/{a} = ", f"{x}"
+        if kind < 0.85:
+            return f"{a}*{x} = ", f"{a*x}"
+        return f"{a*x} {sign} {b} = ", f"{c}"
+    d, u, v, sign, c = parameters
+    value = divides_value(parameters)
+    divisor = 2 if d < 2 else d
+    if kind < 0.3:
+        return f"{u}*{v} = ", f"{u*v}"
+    if kind < 0.6:
+        return f"{u*v} {sign} {c} = ", f"{value}"
+    if kind < 0.85:
+        return f"{value} = {divisor}*", f"{value//divisor}" + (" + 1" if d == 1 else "")
+    return f"{divisor}*{value//divisor} = ", f"{value//divisor*divisor}"
+
+
+def drill(rng, lines=12):
+    """A document of isolated arithmetic lines; only what is determined is trained."""
+    segments = [(BOS, 0)]
+    for _ in range(lines):
+        given, answer = sum_line(rng) if rng.random() < SUM_LINE_SHARE else drill_line(rng)
+        segments += [(given, 0), (answer + ".\n", 1)]
+    return segments
+
+
+def right_part(solution, evaluation):
+    """The leading lines of a proof that the checker accepts (nothing if a step was skipped): safe to imitate."""
+    if evaluation.skips or evaluation.slips:
+        return ""
+    lines = solution.split("\n")
+    return "\n".join(lines[: evaluation.bad - 1] if evaluation.bad else lines)
+
+
+def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=True):
+    """A training document -> list of (text, trained?) segments, starting with the prompt.
+
+    The answer is always trained; inside prompts only the parts that are true are (correct proofs, right
+    evaluations), so no mistake is ever imitated.
+    """
+    role = role or rng.choices(ROLES, (44, 30, 10, 16))[0]
+    problem = pb or random_problem(rng, family, heldout)
+    wording = problem.text(rng)
+    no_thinking = rng.random() < 0.08
+    tail = ASSISTANT + (THINK_CLOSE if no_thinking else THINK_OPEN)
+    good = number(solve(problem))
+
+    def thoughts(text):
+        return "" if no_thinking else text + THINK_CLOSE
+
+    def prompt(name, true_parts=(), **fields):
+        content = PROMPTS[name].format(problem=wording, **fields)
+        segments = [(BOS + USER, 0)]
+        for part in true_parts if prompt_loss else ():
+            i = content.find(part) if part else -1
+            if i >= 0:
+                segments += [(content[:i], 0), (part, 1)]
+                content = content[i + len(part) :]
+        return segments + [(content + tail, 0)]
+
+    if role == "generate":
+        start = prompt("generate")
+        if rng.random() < 0.16:
+            # honest self-evaluation of a flawed proof: the proof itself is not trained
+            solution = flawed(problem, rng)
+            evaluation = Evaluation(problem, solution)
+            head = thoughts(think(problem, rng)) + f"## Solution\n{solution}\n\n## Self Evaluation\n"
+            return start + [(head, 0), (evaluation.text() + EOS, 1)]
+        answer = thoughts(think(problem, rng)) + proof_text(good, Evaluation(problem, good)) + EOS
+        return start + [(answer, 1)]
+
+    good_share = {"verify": 0.4, "meta_verify": 0.3, "refine": 0.07}[role]
+    solution = good if rng.random() < good_share else flawed(problem, rng)
+    evaluation = Evaluation(problem, solution)
+    true_proof = right_part(solution, evaluation)
+    if role == "verify":
+        plan = rng.choice(("Recompute each step.", "Check the steps in order."))
+        return prompt("verify", (true_proof,), solution=solution) + [(thoughts(plan) + evaluation.text() + EOS, 1)]
+
+    honest = rng.random() < (0.45 if role == "meta_verify" else 0.9)
+    evaluation_text = evaluation.text() if honest else flawed_evaluation(problem, solution, rng)[0]
+    true_evaluation = evaluation_text if evaluation_text == evaluation.text() else ""
+    true_parts = (true_proof, true_evaluation)
+    if role == "meta_verify":
+        plan = rng.choice(("Recheck the claim.", "Recompute what the evaluation says."))
+        answer = thoughts(plan) + meta_target(problem, solution, evaluation_text)[0] + EOS
+        return prompt("meta_verify", true_parts, solution=solution, evaluation=evaluation_text) + [(answer, 1)]
+
+    candidates = [candidate(solution, evaluation_text)]
+    if rng.random() < 0.12:
+        second = flawed(problem, rng)
+        candidates.append(candidate(second, Evaluation(problem, second).text()))
+    verdict = evaluation_text.split("\n")[-2]
+    plan = verdict + " " + think(problem, rng)
+    answer = thoughts(plan) + proof_text(good, Evaluation(problem, good)) + EOS
+    return prompt("refine", true_parts, candidates="\n".join(candidates)) + [(answer, 1)]
+
+
+# ---------------------------------------------------------------------------------------- reading model output
+def chat(content):
+    """The prompt of a role as the model reads it, ready to think."""
+    return BOS + USER + content + ASSISTANT + THINK_OPEN
+
+
+def split_output(text):
+    """Model output after the prompt -> dict(think, solution, evaluation, score); missing parts are None."""
+    out = {"think": None, "solution": None, "evaluation": None, "score": None}
+    if THINK_CLOSE in text:
+        out["think"], text = text.split(THINK_CLOSE, 1)
+    text = text.split(EOS)[0]
+    if m := re.search(r"## Solution\n(.*?)(?:\n\n## Self Evaluation\n(.*))?$", text, re.S):
+        out["solution"], out["evaluation"] = m[1].strip(), m[2]
+    else:
+        out["evaluation"] = text
+    if out["evaluation"] and (m := re.findall(r"\\boxed\{([^}]*)\}", out["evaluation"])):
+        out["score"] = m[-1]
+    return out
+
+
+def self_test():
+    rng = random.Random(1)
+    for role in ROLES:
+        for f in FAMILIES:
+            print("=" * 30, role, f)
+            segments = document(rng, role, f)
+            print("".join(text if trained else "[" + text + "]" for text, trained in segments))
+    scores, kinds = Counter(), Counter()
+    for i in range(20000):
+        problem = random_problem(rng, FAMILIES[i % len(FAMILIES)])
+        for text in problem.texts():
+            parsed = parse_problem(text)
+            assert parsed and parsed.key == problem.key and not problem.heldout, (text, problem.key)
+        evaluation = Evaluation(problem, number(solve(problem)))
+        assert evaluation.score == "1" and not evaluation.bad, (problem.key, evaluation.text())
+        evaluation = Evaluation(problem, flawed(problem, rng))
+        scores[problem.family, evaluation.score] += 1
+        for line in evaluation.lines:
+            kinds[re.sub(r"\d+", "N", line)] += 1
+    print(sorted(scores.items()))
+    print(*kinds.most_common(70), sep="\n")
+    for f in FAMILIES:
+        keys = {random_problem(rng, f, True).key for _ in range(4000)}
+        print(f, len(keys), "held-out keys seen in 4000 draws")
+
+
+if __name__ == "__main__":
+    self_test()

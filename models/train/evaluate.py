@@ -1,0 +1,179 @@
+"""Measures an exported checkpoint on held-out problems with the real checker (data.evaluate).
+
+    python evaluate.py MODEL_DIR [--n 200] [--temperature 0 --top-p 1] [--roles generate,verify,meta_verify,refine]
+                       [--out figures.jsonl]
+
+N different held-out problems per family and role. generate: right proofs, and self-evaluations that agree with the
+checker. verify: the model's score against the checker's on proofs of which half are good and half flawed, and how
+many of those with a wrong number it calls right. meta_verify: same score as the checker's. refine: right proofs
+written from a flawed one and its honest evaluation.
+"""
+
+import argparse
+import glob
+import json
+import os
+import random
+import time
+from collections import Counter
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would fight with other work
+import torch
+from safetensors.torch import load_file
+
+import data
+import export
+from heldout import heldout_problems
+from model import Model, expand_scale
+from tok import Tok
+
+BATCH = 100
+MAX_NEW = {"generate": 320, "verify": 200, "meta_verify": 200, "refine": 360}
+
+
+def load(directory):
+    """The exported tensors back in the training model, dequantised, in float32."""
+    stored = {}
+    for file in glob.glob(f"{directory}/model-*.safetensors"):
+        stored |= load_file(file)
+
+    def weight(name):
+        value, scale = stored[name + ".weight"].float(), stored.get(name + ".weight_scale_inv")
+        return value if scale is None else value * expand_scale(scale, *value.shape)
+
+    with open(f"{directory}/config.json") as file:
+        model = Model(json.load(file), torch.float32)
+    with torch.no_grad():
+        model.embed.copy_(weight("model.embed_tokens"))
+        model.norm.copy_(weight("model.norm"))
+        model.head.copy_(weight("lm_head"))
+        for index, layer in enumerate(model.layers):
+            prefix = f"model.layers.{index}."
+            parameters = dict(layer.named_parameters())
+            for name, hub in export.HUB_NAMES.items():
+                parameters[name].copy_(weight(prefix + hub))
+            parameters["ix_k_bias"].copy_(stored[prefix + "self_attn.indexer.k_norm.bias"])
+            for hub, name in export.FEED_FORWARD:
+                if not layer.moe:
+                    parameters["s_" + name].copy_(weight(f"{prefix}mlp.{hub}"))
+                    continue
+                parameters["s_" + name].copy_(weight(f"{prefix}mlp.shared_experts.{hub}"))
+                for expert, target in enumerate(parameters["e_" + name]):
+                    target.copy_(weight(f"{prefix}mlp.experts.{expert}.{hub}"))
+            if layer.moe:
+                parameters["gate"].copy_(weight(prefix + "mlp.gate"))
+                layer.bias.copy_(stored[prefix + "mlp.gate.e_score_correction_bias"])
+    return model.eval()
+
+
+def cases(role, family, n):
+    """-> list of (problem, solution or None, evaluation or None, prompt content)."""
+    rng, out = random.Random(f"{role} {family}"), []
+    for problem in heldout_problems(family, n):
+        solution = evaluation = None
+        text = problem.text()
+        if role == "generate":
+            content = data.PROMPTS[role].format(problem=text)
+        elif role == "verify":
+            good = rng.random() < 0.5
+            solution = data.number(data.solve(problem)) if good else data.flawed(problem, rng)
+            content = data.PROMPTS[role].format(problem=text, solution=solution)
+        elif role == "meta_verify":
+            solution = data.flawed(problem, rng)
+            honest = rng.random() < 0.5
+            evaluation = data.evaluate(problem, solution).text()
+            evaluation = evaluation if honest else data.flawed_evaluation(problem, solution, rng)[0]
+            content = data.PROMPTS[role].format(problem=text, solution=solution, evaluation=evaluation)
+        else:
+            while solution is None or data.evaluate(problem, solution).score == "1":
+                solution = data.flawed(problem, rng)
+            evaluation = data.evaluate(problem, solution).text()
+            content = data.PROMPTS[role].format(problem=text, candidates=data.candidate(solution, evaluation))
+        out.append((problem, solution, evaluation, content))
+    return out
+
+
+def answer(model, tok, contents, role, temperature, top_p, generator):
+    """-> the model's texts and their lengths in tokens."""
+    order = sorted(range(len(contents)), key=lambda i: len(contents[i]))
+    texts, lengths = [""] * len(contents), [0] * len(contents)
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        prompts = [tok.encode(data.chat(contents[i])) for i in chosen]
+        outputs = model.generate(prompts, MAX_NEW[role], tok.eos, temperature, top_p, generator=generator)
+        for i, prompt, output in zip(chosen, prompts, outputs):
+            texts[i], lengths[i] = tok.decode(output), len(prompt) + len(output)
+    return texts, lengths
+
+
+def arrows(confusion):
+    return {f"{true}->{said}": count for (true, said), count in sorted(confusion.items(), key=str)}
+
+
+def score(role, rows, texts):
+    """-> the figures of one role and family."""
+    n, confusion, figures = len(rows), Counter(), {}
+    right = called_right = 0
+    wrong_examples = []
+    for (problem, solution, evaluation, _), text in zip(rows, texts):
+        output = data.split_output(text)
+        if role in ("generate", "refine"):
+            true = data.evaluate(problem, output["solution"]).score if output["solution"] else "0"
+            right += true == "1"
+        elif role == "verify":
+            true = data.evaluate(problem, solution).score
+            called_right += true == "0" and output["score"] == "1"
+        else:
+            true = data.meta_target(problem, solution, evaluation)[1]
+        confusion[true, output["score"]] += 1
+        if role == "generate" and true != "1" and len(wrong_examples) < 3:
+            wrong_examples.append(text)
+    agree = sum(count for (true, said), count in confusion.items() if true == said) / n
+    if role in ("generate", "refine"):
+        figures["right"] = right / n
+    figures["score agrees with the checker"] = agree
+    if role == "verify":
+        wrong = sum(count for (true, _), count in confusion.items() if true == "0")
+        figures["wrong called right"] = called_right / max(wrong, 1)
+    figures["true->said"] = arrows(confusion)
+    return figures, wrong_examples
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Measures a checkpoint on held-out problems.")
+    parser.add_argument("model")
+    parser.add_argument("--n", type=int, default=200, help="problems per family and role")
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--roles", default=",".join(data.ROLES))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--examples", action="store_true", help="print some wrong proofs")
+    parser.add_argument("--out", help="append the figures to this file as JSON lines")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tok, model, began = Tok(args.model), load(args.model), time.time()
+    generator = torch.Generator().manual_seed(1)
+    for role in args.roles.split(","):
+        for family in data.KEPT:
+            rows = cases(role, family, args.n)
+            contents = [row[3] for row in rows]
+            texts, lengths = answer(model, tok, contents, role, args.temperature, args.top_p, generator)
+            figures, examples = score(role, rows, texts)
+            figures |= {"tokens, prompt and answer": round(sum(lengths) / len(lengths), 1), "n": len(rows)}
+            row = {
+                "role": role,
+                "family": family,
+                "temperature": args.temperature,
+                "top_p": args.top_p,
+                **figures,
+            }
+            print(json.dumps(row), f"{time.time()-began:.0f} s", flush=True)
+            if args.examples:
+                print(*examples, sep="\n---\n")
+            if args.out:
+                with open(args.out, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+//! Host twin and cases of `experts_combine.wgsl`.
+
+use crate::case::random;
+use crate::experts_combine::Params;
+use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+
+/// The same computation on the host.
+pub fn twin(call: &mut Call<'_>) {
+    let p: Params = call.params();
+    let tokens = call.groups[1] as usize;
+    let (cols, chosen) = (p.cols as usize, p.experts_per_token as usize);
+    let mut bindings = call.binder();
+    let (part, expert_weights, shared, h) =
+        (bindings.f32(), bindings.f32(), bindings.f32(), bindings.f32_mut());
+    let mut sums = vec![0.0f32; cols];
+    for (t, h) in h.chunks_exact_mut(cols).enumerate().take(tokens) {
+        sums.fill(0.0);
+        for pair in t * chosen..(t + 1) * chosen {
+            let weight = expert_weights[pair];
+            for (sum, value) in sums.iter_mut().zip(&part[pair * cols..]) {
+                *sum += weight * value;
+            }
+        }
+        if p.has_shared == 1 {
+            for (sum, value) in sums.iter_mut().zip(&shared[t * cols..]) {
+                *sum += value;
+            }
+        }
+        for (h, sum) in h.iter_mut().zip(&sums) {
+            *h += sum;
+        }
+    }
+}
+
+/// Inputs on which the adapters must agree with the twin.
+pub fn cases() -> Vec<Case> {
+    [(1, 8, 7168, true), (3, 6, 257, true), (2, 1, 255, false), (5, 16, 130, false), (2, 3, 1, true)]
+        .into_iter()
+        .map(|(tokens, chosen, cols, has_shared): (usize, usize, usize, bool)| {
+            let part = random::f32s(1, tokens * chosen * cols);
+            let expert_weights = random::f32s(2, tokens * chosen);
+            let shared = random::f32s(3, if has_shared { tokens * cols } else { 1 });
+            let h = random::f32s(4, tokens * cols);
+            let expected = (0..tokens * cols)
+                .map(|at| {
+                    let (t, d) = (at / cols, at % cols);
+                    let products = (0..chosen).map(|k| {
+                        f64::from(expert_weights[t * chosen + k])
+                            * f64::from(part[(t * chosen + k) * cols + d])
+                    });
+                    let shared = if has_shared { f64::from(shared[at]) } else { 0.0 };
+                    f64::from(h[at]) + products.sum::<f64>() + shared
+                })
+                .collect();
+            let params =
+                Params { cols: cols as u32, experts_per_token: chosen as u32, has_shared: has_shared.into() };
+            let buffers = vec![
+                CaseBuffer::f32(&part),
+                CaseBuffer::f32(&expert_weights),
+                CaseBuffer::f32(&shared),
+                CaseBuffer::OutF32(h),
+            ];
+            let name = format!(
+                "{tokens} tokens, {chosen} experts each, {cols} cols{}",
+                if has_shared { ", shared" } else { "" }
+            );
+            let groups = [cols.div_ceil(256) as u32, tokens as u32, 1];
+            Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::ELEMENTWISE)
+                .with_reference(3, expected, Tolerance::ELEMENTWISE)
+        })
+        .collect()
+}
