@@ -107,7 +107,7 @@ fn one_token(token: u32, first_expert: u32, writes_x: bool, lane: u32) {
     let row = token * params.cols;
     var squares = 0.0;
     for (var k = lane; k < params.cols; k += LANES) {
-        squares += h[row + k] * h[row + k];
+        squares = fma(h[row + k], h[row + k], squares);
     }
     let scale = inverseSqrt(workgroup_sum(lane, squares) / f32(params.cols) + params.eps);
 
@@ -168,7 +168,7 @@ fn four_tokens(first_token: u32, first_expert: u32, writes_x: bool, lane: u32) {
     var squares: vec4<f32>;
     for (var k = lane; k < params.cols; k += LANES) {
         let values = four(rows, k);
-        squares += values * values;
+        squares = fma(values, values, squares);
     }
     // As workgroup_sum does.
     planes[lane] = squares;
