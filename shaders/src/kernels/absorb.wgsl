@@ -41,9 +41,9 @@ override CAREFUL: u32 = 0u;
 // 1 or 4: how many tokens share the decoding of a weight.
 override TOKENS: u32 = 1u;
 // As many as kv_lora_rank / 4 rounded up to 32 is enough.
-override LANES: u32 = 128u;
+override THREADS: u32 = 128u;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -59,7 +59,7 @@ fn main(
     let head = group.x;
     for (var t = first_token; t < min(first_token + TOKENS, params.tokens); t++) {
         let q_pe = query_start(t, head) + params.nope;
-        for (var k = lane; k < params.rope_dim; k += LANES) {
+        for (var k = lane; k < params.rope_dim; k += THREADS) {
             let angle = rope[t * (params.rope_dim / 2u) + rope_pair(k, params.rope_dim, true)];
             let partner = queries[q_pe + rope_partner(k, params.rope_dim, true)];
             q_absorbed[absorbed_start(t, head) + params.kv_lora_rank + k] =
@@ -77,7 +77,7 @@ fn main(
     let query1 = query_start(min(first_token + 1u, last), head);
     let query2 = query_start(min(first_token + 2u, last), head);
     let query3 = query_start(min(first_token + 3u, last), head);
-    for (var base = 0u; base < params.kv_lora_rank; base += 4u * LANES) {
+    for (var base = 0u; base < params.kv_lora_rank; base += 4u * THREADS) {
         let column = base + 4u * lane;
         var sum0 = vec4<f32>();
         var sum1 = vec4<f32>();
@@ -183,7 +183,7 @@ fn index_queries(token: u32, lane: u32) {
     let angles = token * (params.rope_dim / 2u);
     let pairs = params.rope_dim / 2u;
     let interleaved = params.index_interleaved == 1u;
-    for (var i = lane; i < params.index_heads * pairs; i += LANES) {
+    for (var i = lane; i < params.index_heads * pairs; i += THREADS) {
         let pair = i % pairs;
         let first = i / pairs * params.index_head_dim + select(pair, 2u * pair, interleaved);
         let second = first + select(pairs, 1u, interleaved);
@@ -194,7 +194,7 @@ fn index_queries(token: u32, lane: u32) {
         index_q[out + second] = rotated(b, a, false, angle);
     }
     let plain = params.index_head_dim - params.rope_dim;
-    for (var i = lane; i < params.index_heads * plain; i += LANES) {
+    for (var i = lane; i < params.index_heads * plain; i += THREADS) {
         let at = i / plain * params.index_head_dim + params.rope_dim + i % plain;
         index_q[out + at] = queries[start + at];
     }

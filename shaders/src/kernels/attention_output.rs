@@ -75,8 +75,8 @@ pub fn cases() -> Vec<Case> {
         odd.case("odd", BF16, &[500], Some(129), 1, 64),
         narrow.case("narrow", F16, &[3, 130], None, 1, 32),
         narrow.case("narrow", F32, &[3, 130], None, 1, 32),
-        tall.case("more rows than lanes", F8E4M3, &[3, 130], None, 1, 128),
-        tall.case("more rows than lanes", BF16, &[130], None, 1, 64),
+        tall.case("more rows than threads", F8E4M3, &[3, 130], None, 1, 128),
+        tall.case("more rows than threads", BF16, &[130], None, 1, 64),
     ]
 }
 
@@ -96,7 +96,7 @@ impl Sizes {
         positions: &[u32],
         k: Option<usize>,
         tiles: usize,
-        lanes: u32,
+        threads: u32,
     ) -> Case {
         let &Sizes { heads, nope, v, rank } = self;
         let tokens = positions.len();
@@ -156,7 +156,7 @@ impl Sizes {
             Overrides::none()
                 .with("WEIGHT_TYPE", weight_type as u32)
                 .with("CAREFUL", (!rank.is_multiple_of(16)).into())
-                .with("LANES", lanes),
+                .with("THREADS", threads),
             [heads as u32, tokens as u32, 1],
             vec![
                 CaseBuffer::f32(&partial),

@@ -33,7 +33,7 @@ override WEIGHT_TYPE: u32 = 0u;
 // 1 where kv_lora_rank is not a multiple of 16.
 override CAREFUL: u32 = 0u;
 // Multiple of 32, at most 128; as many as v is enough.
-override LANES: u32 = 128u;
+override THREADS: u32 = 128u;
 
 const TILE: u32 = 128u; // entries, as in sparse_attention
 const MAX_KV_LORA_RANK: u32 = 2048u;
@@ -41,7 +41,7 @@ const MAX_KV_LORA_RANK: u32 = 2048u;
 // o, four values at a time, with zeros up to a multiple of 16.
 var<workgroup> latent: array<vec4<f32>, MAX_KV_LORA_RANK / 4u>;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -57,7 +57,7 @@ fn main(
     let splits = (entries + TILE * params.tiles - 1u) / (TILE * params.tiles);
     let vectors = (rank + 3u) / 4u + 1u;
     let first = (token * params.heads + head) * params.splits * vectors;
-    for (var c = 4u * lane; c < (rank + 15u) / 16u * 16u; c += 4u * LANES) {
+    for (var c = 4u * lane; c < (rank + 15u) / 16u * 16u; c += 4u * THREADS) {
         let end = partial[first + vectors - 1u];
         var m = end.x;
         var l = end.y;
@@ -78,7 +78,7 @@ fn main(
 
     let row_bytes = rank * select(select(4u, 2u, WEIGHT_TYPE <= F16), 1u, WEIGHT_TYPE == F8E4M3);
     let column_blocks = (rank + 127u) / 128u;
-    for (var base = 0u; base < params.v; base += LANES) {
+    for (var base = 0u; base < params.v; base += THREADS) {
         // Lanes beyond the last row compute it too and write nothing.
         let i = min(base + lane, params.v - 1u);
         let row = head * (params.nope + params.v) + params.nope + i;

@@ -117,7 +117,7 @@ struct Sizes {
 
 impl Sizes {
     /// One token per position, in two sequences whose pages are shuffled; `k` makes it sparse.
-    fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, lanes: u32) -> Case {
+    fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, threads: u32) -> Case {
         let &Sizes { heads, rank, rope_dim } = self;
         let width = rank + rope_dim;
         let tokens = positions.len();
@@ -189,7 +189,7 @@ impl Sizes {
         Case::new(
             format!("{what}, {tokens} tokens, {tiles} tiles per split"),
             params,
-            Overrides::none().with("CAREFUL", (!width.is_multiple_of(4)).into()).with("LANES", lanes),
+            Overrides::none().with("CAREFUL", (!width.is_multiple_of(4)).into()).with("THREADS", threads),
             [splits as u32, heads.div_ceil(HEADS) as u32, tokens as u32],
             vec![
                 CaseBuffer::f32(&q_absorbed),

@@ -38,7 +38,7 @@ var<immediate> params: Params;
 // 1 where kv_lora_rank + rope_dim is not a multiple of 4.
 override CAREFUL: u32 = 0u;
 // 32 or 64 (two entries per lane at a time: fewer loads) or 128 (one: more threads).
-override LANES: u32 = 128u;
+override THREADS: u32 = 128u;
 
 const TILE: u32 = 128u;
 const HEADS: u32 = 8u;
@@ -59,7 +59,7 @@ var<workgroup> total: array<f32, HEADS>;
 var<workgroup> old_factor: array<f32, HEADS>;
 var<workgroup> new_factor: array<f32, HEADS>;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -81,7 +81,7 @@ fn main(
     let my_query = query + min(subgroup_lane & 7u, last_head) * width;
 
     // Entries whose scores are computed at a time.
-    let chunk_size = min(2u * LANES, TILE);
+    let chunk_size = min(2u * THREADS, TILE);
     for (var tile = 0u; tile < params.tiles; tile++) {
         let start = (split * params.tiles + tile) * TILE;
         if (start >= entries) {
@@ -89,7 +89,7 @@ fn main(
         }
         let count = min(TILE, entries - start);
         workgroupBarrier(); // the last tile's entries and weights are no longer read
-        for (var e = lane; e < TILE; e += LANES) {
+        for (var e = lane; e < TILE; e += THREADS) {
             // Entries beyond the last repeat it with weight 0.
             var s = start + min(e, count - 1u);
             if (params.dense == 0u) {
@@ -102,7 +102,7 @@ fn main(
 
         for (var chunk = 0u; chunk < count; chunk += chunk_size) {
             let e0 = chunk + lane;
-            let e1 = e0 + chunk_size - LANES;
+            let e1 = e0 + chunk_size - THREADS;
             let start0 = latent_starts[e0];
             let start1 = latent_starts[e1];
             var products0 = Ones();
@@ -113,19 +113,19 @@ fn main(
                 @if(!broadcast)
                 let q = queries(query, c, last_head);
                 products0 = dots(q, latent4(start0 + c, c), products0);
-                if (chunk_size > LANES) {
+                if (chunk_size > THREADS) {
                     products1 = dots(q, latent4(start1 + c, c), products1);
                 }
             }
             write_scores(e0, products0);
-            if (chunk_size > LANES) {
+            if (chunk_size > THREADS) {
                 write_scores(e1, products1);
             }
         }
         workgroupBarrier();
         softmax(lane, tile, count);
 
-        for (var base = 0u; base < params.kv_lora_rank; base += 4u * LANES) {
+        for (var base = 0u; base < params.kv_lora_rank; base += 4u * THREADS) {
             let column = base + 4u * lane;
             let c = select(0u, column, column < params.kv_lora_rank);
             var sums = Fours();
@@ -179,7 +179,7 @@ fn write_scores(e: u32, products: Ones) {
 
 // From scores to weights, largest, total and the two factors. Scores of entries beyond the last may be old ones.
 fn softmax(lane: u32, tile: u32, count: u32) {
-    for (var share = lane; share < HEADS * SHARES; share += LANES) {
+    for (var share = lane; share < HEADS * SHARES; share += THREADS) {
         let first = share * SHARE;
         let inside = min(count, (share % SHARES + 1u) * SHARE) - min(count, share % SHARES * SHARE);
         var m = scores[share / SHARES * TILE];
@@ -189,7 +189,7 @@ fn softmax(lane: u32, tile: u32, count: u32) {
         share_max[share] = m;
     }
     workgroupBarrier();
-    for (var share = lane; share < HEADS * SHARES; share += LANES) {
+    for (var share = lane; share < HEADS * SHARES; share += THREADS) {
         let first = share * SHARE;
         let m = head_max(share / SHARES);
         var sum = 0.0;
