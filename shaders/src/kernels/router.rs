@@ -13,7 +13,7 @@ const LANES: usize = 128;
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let tokens = call.groups[1] as usize;
+    let tokens = p.tokens as usize;
     let (cols, experts) = (p.cols as usize, p.experts as usize);
     let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 1));
     let mut bindings = call.binder();
@@ -78,20 +78,26 @@ fn dot(row: &[f32], x: &[f32]) -> f32 {
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
     use WeightType::{BF16, F8E4M3, F16, F32};
-    // (type, tokens, experts, cols)
+    // (type, tokens, TOKENS, experts, cols)
     [
-        (BF16, 1, 16, 7168),
-        (BF16, 3, 13, 260),
-        (BF16, 2, 9, 131),
-        (F32, 2, 8, 512),
-        (F32, 1, 3, 77),
-        (F16, 1, 24, 128),
-        (F16, 2, 5, 7),
-        (F8E4M3, 2, 130, 388),
-        (F8E4M3, 1, 131, 129),
+        (BF16, 1, 1, 16, 7168),
+        (BF16, 3, 1, 13, 260),
+        (BF16, 2, 1, 9, 131),
+        (F32, 2, 1, 8, 512),
+        (F32, 1, 1, 3, 77),
+        (F16, 1, 1, 24, 128),
+        (F16, 2, 1, 5, 7),
+        (F8E4M3, 2, 1, 130, 388),
+        (F8E4M3, 1, 1, 131, 129),
+        (BF16, 9, 4, 12, 1024),
+        (BF16, 3, 4, 9, 134),
+        (F32, 4, 4, 17, 516),
+        (F32, 1, 4, 8, 1030),
+        (F16, 6, 4, 5, 33),
+        (F8E4M3, 5, 4, 131, 260),
     ]
     .into_iter()
-    .map(|(kind, tokens, experts, cols): (WeightType, usize, usize, usize)| {
+    .map(|(kind, tokens, at_once, experts, cols): (WeightType, usize, usize, usize, usize)| {
         let (weight_offset, scale_offset, norm_offset) = (32, 2, 5);
         let h = random::f32s(1, tokens * cols);
         let norms = random::f32s(2, norm_offset + cols);
@@ -124,6 +130,7 @@ pub fn cases() -> Vec<Case> {
             );
         }
         let params = Params {
+            tokens: tokens as u32,
             cols: cols as u32,
             experts: experts as u32,
             weight_offset: weight_offset as u32,
@@ -140,9 +147,12 @@ pub fn cases() -> Vec<Case> {
             CaseBuffer::OutF32(vec![0.0; tokens * cols]),
             CaseBuffer::OutF32(vec![0.0; tokens * experts]),
         ];
-        let name = format!("{kind:?}, {tokens} tokens, {experts} experts, {cols} cols");
-        let overrides = Overrides::none().with("WEIGHT_TYPE", kind as u32).with("CAREFUL", careful);
-        let groups = [experts.div_ceil(8) as u32, tokens as u32, 1];
+        let name = format!("{kind:?}, {tokens} tokens by {at_once}, {experts} experts, {cols} cols");
+        let overrides = Overrides::none()
+            .with("WEIGHT_TYPE", kind as u32)
+            .with("CAREFUL", careful)
+            .with("TOKENS", at_once as u32);
+        let groups = [experts.div_ceil(8) as u32, tokens.div_ceil(at_once) as u32, 1];
         Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
             5,
             expected,
