@@ -1,6 +1,6 @@
 //! One model on one device: opened by plan, run step by step.
 
-use porism_loader::{Checkpoint, ModelConfig};
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 use porism_shaders as shaders;
 
 use crate::cache::{Pages, SequenceId};
@@ -177,6 +177,7 @@ pub struct Engine<'c> {
     recording: Recording,
     scratch: Scratch,
     facts: StepFacts,
+    weight_bytes_per_token: u64,
 }
 
 /// Inputs of a step on the host, kept so that a step allocates nothing.
@@ -254,6 +255,7 @@ impl<'c> Engine<'c> {
             recording: Recording::default(),
             scratch: Scratch::default(),
             facts: StepFacts::default(),
+            weight_bytes_per_token: weight_bytes_per_token(checkpoint),
         })
     }
 
@@ -275,6 +277,12 @@ impl<'c> Engine<'c> {
     /// Bytes of weights on the device.
     pub fn weight_bytes(&self) -> u64 {
         self.executor.weight_bytes()
+    }
+
+    /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
+    /// not picked.
+    pub fn weight_bytes_per_token(&self) -> u64 {
+        self.weight_bytes_per_token
     }
 
     /// Bytes by use.
@@ -591,6 +599,21 @@ impl<'c> Engine<'c> {
         self.facts.pass_seconds = self.executor.last_pass_seconds();
         Ok(bytes)
     }
+}
+
+fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
+    let config = checkpoint.config();
+    let (mut always, mut experts) = (0, 0);
+    for role in checkpoint.roles() {
+        let bytes = checkpoint.tensor(role).map_or(0, |tensor| tensor.stored_bytes());
+        match role {
+            Role::Embedding if !config.tie_word_embeddings => {}
+            Role::Layer { part: LayerRole::Expert { .. }, .. } => experts += bytes,
+            _ => always += bytes,
+        }
+    }
+    let share = f64::from(config.num_experts_per_tok) / f64::from(config.n_routed_experts.max(1));
+    always + (experts as f64 * share) as u64
 }
 
 fn ops<'r>(recording: &'r mut Recording, tuning: Tuning, step: &Step, tokens: u32) -> Ops<'r> {

@@ -178,6 +178,11 @@ impl Ops<'_> {
         }
     }
 
+    /// Threads of a workgroup that could use `wanted`: few where threads are lanes of a CPU.
+    fn threads(&self, wanted: u32) -> u32 {
+        if self.tuning.lanes_per_row == 1 { 32 } else { wanted.next_multiple_of(32).clamp(32, 128) }
+    }
+
     /// Threads that share a row of `cols` columns: the device's choice where the shader has room for the block sums.
     fn lanes(&self, cols: u32) -> u32 {
         let lanes = self.tuning.lanes_per_row;
@@ -199,7 +204,7 @@ impl Ops<'_> {
             .with("WEIGHT_TYPE", kind)
             .with("CAREFUL", (!row_bytes.is_multiple_of(4)).into())
             .with("TOKENS", share)
-            .with("LANES", params.kv_lora_rank.div_ceil(4).next_multiple_of(32).clamp(32, 128));
+            .with("THREADS", self.threads(params.kv_lora_rank.div_ceil(4)));
         let groups = [params.heads + u32::from(params.index_heads > 0), self.tokens.div_ceil(share), 1];
         self.push("absorb", shaders::ABSORB, overrides, params, &bound, groups);
     }
@@ -221,7 +226,7 @@ impl Ops<'_> {
         let width = params.kv_lora_rank + params.rope_dim;
         let overrides = Overrides::none()
             .with("CAREFUL", (!width.is_multiple_of(4)).into())
-            .with("LANES", if self.tuning.lanes_per_row == 1 { 64 } else { 128 });
+            .with("THREADS", self.threads(128));
         let groups = [params.splits, params.heads.div_ceil(sparse_attention::HEADS as u32), self.tokens];
         self.push("sparse_attention", shaders::SPARSE_ATTENTION, overrides, params, &bound, groups);
     }
@@ -233,7 +238,7 @@ impl Ops<'_> {
         let overrides = Overrides::none()
             .with("WEIGHT_TYPE", kind)
             .with("CAREFUL", careful.into())
-            .with("LANES", params.v.next_multiple_of(32).clamp(32, 128));
+            .with("THREADS", params.v.next_multiple_of(32).clamp(32, 128));
         let groups = [params.heads, self.tokens, 1];
         self.push("attention_output", shaders::ATTENTION_OUTPUT, overrides, params, &bound, groups);
     }

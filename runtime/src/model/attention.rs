@@ -181,10 +181,9 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
             ops.tokens,
         );
     }
-    let entries = step.longest.min(topk).div_ceil(TILE as u32);
-    let splits = entries.min(step.max_splits / ops.tokens).max(1);
-    let tiles = entries.div_ceil(splits);
-    let splits = entries.div_ceil(tiles);
+    // A split per tile where few tokens must keep the device busy, else one split of all tiles: the same bits.
+    let all = step.longest.min(topk).div_ceil(TILE as u32);
+    let (splits, tiles) = if all * ops.tokens <= step.max_splits { (all, 1) } else { (1, all) };
     ops.sparse_attention(
         &shaders::sparse_attention::Params {
             heads,

@@ -2,7 +2,7 @@
 //! is opened.
 
 use porism_loader::ModelConfig;
-use porism_shaders::kernels::matmul;
+use porism_shaders::kernels::{matmul, sparse_attention};
 
 use super::attention::Columns;
 use crate::cache::Pages;
@@ -13,7 +13,7 @@ use crate::recording::View;
 /// Candidates brought back per sampled token: with the four words before them 2 KiB.
 pub const CANDIDATES: u32 = 255;
 /// Partial results of attention kept per step, in tokens × splits.
-const MAX_SPLITS: u32 = 64;
+const MAX_SPLITS: u32 = 128;
 /// Logits computed at once, in bytes.
 const LOGITS_BYTES: u64 = 64 << 20;
 
@@ -180,7 +180,7 @@ fn lengths(c: &ModelConfig, sizes: Sizes) -> Lengths {
         ("index_q", tokens * (index_heads * index_dim).max(1)),
         ("scores", sparse.map_or(1, |_| tokens * of(sizes.context))),
         ("selected", sparse.map_or(1, |i| tokens * of(i.index_topk))),
-        ("partial", of(max_splits) * heads * (of(c.kv_lora_rank) + 2)),
+        ("partial", of(max_splits) * heads * sparse_attention::row_length(c.kv_lora_rank as usize) as u64),
         ("attended", tokens * heads * of(c.v_head_dim)),
         ("router_logits", tokens * experts.max(1)),
         ("expert_ids", pairs.max(1)),
