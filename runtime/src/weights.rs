@@ -24,6 +24,17 @@ pub struct Projection {
     pub rows: u32,
 }
 
+impl Projection {
+    /// The first matrices only, which have `rows` rows together.
+    pub fn first_rows(&self, rows: u32) -> Projection {
+        let pieces = self.pieces.iter().map(|piece| Piece {
+            segments: piece.segments.iter().copied().filter(|segment| segment.column < rows).collect(),
+            ..*piece
+        });
+        Projection { pieces: pieces.filter(|piece| !piece.segments.is_empty()).collect(), rows, ..*self }
+    }
+}
+
 /// Up to four (parts of) matrices in one binding.
 #[derive(Clone, Debug)]
 pub struct Piece {

@@ -166,10 +166,17 @@ impl GpuExecutor {
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         // Lanes that share a row have different parts of x: nothing to broadcast.
-        let features = if overrides.get("LANES", 1) > 1 { &[][..] } else { &self.gpu.kernel_features };
+        let shared_rows = overrides.get("LANES", 1) > 1;
+        let features: Vec<&str> = self
+            .gpu
+            .kernel_features
+            .iter()
+            .copied()
+            .filter(|f| !(shared_rows && *f == "broadcast"))
+            .collect();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
-            source: wgpu::ShaderSource::Wgsl(kernel.variant(features).wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.variant(&features).wgsl.into()),
         });
         let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
             .bindings
