@@ -132,8 +132,8 @@ pub fn cases() -> Vec<Case> {
         ("no indexer, head across two row blocks", ranks, F8E4M3, 4, 128, false),
     ]
     .into_iter()
-    .flat_map(|(what, sizes, weight_type, at_once, lanes, interleaved)| {
-        sizes.cases(what, weight_type, at_once, lanes, interleaved)
+    .flat_map(|(what, sizes, weight_type, at_once, threads, interleaved)| {
+        sizes.cases(what, weight_type, at_once, threads, interleaved)
     })
     .collect()
 }
@@ -156,7 +156,7 @@ impl Sizes {
         what: &str,
         weight_type: WeightType,
         at_once: u32,
-        lanes: u32,
+        threads: u32,
         interleaved: bool,
     ) -> Vec<Case> {
         let &Sizes { tokens, heads, nope, rope_dim, v, rank, index_heads, index_head_dim } = self;
@@ -214,7 +214,7 @@ impl Sizes {
             .with("WEIGHT_TYPE", weight_type as u32)
             .with("CAREFUL", careful.into())
             .with("TOKENS", at_once)
-            .with("LANES", lanes);
+            .with("THREADS", threads);
         let case = Case::new(
             format!("{what}, {tokens} tokens, {weight_type:?}"),
             params,

@@ -41,9 +41,9 @@ override CAREFUL: u32 = 0u;
 // 1 or 4: how many tokens share the decoding of a weight.
 override TOKENS: u32 = 1u;
 // As many as kv_lora_rank / 4 rounded up to 32 is enough.
-override LANES: u32 = 128u;
+override THREADS: u32 = 128u;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -59,7 +59,7 @@ fn main(
     let head = group.x;
     for (var t = first_token; t < min(first_token + TOKENS, params.tokens); t++) {
         let q_pe = query_start(t, head) + params.nope;
-        for (var k = lane; k < params.rope_dim; k += LANES) {
+        for (var k = lane; k < params.rope_dim; k += THREADS) {
             let angle = rope[t * (params.rope_dim / 2u) + rope_pair(k, params.rope_dim, true)];
             let partner = queries[q_pe + rope_partner(k, params.rope_dim, true)];
             q_absorbed[absorbed_start(t, head) + params.kv_lora_rank + k] =
@@ -68,8 +68,8 @@ fn main(
     }
 
     let first_row = head * (params.nope + params.v);
-    let row_bytes = params.kv_lora_rank * select(select(4u, 2u, WEIGHT_TYPE <= F16), 1u, WEIGHT_TYPE == F8E4M3);
     let column_bytes = select(select(4u, 2u, WEIGHT_TYPE <= F16), 1u, WEIGHT_TYPE == F8E4M3);
+    let row_bytes = params.kv_lora_rank * column_bytes;
     let column_blocks = (params.kv_lora_rank + 127u) / 128u;
     // Tokens beyond the last are computed as the last and not written.
     let last = params.tokens - 1u;
@@ -77,7 +77,7 @@ fn main(
     let query1 = query_start(min(first_token + 1u, last), head);
     let query2 = query_start(min(first_token + 2u, last), head);
     let query3 = query_start(min(first_token + 3u, last), head);
-    for (var base = 0u; base < params.kv_lora_rank; base += 4u * LANES) {
+    for (var base = 0u; base < params.kv_lora_rank; base += 4u * THREADS) {
         let column = base + 4u * lane;
         var sum0 = vec4<f32>();
         var sum1 = vec4<f32>();
@@ -161,29 +161,42 @@ fn absorbed_start(token: u32, head: u32) -> u32 {
 }
 
 fn write(token: u32, head: u32, column: u32, value: vec4<f32>) {
-    if (token < params.tokens) {
+    if (token < params.tokens && column < params.kv_lora_rank) {
         let start = absorbed_start(token, head) + column;
-        for (var k = 0u; k < 4u; k++) {
-            if (column + k < params.kv_lora_rank) {
-                q_absorbed[start + k] = value[k];
-            }
+        let room = params.kv_lora_rank - column;
+        q_absorbed[start] = value.x;
+        if (room > 1u) {
+            q_absorbed[start + 1u] = value.y;
+        }
+        if (room > 2u) {
+            q_absorbed[start + 2u] = value.z;
+        }
+        if (room > 3u) {
+            q_absorbed[start + 3u] = value.w;
         }
     }
 }
 
 fn index_queries(token: u32, lane: u32) {
-    let interleaved = params.index_interleaved == 1u;
-    let count = params.index_heads * params.index_head_dim;
+    let out = token * params.index_heads * params.index_head_dim;
     let start = token * params.stride + params.index_offset;
-    for (var i = lane; i < count; i += LANES) {
-        let k = i % params.index_head_dim;
-        var value = queries[start + i];
-        if (k < params.rope_dim) {
-            let angle = rope[token * (params.rope_dim / 2u) + rope_pair(k, params.rope_dim, interleaved)];
-            let partner = queries[start + i - k + rope_partner(k, params.rope_dim, interleaved)];
-            value = rotated(value, partner, rope_is_first(k, params.rope_dim, interleaved), angle);
-        }
-        index_q[token * count + i] = value;
+    let angles = token * (params.rope_dim / 2u);
+    let pairs = params.rope_dim / 2u;
+    let interleaved = params.index_interleaved == 1u;
+    for (var i = lane; i < params.index_heads * pairs; i += THREADS) {
+        let pair = i % pairs;
+        let first = i / pairs * params.index_head_dim + select(pair, 2u * pair, interleaved);
+        let second = first + select(pairs, 1u, interleaved);
+        let angle = rope[angles + pair];
+        let a = queries[start + first];
+        let b = queries[start + second];
+        index_q[out + first] = rotated(a, b, true, angle);
+        index_q[out + second] = rotated(b, a, false, angle);
+    }
+    let plain = params.index_head_dim - params.rope_dim;
+    for (var i = lane; i < params.index_heads * plain; i += THREADS) {
+        let at = i / plain * params.index_head_dim + params.rope_dim + i % plain;
+        index_q[out + at] = queries[start + at];
     }
 }
 

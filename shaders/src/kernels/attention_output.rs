@@ -24,15 +24,16 @@ pub fn twin(call: &mut Call<'_>) {
     let positions = bindings.u32();
     let out = &mut bindings.f32_mut()[..tokens * heads * v];
     let row_bytes = rank * weight_type.bytes();
+    let length = sparse_attention::row_length(rank);
     out.par_chunks_exact_mut(v).enumerate().for_each(|(index, out)| {
         let (token, head) = (index / heads, index % heads);
         let used = sparse_attention::entries(p.dense, p.k, positions[token]).div_ceil(TILE * tiles);
-        let mut rows = partial[index * splits * (rank + 2)..].chunks_exact(rank + 2).take(used);
+        let mut rows = partial[index * splits * length..].chunks_exact(length).take(used);
         let mut latent = rows.next().expect("a token attends to itself").to_vec();
         for row in rows {
-            sparse_attention::fold(&mut latent, &row[..rank], row[rank], row[rank + 1]);
+            sparse_attention::fold(&mut latent, &row[..rank], row[length - 4], row[length - 3]);
         }
-        let l = latent[rank + 1];
+        let l = latent[length - 3];
         latent.truncate(rank);
         latent.iter_mut().for_each(|o| *o /= l);
 
@@ -74,8 +75,8 @@ pub fn cases() -> Vec<Case> {
         odd.case("odd", BF16, &[500], Some(129), 1, 64),
         narrow.case("narrow", F16, &[3, 130], None, 1, 32),
         narrow.case("narrow", F32, &[3, 130], None, 1, 32),
-        tall.case("more rows than lanes", F8E4M3, &[3, 130], None, 1, 128),
-        tall.case("more rows than lanes", BF16, &[130], None, 1, 64),
+        tall.case("more rows than threads", F8E4M3, &[3, 130], None, 1, 128),
+        tall.case("more rows than threads", BF16, &[130], None, 1, 64),
     ]
 }
 
@@ -95,7 +96,7 @@ impl Sizes {
         positions: &[u32],
         k: Option<usize>,
         tiles: usize,
-        lanes: u32,
+        threads: u32,
     ) -> Case {
         let &Sizes { heads, nope, v, rank } = self;
         let tokens = positions.len();
@@ -114,13 +115,14 @@ impl Sizes {
             scale_offset: 3,
         };
         // Sums | m | l as attention gives them; what lies in splits without entries must not be read.
-        let mut partial = random::f32s(1, tokens * heads * splits * (rank + 2));
-        for (index, row) in partial.chunks_exact_mut(rank + 2).enumerate() {
+        let length = sparse_attention::row_length(rank);
+        let mut partial = random::f32s(1, tokens * heads * splits * length);
+        for (index, row) in partial.chunks_exact_mut(length).enumerate() {
             let entries =
                 sparse_attention::entries(params.dense, params.k, positions[index / splits / heads]);
             if index % splits < entries.div_ceil(TILE * tiles) {
-                row[rank] *= 4.0;
-                row[rank + 1] += 2.0;
+                row[length - 4] *= 4.0;
+                row[length - 3] += 2.0;
             } else {
                 row.fill(f32::NAN);
             }
@@ -134,15 +136,15 @@ impl Sizes {
         let mut reference = Vec::new();
         for index in 0..tokens * heads {
             let entries = sparse_attention::entries(params.dense, params.k, positions[index / heads]);
-            let rows: Vec<&[f32]> = partial[index * splits * (rank + 2)..]
-                .chunks_exact(rank + 2)
+            let rows: Vec<&[f32]> = partial[index * splits * length..]
+                .chunks_exact(length)
                 .take(entries.div_ceil(TILE * tiles))
                 .collect();
-            let largest = rows.iter().map(|row| f64::from(row[rank])).fold(f64::NEG_INFINITY, f64::max);
+            let largest = rows.iter().map(|row| f64::from(row[length - 4])).fold(f64::NEG_INFINITY, f64::max);
             let sum = |c: usize| -> f64 {
-                rows.iter().map(|row| (f64::from(row[rank]) - largest).exp() * f64::from(row[c])).sum()
+                rows.iter().map(|row| (f64::from(row[length - 4]) - largest).exp() * f64::from(row[c])).sum()
             };
-            let latent: Vec<f64> = (0..rank).map(|c| sum(c) / sum(rank + 1)).collect();
+            let latent: Vec<f64> = (0..rank).map(|c| sum(c) / sum(length - 3)).collect();
             let first_row = index % heads * (nope + v) + nope;
             reference.extend((first_row..first_row + v).map(|row| -> f64 {
                 weights.values[row * rank..][..rank].iter().zip(&latent).map(|(w, o)| w * o).sum()
@@ -154,7 +156,7 @@ impl Sizes {
             Overrides::none()
                 .with("WEIGHT_TYPE", weight_type as u32)
                 .with("CAREFUL", (!rank.is_multiple_of(16)).into())
-                .with("LANES", lanes),
+                .with("THREADS", threads),
             [heads as u32, tokens as u32, 1],
             vec![
                 CaseBuffer::f32(&partial),

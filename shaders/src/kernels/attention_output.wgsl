@@ -1,6 +1,7 @@
 // o[c] = Σ_splits e^(m − M) · acc[c] / Σ_splits e^(m − M) · l        M = the largest m, splits folded in order
 // out[t, h, i] = Σ_c W_UV[h, i, c] · o[c]
-// partial: f32 (T, heads, splits, kv_lora_rank + 2), acc | m | l of sparse_attention, whose k, dense, splits and tiles these are
+// partial: f32 (T, heads, splits, kv_lora_rank rounded up to a multiple of 4, plus 4), acc | m, l of sparse_attention, whose
+// k, dense, splits and tiles these are
 // W_UV[h, i] = row h · (nope + v) + nope + i of kv_b_proj (heads · (nope + v), kv_lora_rank)   positions: u32 (T)
 // out: f32 (T, heads, v)   kv_lora_rank ≤ 2048
 // One workgroup per head and token; a lane owns a row. Sum over c: fma in order inside a 128-block, block sums · scale in order.
@@ -22,7 +23,7 @@ struct Params {
 }
 var<immediate> params: Params;
 
-@group(0) @binding(0) var<storage, read> partial: array<f32>;
+@group(0) @binding(0) var<storage, read> partial: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> weights: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> scales: array<f32>;
 @group(0) @binding(3) var<storage, read> positions: array<u32>;
@@ -32,7 +33,7 @@ override WEIGHT_TYPE: u32 = 0u;
 // 1 where kv_lora_rank is not a multiple of 16.
 override CAREFUL: u32 = 0u;
 // Multiple of 32, at most 128; as many as v is enough.
-override LANES: u32 = 128u;
+override THREADS: u32 = 128u;
 
 const TILE: u32 = 128u; // entries, as in sparse_attention
 const MAX_KV_LORA_RANK: u32 = 2048u;
@@ -40,7 +41,7 @@ const MAX_KV_LORA_RANK: u32 = 2048u;
 // o, four values at a time, with zeros up to a multiple of 16.
 var<workgroup> latent: array<vec4<f32>, MAX_KV_LORA_RANK / 4u>;
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(THREADS)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -54,19 +55,21 @@ fn main(
         entries = min(entries, params.k);
     }
     let splits = (entries + TILE * params.tiles - 1u) / (TILE * params.tiles);
-    let first = (token * params.heads + head) * params.splits * (rank + 2u);
-    for (var c = 4u * lane; c < (rank + 15u) / 16u * 16u; c += 4u * LANES) {
-        var m = partial[first + rank];
-        var l = partial[first + rank + 1u];
+    let vectors = (rank + 3u) / 4u + 1u;
+    let first = (token * params.heads + head) * params.splits * vectors;
+    for (var c = 4u * lane; c < (rank + 15u) / 16u * 16u; c += 4u * THREADS) {
+        let end = partial[first + vectors - 1u];
+        var m = end.x;
+        var l = end.y;
         var sum = partial4(first, c);
         for (var split = 1u; split < splits; split++) {
-            let row = first + split * (rank + 2u);
-            let new_m = partial[row + rank];
-            let both = max(m, new_m);
+            let row = first + split * vectors;
+            let new_end = partial[row + vectors - 1u];
+            let both = max(m, new_end.x);
             let old_factor = exp(m - both);
-            let new_factor = exp(new_m - both);
+            let new_factor = exp(new_end.x - both);
             m = both;
-            l = fma(partial[row + rank + 1u], new_factor, l * old_factor);
+            l = fma(new_end.y, new_factor, l * old_factor);
             sum = fma(partial4(row, c), vec4(new_factor), sum * old_factor);
         }
         latent[c / 4u] = sum / l;
@@ -75,7 +78,7 @@ fn main(
 
     let row_bytes = rank * select(select(4u, 2u, WEIGHT_TYPE <= F16), 1u, WEIGHT_TYPE == F8E4M3);
     let column_blocks = (rank + 127u) / 128u;
-    for (var base = 0u; base < params.v; base += LANES) {
+    for (var base = 0u; base < params.v; base += THREADS) {
         // Lanes beyond the last row compute it too and write nothing.
         let i = min(base + lane, params.v - 1u);
         let row = head * (params.nope + params.v) + params.nope + i;
@@ -115,10 +118,8 @@ fn main(
 
 // Four columns of a split's sums; beyond the rank they are 0.
 fn partial4(row: u32, c: u32) -> vec4<f32> {
-    let four = vec4(partial[row + c], partial[row + c + 1u], partial[row + c + 2u], partial[row + c + 3u]);
-    return select(vec4(0.0), four, vec4(c, c + 1u, c + 2u, c + 3u) < vec4(params.kv_lora_rank));
+    return select(vec4(0.0), partial[row + c / 4u], vec4(c, c + 1u, c + 2u, c + 3u) < vec4(params.kv_lora_rank));
 }
-
 
 // sum + weights of columns c .. c + 16 · o
 fn sixteen(row_start: u32, c: u32, o0: vec4<f32>, o1: vec4<f32>, o2: vec4<f32>, o3: vec4<f32>, sum: f32) -> f32 {

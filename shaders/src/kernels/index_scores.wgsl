@@ -5,7 +5,9 @@
 // One workgroup per token and tile of 128 positions; 64 lanes, two positions each. The dot product goes through dim in
 // order, the sum through the heads in order.
 
-import package::lib::dot::dot4;
+import package::lib::heads::{Fours, Ones, dots};
+@if(broadcast)
+import package::lib::heads::shared_fours;
 import package::lib::pages::{page_entry, cache_row};
 
 struct Params {
@@ -53,99 +55,45 @@ fn main(
 
     var score0 = 0.0;
     var score1 = 0.0;
-    for (var head = 0u; head < params.heads; head += 8u) {
+    for (var head = 0u; head < params.heads; head += 16u) {
         let query = (token * params.heads + head) * params.dim;
         // Heads beyond the last repeat it with weight 0.
         let last = params.heads - 1u - head;
-        var a0 = 0.0; var a1 = 0.0; var a2 = 0.0; var a3 = 0.0;
-        var a4 = 0.0; var a5 = 0.0; var a6 = 0.0; var a7 = 0.0;
-        var b0 = 0.0; var b1 = 0.0; var b2 = 0.0; var b3 = 0.0;
-        var b4 = 0.0; var b5 = 0.0; var b6 = 0.0; var b7 = 0.0;
-        @if(broadcast)
-        let mine = query + min(subgroup_lane & 7u, last) * params.dim;
-        for (var k = 0u; k < params.dim; k += 4u) {
-            let x = key(key0 + k, k);
-            let y = key(key1 + k, k);
-            @if(broadcast) {
-                // A uniform load costs as much as eight different ones where lanes are emulated: eight heads at once.
-                let q = query4(mine + k, k);
-                let q0 = subgroupBroadcast(q, 0u);
-                a0 = dot4(q0, x, a0);
-                b0 = dot4(q0, y, b0);
-                let q1 = subgroupBroadcast(q, 1u);
-                a1 = dot4(q1, x, a1);
-                b1 = dot4(q1, y, b1);
-                let q2 = subgroupBroadcast(q, 2u);
-                a2 = dot4(q2, x, a2);
-                b2 = dot4(q2, y, b2);
-                let q3 = subgroupBroadcast(q, 3u);
-                a3 = dot4(q3, x, a3);
-                b3 = dot4(q3, y, b3);
-                let q4 = subgroupBroadcast(q, 4u);
-                a4 = dot4(q4, x, a4);
-                b4 = dot4(q4, y, b4);
-                let q5 = subgroupBroadcast(q, 5u);
-                a5 = dot4(q5, x, a5);
-                b5 = dot4(q5, y, b5);
-                let q6 = subgroupBroadcast(q, 6u);
-                a6 = dot4(q6, x, a6);
-                b6 = dot4(q6, y, b6);
-                let q7 = subgroupBroadcast(q, 7u);
-                a7 = dot4(q7, x, a7);
-                b7 = dot4(q7, y, b7);
-            }
-            @if(!broadcast) {
-                let q0 = query4(query + k, k);
-                a0 = dot4(q0, x, a0);
-                b0 = dot4(q0, y, b0);
-                let q1 = query4(query + min(1u, last) * params.dim + k, k);
-                a1 = dot4(q1, x, a1);
-                b1 = dot4(q1, y, b1);
-                let q2 = query4(query + min(2u, last) * params.dim + k, k);
-                a2 = dot4(q2, x, a2);
-                b2 = dot4(q2, y, b2);
-                let q3 = query4(query + min(3u, last) * params.dim + k, k);
-                a3 = dot4(q3, x, a3);
-                b3 = dot4(q3, y, b3);
-                let q4 = query4(query + min(4u, last) * params.dim + k, k);
-                a4 = dot4(q4, x, a4);
-                b4 = dot4(q4, y, b4);
-                let q5 = query4(query + min(5u, last) * params.dim + k, k);
-                a5 = dot4(q5, x, a5);
-                b5 = dot4(q5, y, b5);
-                let q6 = query4(query + min(6u, last) * params.dim + k, k);
-                a6 = dot4(q6, x, a6);
-                b6 = dot4(q6, y, b6);
-                let q7 = query4(query + min(7u, last) * params.dim + k, k);
-                a7 = dot4(q7, x, a7);
-                b7 = dot4(q7, y, b7);
+        var low0 = Ones(); // heads 0 to 7, first position
+        var low1 = Ones();
+        var high0 = Ones();
+        var high1 = Ones();
+        @if(broadcast) {
+            let low_query = query + min(subgroup_lane & 7u, last) * params.dim;
+            let high_query = query + min((subgroup_lane & 7u) + 8u, last) * params.dim;
+            for (var k = 0u; k < params.dim; k += 4u) {
+                let x0 = key(key0 + k, k);
+                let x1 = key(key1 + k, k);
+                let low = shared_fours(query4(low_query + k, k));
+                low0 = dots(low, x0, low0);
+                low1 = dots(low, x1, low1);
+                let high = shared_fours(query4(high_query + k, k));
+                high0 = dots(high, x0, high0);
+                high1 = dots(high, x1, high1);
             }
         }
-        let weights = token * params.stride + params.weights_offset + head;
-        let w0 = projected[weights];
-        score0 = fma(max(a0, 0.0), w0, score0);
-        score1 = fma(max(b0, 0.0), w0, score1);
-        let w1 = weight(weights, 1u, last);
-        score0 = fma(max(a1, 0.0), w1, score0);
-        score1 = fma(max(b1, 0.0), w1, score1);
-        let w2 = weight(weights, 2u, last);
-        score0 = fma(max(a2, 0.0), w2, score0);
-        score1 = fma(max(b2, 0.0), w2, score1);
-        let w3 = weight(weights, 3u, last);
-        score0 = fma(max(a3, 0.0), w3, score0);
-        score1 = fma(max(b3, 0.0), w3, score1);
-        let w4 = weight(weights, 4u, last);
-        score0 = fma(max(a4, 0.0), w4, score0);
-        score1 = fma(max(b4, 0.0), w4, score1);
-        let w5 = weight(weights, 5u, last);
-        score0 = fma(max(a5, 0.0), w5, score0);
-        score1 = fma(max(b5, 0.0), w5, score1);
-        let w6 = weight(weights, 6u, last);
-        score0 = fma(max(a6, 0.0), w6, score0);
-        score1 = fma(max(b6, 0.0), w6, score1);
-        let w7 = weight(weights, 7u, last);
-        score0 = fma(max(a7, 0.0), w7, score0);
-        score1 = fma(max(b7, 0.0), w7, score1);
+        @if(!broadcast) {
+            for (var k = 0u; k < params.dim; k += 4u) {
+                let x0 = key(key0 + k, k);
+                let x1 = key(key1 + k, k);
+                let low = queries(query, k, 0u, last);
+                low0 = dots(low, x0, low0);
+                low1 = dots(low, x1, low1);
+                let high = queries(query, k, 8u, last);
+                high0 = dots(high, x0, high0);
+                high1 = dots(high, x1, high1);
+            }
+        }
+        let first_weight = token * params.stride + params.weights_offset + head;
+        score0 = weigh(first_weight, 0u, last, low0, score0);
+        score0 = weigh(first_weight, 8u, last, high0, score0);
+        score1 = weigh(first_weight, 0u, last, low1, score1);
+        score1 = weigh(first_weight, 8u, last, high1, score1);
     }
     let row = token * params.scores_stride;
     if (s0 <= position) {
@@ -160,9 +108,35 @@ fn key_start(sequence: u32, position: u32) -> u32 {
     return cache_row(page_table[page_entry(sequence, params.pages_per_sequence, position)], position) * params.dim;
 }
 
-// The weight of head `offset` of a group of eight, of which `last` is the last there is.
+@if(!broadcast)
+fn queries(start: u32, k: u32, first: u32, last: u32) -> Fours {
+    return Fours(
+        query4(start + min(first, last) * params.dim + k, k),
+        query4(start + min(first + 1u, last) * params.dim + k, k),
+        query4(start + min(first + 2u, last) * params.dim + k, k),
+        query4(start + min(first + 3u, last) * params.dim + k, k),
+        query4(start + min(first + 4u, last) * params.dim + k, k),
+        query4(start + min(first + 5u, last) * params.dim + k, k),
+        query4(start + min(first + 6u, last) * params.dim + k, k),
+        query4(start + min(first + 7u, last) * params.dim + k, k),
+    );
+}
+
+// score + Σ max(0, dot) · weight over eight heads, in order.
+fn weigh(weights: u32, first: u32, last: u32, products: Ones, score: f32) -> f32 {
+    var sum = fma(max(products.low.x, 0.0), weight(weights, first, last), score);
+    sum = fma(max(products.low.y, 0.0), weight(weights, first + 1u, last), sum);
+    sum = fma(max(products.low.z, 0.0), weight(weights, first + 2u, last), sum);
+    sum = fma(max(products.low.w, 0.0), weight(weights, first + 3u, last), sum);
+    sum = fma(max(products.high.x, 0.0), weight(weights, first + 4u, last), sum);
+    sum = fma(max(products.high.y, 0.0), weight(weights, first + 5u, last), sum);
+    sum = fma(max(products.high.z, 0.0), weight(weights, first + 6u, last), sum);
+    return fma(max(products.high.w, 0.0), weight(weights, first + 7u, last), sum);
+}
+
+// The weight of head `offset` of a group, of which `last` is the last there is.
 fn weight(weights: u32, offset: u32, last: u32) -> f32 {
-    return select(0.0, projected[weights + offset], offset <= last);
+    return select(0.0, projected[weights + min(offset, last)], offset <= last);
 }
 
 // Four values of a query from value k on; beyond dim they are 0.

@@ -15,6 +15,11 @@ pub const HEADS: usize = 8;
 /// Lanes that share the softmax of one head.
 const SHARES: usize = 8;
 
+/// f32s of one row of `partial`: the sums, then m and l at a multiple of 4.
+pub fn row_length(kv_lora_rank: usize) -> usize {
+    kv_lora_rank.next_multiple_of(4) + 4
+}
+
 /// How many positions a token at `position` attends to.
 pub fn entries(dense: u32, k: u32, position: u32) -> usize {
     if dense == 1 { position as usize + 1 } else { (position as usize + 1).min(k as usize) }
@@ -30,8 +35,9 @@ pub fn twin(call: &mut Call<'_>) {
     let mut bindings = call.binder();
     let (q_absorbed, latent_cache, selected) = (bindings.f32(), bindings.f32(), bindings.u32());
     let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
-    let partial = &mut bindings.f32_mut()[..tokens * heads * splits * (rank + 2)];
-    partial.par_chunks_exact_mut(splits * (rank + 2)).enumerate().for_each(|(index, out)| {
+    let length = row_length(rank);
+    let partial = &mut bindings.f32_mut()[..tokens * heads * splits * length];
+    partial.par_chunks_exact_mut(splits * length).enumerate().for_each(|(index, out)| {
         let token = index / heads;
         let query = &q_absorbed[index * width..][..width];
         let pages = &page_table[(sequences[token] * p.pages_per_sequence) as usize..];
@@ -40,7 +46,7 @@ pub fn twin(call: &mut Call<'_>) {
             let s = if p.dense == 1 { e } else { selected[token * p.k_stride as usize + e] as usize };
             &latent_cache[pages::cache_row(pages, s) * width..][..width]
         };
-        for (split, out) in out.chunks_exact_mut(rank + 2).take(covered).enumerate() {
+        for (split, out) in out.chunks_exact_mut(length).take(covered).enumerate() {
             for tile in 0..tiles {
                 let start = (split * tiles + tile) * TILE;
                 if start >= entries {
@@ -65,8 +71,9 @@ pub fn twin(call: &mut Call<'_>) {
                     }
                 }
                 if tile == 0 {
+                    out.fill(0.0);
                     out[..rank].copy_from_slice(&sums);
-                    (out[rank], out[rank + 1]) = (m, l);
+                    (out[length - 4], out[length - 3]) = (m, l);
                 } else {
                     fold(out, &sums, m, l);
                 }
@@ -75,9 +82,9 @@ pub fn twin(call: &mut Call<'_>) {
     });
 }
 
-/// Folds the sums, largest score and weight of further entries into `out` = sums | m | l.
-pub(crate) fn fold(out: &mut [f32], sums: &[f32], m: f32, l: f32) {
-    let (old, end) = out.split_at_mut(sums.len());
+/// Folds the sums, largest score and weight of further entries into a row of `partial`.
+pub(crate) fn fold(row: &mut [f32], sums: &[f32], m: f32, l: f32) {
+    let (old, end) = row.split_at_mut(row.len() - 4);
     let both = end[0].max(m);
     let (old_factor, new_factor) = ((end[0] - both).exp(), (m - both).exp());
     for (old, new) in old.iter_mut().zip(sums) {
@@ -91,7 +98,7 @@ pub fn cases() -> Vec<Case> {
     let tiny = Sizes { heads: 4, rank: 64, rope_dim: 16 };
     vec![
         Sizes { heads: 3, rank: 512, rope_dim: 64 }.case("real sizes", &[200], Some(150), 1, 128),
-        tiny.case("all positions", &[0, 1, 127, 128, 129, 300], None, 1, 64),
+        tiny.case("all positions", &[0, 1, 63, 64, 127, 128, 129, 300], None, 1, 32),
         tiny.case("selected, two splits", &[0, 50, 127, 128, 140, 400], Some(140), 1, 64),
         tiny.case("tiles folded into one split", &[0, 128, 300, 420], None, 4, 128),
         tiny.case("two tiles per split", &[127, 128, 256, 300, 420], Some(400), 2, 64),
@@ -110,7 +117,7 @@ struct Sizes {
 
 impl Sizes {
     /// One token per position, in two sequences whose pages are shuffled; `k` makes it sparse.
-    fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, lanes: u32) -> Case {
+    fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, threads: u32) -> Case {
         let &Sizes { heads, rank, rope_dim } = self;
         let width = rank + rope_dim;
         let tokens = positions.len();
@@ -146,8 +153,9 @@ impl Sizes {
             scale,
         };
 
-        let mut reference = vec![0.0; tokens * heads * splits * (rank + 2)];
-        for (index, row) in reference.chunks_exact_mut(rank + 2).enumerate() {
+        let length = row_length(rank);
+        let mut reference = vec![0.0; tokens * heads * splits * length];
+        for (index, row) in reference.chunks_exact_mut(length).enumerate() {
             let (split, head, t) = (index % splits, index / splits % heads, index / splits / heads);
             let entries = entries(params.dense, params.k, positions[t]);
             let start = split * tiles * TILE;
@@ -174,14 +182,14 @@ impl Sizes {
             for (score, latent) in scores.iter().zip(&latents) {
                 let weight = (score - m).exp();
                 row.iter_mut().zip(&latent[..rank]).for_each(|(out, c)| *out += weight * c);
-                row[rank + 1] += weight;
+                row[length - 3] += weight;
             }
-            row[rank] = m;
+            row[length - 4] = m;
         }
         Case::new(
             format!("{what}, {tokens} tokens, {tiles} tiles per split"),
             params,
-            Overrides::none().with("CAREFUL", (!width.is_multiple_of(4)).into()).with("LANES", lanes),
+            Overrides::none().with("CAREFUL", (!width.is_multiple_of(4)).into()).with("THREADS", threads),
             [splits as u32, heads.div_ceil(HEADS) as u32, tokens as u32],
             vec![
                 CaseBuffer::f32(&q_absorbed),
