@@ -2,13 +2,21 @@
 //!
 //! Start reading at [`model::forward`].
 
+pub mod cache;
 pub mod chat;
+pub mod engine;
 pub mod error;
 pub mod executor;
+pub mod generate;
 pub mod gpu;
 pub mod host;
+pub mod measure;
+pub mod model;
+pub mod ops;
 pub mod recording;
 pub mod sample;
 pub mod text;
+pub mod weights;
 
+pub use engine::{Engine, EngineOptions, Schedule};
 pub use error::Error;

@@ -1,6 +1,7 @@
 //! The harness of Porism's tests: every adapter there is, and comparisons that say what is wrong.
 
 pub mod checker;
+pub mod golden;
 
 use porism_runtime::gpu::{self, DeviceProfile};
 use porism_shaders::Tolerance;

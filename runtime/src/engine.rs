@@ -1,0 +1,734 @@
+//! One model on one device: opened by plan, run step by step.
+
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
+use porism_shaders as shaders;
+
+use crate::cache::{Pages, SequenceId};
+use crate::error::Error;
+use crate::executor::{Executor, Tuning};
+use crate::gpu::{self, DeviceIndex, GpuExecutor};
+use crate::host::HostExecutor;
+use crate::model::forward::{Ffn, Model};
+use crate::model::step::{self, CANDIDATES, Sizes, Step};
+use crate::ops::Ops;
+use crate::recording::Recording;
+use crate::sample::Candidates;
+
+/// Tokens of a prefill step, where memory allows.
+const CHUNK: usize = 256;
+/// Tokens of the smallest prefill step a budget may force.
+const SMALLEST_CHUNK: usize = 8;
+/// The router's kernels sort at most so many pairs of token and expert in a step.
+const MAX_PAIRS: usize = 16384;
+/// Weights of the host are looked through for codes that are not numbers up to this size; beyond, the logits tell.
+const HOST_CHECK_BYTES: u64 = 1 << 30;
+/// Staging of uploads and read-backs of an adapter.
+const STAGING_BYTES: u64 = 64 << 20;
+
+/// How a model is opened.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Tokens a sequence may grow to.
+    pub context: usize,
+    /// Tokens of a prefill step at most; shrinks where memory is short.
+    pub chunk: usize,
+    /// Sequences at once.
+    pub sequences: usize,
+    /// Bytes of device memory that may be used.
+    pub budget: Option<u64>,
+}
+
+impl EngineOptions {
+    /// One sequence of up to `context` tokens.
+    pub fn new(context: usize) -> Self {
+        EngineOptions { context, chunk: CHUNK, sequences: 1, budget: None }
+    }
+}
+
+/// Bytes loaded so far.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadProgress {
+    /// Bytes on the device.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// Bytes of device memory by use, known before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Weights and scales.
+    pub weights: u64,
+    /// Latent and indexer caches.
+    pub cache: u64,
+    /// Activations and inputs.
+    pub activations: u64,
+    /// Upload and read-back buffers; none on the host.
+    pub staging: u64,
+    /// Tokens of a prefill step.
+    pub chunk: usize,
+}
+
+impl MemoryPlan {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache + self.activations + self.staging
+    }
+}
+
+/// Tokens of one sequence in a step.
+#[derive(Clone, Copy, Debug)]
+pub struct Work<'a> {
+    /// Whose they are.
+    pub sequence: SequenceId,
+    /// Which follow those already cached.
+    pub tokens: &'a [u32],
+}
+
+/// What is done with the logits of the last token of each sequence of a step.
+#[derive(Clone, Copy, Debug)]
+pub enum Output<'a> {
+    /// Not even computed.
+    Nothing,
+    /// The most likely token.
+    Argmax,
+    /// Reduced to candidates for sampling, one entry per sequence.
+    Candidates(&'a [RowSampling<'a>]),
+}
+
+/// How the logits of a sequence are prepared for sampling.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSampling<'a> {
+    /// Above 0; greedy rows take 1.
+    pub temperature: f32,
+    /// 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Ids that occurred, each once.
+    pub seen: &'a [u32],
+}
+
+/// What came back from a step.
+#[derive(Clone, Debug)]
+pub enum Reduced {
+    /// Nothing was asked.
+    Nothing,
+    /// A token per sequence.
+    Tokens(Vec<u32>),
+    /// Candidates per sequence.
+    Candidates(Vec<Candidates>),
+}
+
+/// In which steps a prompt is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    /// As large as the engine allows.
+    Prefill,
+    /// Of so many tokens.
+    Chunks(usize),
+    /// Token by token.
+    Steps,
+}
+
+/// Logits of a whole sequence.
+#[derive(Clone, Debug)]
+pub struct Logits {
+    /// f32 (tokens, vocab_size)
+    pub logits: Vec<f32>,
+    /// What happened on the way, if asked.
+    pub trace: Option<Trace>,
+}
+
+/// What happened inside the model, with the shapes of the golden files.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// f32 (num_hidden_layers + 1, tokens, hidden_size): the embedding, then the residual stream after each layer.
+    pub hidden_states: Vec<f32>,
+    /// i32 (MoE layers, tokens, num_experts_per_tok), descending selection score.
+    pub expert_ids: Vec<i32>,
+    /// i32 (num_hidden_layers, tokens, index_topk), ascending positions padded with −1; empty without an indexer.
+    pub dsa_indices: Vec<i32>,
+}
+
+/// What the last step asked of the device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StepFacts {
+    /// Dispatches in all.
+    pub dispatches: usize,
+    /// Dispatches of the last layer.
+    pub last_layer_dispatches: usize,
+    /// Bytes read back.
+    pub readback_bytes: u64,
+    /// Seconds of the passes by the device's own clock.
+    pub pass_seconds: Option<f64>,
+}
+
+/// A model on a device.
+pub struct Engine<'c> {
+    executor: Box<dyn Executor<'c> + 'c>,
+    device_name: String,
+    device: DeviceIndex,
+    model: Model,
+    step: Step,
+    sizes: Sizes,
+    pages: Pages,
+    plan: MemoryPlan,
+    frequencies: Vec<f64>,
+    amplitude: f64,
+    recording: Recording,
+    scratch: Scratch,
+    facts: StepFacts,
+    weight_bytes_per_token: u64,
+}
+
+/// Inputs of a step on the host, kept so that a step allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    token_ids: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+    cache_rows: Vec<u32>,
+    rope: Vec<f32>,
+    page_table: Vec<u32>,
+    output_rows: Vec<u32>,
+    temperatures: Vec<f32>,
+    penalties: Vec<f32>,
+    seen: Vec<[u32; 2]>,
+}
+
+impl<'c> Engine<'c> {
+    /// Opens a device, plans every byte, then loads the weights.
+    ///
+    /// # Errors
+    /// A device that cannot be used, a plan that does not fit, a fault in the checkpoint, or what `progress` returns.
+    pub fn open(
+        checkpoint: &'c Checkpoint,
+        device: DeviceIndex,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let (executor, name): (Box<dyn Executor<'c> + 'c>, String) = match device {
+            DeviceIndex::Host => (Box::new(HostExecutor::new()), "host".into()),
+            DeviceIndex::Adapter(index) => {
+                let gpu = gpu::open(index)?;
+                let name = gpu.profile.name.clone();
+                let mut executor = GpuExecutor::new(gpu);
+                executor.enable_timestamps();
+                (Box::new(executor), name)
+            }
+        };
+        Self::on(executor, &name, device, checkpoint, options, progress)
+    }
+
+    /// The same on an executor that is already there.
+    pub fn on(
+        mut executor: Box<dyn Executor<'c> + 'c>,
+        device_name: &str,
+        device: DeviceIndex,
+        checkpoint: &'c Checkpoint,
+        options: &EngineOptions,
+        progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let config = checkpoint.config();
+        let plan = plan(checkpoint, device_name, device, executor.tuning(), options)?;
+        let sizes = sizes(options, plan.chunk);
+        let total = checkpoint.weight_bytes();
+        let mut done = 0;
+        let mut report = |bytes: u64| {
+            done += bytes;
+            progress(LoadProgress { done: done.min(total), total })
+        };
+        let check = device != DeviceIndex::Host || total <= HOST_CHECK_BYTES;
+        let model = Model::load(checkpoint, &mut *executor, check, &mut report)?;
+        let step = Step::allocate(&mut *executor, config, sizes)?;
+        let pages = Pages::new(options.sequences, options.context);
+        Ok(Engine {
+            device_name: device_name.to_owned(),
+            device,
+            frequencies: config.rope_inverse_frequencies(),
+            amplitude: config.rope_amplitude(),
+            executor,
+            model,
+            step,
+            sizes,
+            pages,
+            plan,
+            recording: Recording::default(),
+            scratch: Scratch::default(),
+            facts: StepFacts::default(),
+            weight_bytes_per_token: weight_bytes_per_token(checkpoint),
+        })
+    }
+
+    /// The architecture.
+    pub fn config(&self) -> &ModelConfig {
+        &self.model.config
+    }
+
+    /// Name of the device.
+    pub fn device_name(&self) -> &str {
+        &self.device_name
+    }
+
+    /// The device's number.
+    pub fn device(&self) -> DeviceIndex {
+        self.device
+    }
+
+    /// Bytes of weights on the device.
+    pub fn weight_bytes(&self) -> u64 {
+        self.executor.weight_bytes()
+    }
+
+    /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
+    /// not picked.
+    pub fn weight_bytes_per_token(&self) -> u64 {
+        self.weight_bytes_per_token
+    }
+
+    /// Bytes by use.
+    pub fn plan(&self) -> &MemoryPlan {
+        &self.plan
+    }
+
+    /// Tokens a sequence may grow to.
+    pub fn context(&self) -> usize {
+        self.sizes.context as usize
+    }
+
+    /// Tokens of the largest step.
+    pub fn chunk(&self) -> usize {
+        self.sizes.tokens as usize
+    }
+
+    /// What the last step asked of the device.
+    pub fn facts(&self) -> StepFacts {
+        self.facts
+    }
+
+    /// A new sequence, or `None` when all are in use.
+    pub fn open_sequence(&mut self) -> Option<SequenceId> {
+        self.pages.open()
+    }
+
+    /// Forgets a sequence.
+    pub fn close_sequence(&mut self, sequence: SequenceId) {
+        self.pages.close(sequence);
+    }
+
+    /// Tokens cached of a sequence.
+    pub fn cached(&self, sequence: SequenceId) -> usize {
+        self.pages.tokens(sequence)
+    }
+
+    /// Whether all ids are known to the model.
+    pub fn check_ids(&self, ids: &[u32]) -> Result<(), Error> {
+        let vocab_size = self.config().vocab_size;
+        match ids.iter().position(|id| *id >= vocab_size) {
+            None => Ok(()),
+            Some(position) => Err(Error::TokenOutOfRange { id: ids[position].into(), position, vocab_size }),
+        }
+    }
+
+    /// Runs tokens of some sequences through the model in one submit.
+    ///
+    /// # Errors
+    /// Tokens that do not fit, ids out of range, or a device that fails; the sequences are then as before.
+    pub fn step(&mut self, work: &[Work<'_>], output: Output<'_>) -> Result<Reduced, Error> {
+        let before: Vec<usize> = work.iter().map(|w| self.pages.tokens(w.sequence)).collect();
+        let result = self.try_step(work, output);
+        if result.is_err() {
+            for (w, tokens) in work.iter().zip(before) {
+                self.pages.truncate(w.sequence, tokens);
+            }
+        }
+        result
+    }
+
+    fn try_step(&mut self, work: &[Work<'_>], output: Output<'_>) -> Result<Reduced, Error> {
+        let tokens = self.begin(work)?;
+        let mut rows = 0u32;
+        self.scratch.output_rows.clear();
+        for w in work {
+            rows += w.tokens.len() as u32;
+            self.scratch.output_rows.push(rows - 1);
+        }
+        let rows = work.len() as u32;
+        assert!(rows <= self.step.logits_rows, "{rows} sequences, logits of {} fit", self.step.logits_rows);
+        if let Output::Candidates(sampling) = output {
+            self.upload_sampling(sampling);
+        }
+        self.upload_inputs();
+        let vocab_size = self.config().vocab_size;
+        let (step, model) = (&self.step, &self.model);
+        let mut ops = ops(&mut self.recording, self.executor.tuning(), step, tokens);
+        model.layers(&mut ops, step, &mut |_, _| {});
+        let a = &step.activations;
+        match output {
+            Output::Nothing => {}
+            Output::Argmax => {
+                model.head(&mut ops, step, 0, rows);
+                ops.argmax(vocab_size, a.logits, a.sampled, rows);
+                self.recording.read(a.sampled.slice(0, u64::from(rows) * 8));
+            }
+            Output::Candidates(sampling) => {
+                model.head(&mut ops, step, 0, rows);
+                let seen: u32 = self.scratch.seen.len() as u32;
+                if seen > 0 && sampling.iter().any(|s| s.repetition_penalty != 1.0) {
+                    ops.repetition_penalty(seen, rows, vocab_size, [step.inputs.seen, step.inputs.penalties, a.logits]);
+                }
+                let count = CANDIDATES.min(vocab_size);
+                let topk = shaders::topk::Params { stride: vocab_size, k: count, length: vocab_size, fixed_length: 1 };
+                ops.topk("candidates_topk", &topk, [a.logits, a.unused, a.indices], rows);
+                ops.candidates(vocab_size, count, [a.logits, a.indices, step.inputs.temperatures, a.sampled], rows);
+                self.recording.read(a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4));
+            }
+        }
+        let bytes = self.run()?;
+        let words = words(&bytes);
+        match output {
+            Output::Nothing => Ok(Reduced::Nothing),
+            Output::Argmax => {
+                let tokens: Vec<u32> = words.chunks_exact(2).map(|pair| pair[0]).collect();
+                let broken = words.chunks_exact(2).filter(|pair| !f32::from_bits(pair[1]).is_finite()).count();
+                if broken > 0 {
+                    return Err(Error::NotFinite { count: broken as u32 });
+                }
+                Ok(Reduced::Tokens(tokens))
+            }
+            Output::Candidates(_) => {
+                let row = 4 + 2 * CANDIDATES.min(vocab_size) as usize;
+                let candidates = words.chunks_exact(row).map(|row| candidates(row, vocab_size as usize));
+                Ok(Reduced::Candidates(candidates.collect::<Result<_, _>>()?))
+            }
+        }
+    }
+
+    /// All logits of row `row` of the last step, as they were sampled from.
+    pub fn read_logits(&mut self, row: usize) -> Result<Vec<f32>, Error> {
+        let bytes = u64::from(self.config().vocab_size) * 4;
+        self.recording.clear();
+        self.recording.read(self.step.activations.logits.slice(row as u64 * bytes, bytes));
+        let read = self.executor.run(&self.recording)?;
+        Ok(floats(read))
+    }
+
+    /// The logits of every token of a sequence, in steps as `schedule` says.
+    pub fn logits(&mut self, ids: &[u32], schedule: Schedule, trace: bool) -> Result<Logits, Error> {
+        if ids.is_empty() {
+            return Err(Error::EmptyPrompt);
+        }
+        self.check_ids(ids)?;
+        if ids.len() > self.context() {
+            return Err(Error::ContextTooLong { tokens: ids.len(), context: self.context() });
+        }
+        let chunk = match schedule {
+            Schedule::Prefill => self.chunk(),
+            Schedule::Chunks(size) => size.clamp(1, self.chunk()),
+            Schedule::Steps => 1,
+        };
+        let Some(sequence) = self.open_sequence() else {
+            return Err(Error::ContextTooLong { tokens: ids.len(), context: 0 });
+        };
+        let mut logits = Vec::new();
+        let mut parts = Vec::new();
+        let mut result = Ok(());
+        for tokens in ids.chunks(chunk) {
+            match self.logits_step(Work { sequence, tokens }, trace, &mut logits) {
+                Ok(part) => parts.push(part),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.close_sequence(sequence);
+        result?;
+        Ok(Logits { logits, trace: trace.then(|| join(&parts)) })
+    }
+
+    /// One step with all logits, appended to `logits`; the trace of its tokens, layer by layer.
+    fn logits_step(&mut self, work: Work<'_>, trace: bool, logits: &mut Vec<f32>) -> Result<TracePart, Error> {
+        let first = self.pages.tokens(work.sequence);
+        let tokens = self.begin(&[work])?;
+        self.scratch.output_rows.clear();
+        self.scratch.output_rows.extend(0..tokens);
+        self.upload_inputs();
+        let (step, model) = (&self.step, &self.model);
+        let c = &model.config;
+        let a = &step.activations;
+        let topk = c.indexer.as_ref().map_or(0, |i| i.index_topk);
+        let sparse = topk > 0 && step.longest > topk;
+        let hidden = u64::from(tokens) * u64::from(c.hidden_size) * 4;
+        let picks = u64::from(tokens) * u64::from(c.num_experts_per_tok) * 4;
+        let selected = u64::from(tokens) * u64::from(topk) * 4;
+        let mut ops = ops(&mut self.recording, self.executor.tuning(), step, tokens);
+        model.layers(&mut ops, step, &mut |ops, layer| {
+            if !trace {
+                return;
+            }
+            ops.recording.read(a.h.slice(0, hidden));
+            let Some(layer) = layer else { return };
+            if matches!(model.layers[layer].ffn, Ffn::Moe(_)) {
+                ops.recording.read(a.expert_ids.slice(0, picks));
+            }
+            if sparse {
+                ops.recording.read(a.selected.slice(0, selected));
+            }
+        });
+        let row_bytes = u64::from(c.vocab_size) * 4;
+        let mut done = 0;
+        while done < tokens {
+            let count = step.logits_rows.min(tokens - done);
+            model.head(&mut ops, step, done, count);
+            ops.recording.read(a.logits.slice(0, u64::from(count) * row_bytes));
+            done += count;
+        }
+        let moe: Vec<bool> = model.layers.iter().map(|layer| matches!(layer.ffn, Ffn::Moe(_))).collect();
+        let bytes = self.run()?;
+        let mut rest = &bytes[..];
+        let mut take = |count: u64| {
+            let (part, tail) = rest.split_at(count as usize);
+            rest = tail;
+            part
+        };
+        let mut part = TracePart::default();
+        if trace {
+            part.hidden_states.push(floats(take(hidden)));
+            for moe in moe {
+                part.hidden_states.push(floats(take(hidden)));
+                if moe {
+                    part.expert_ids.push(words(take(picks)).iter().map(|id| *id as i32).collect());
+                }
+                if sparse {
+                    part.dsa_indices.push(words(take(selected)).iter().map(|s| *s as i32).collect());
+                } else if topk > 0 {
+                    let rows = (0..tokens as usize).flat_map(|t| {
+                        (0..topk as usize).map(move |s| if s <= first + t { s as i32 } else { -1 })
+                    });
+                    part.dsa_indices.push(rows.collect());
+                }
+            }
+        }
+        logits.extend(floats(rest));
+        Ok(part)
+    }
+
+    /// Takes pages for the work's tokens and prepares the inputs; returns how many tokens there are.
+    fn begin(&mut self, work: &[Work<'_>]) -> Result<u32, Error> {
+        let tokens: usize = work.iter().map(|w| w.tokens.len()).sum();
+        assert!(tokens <= self.chunk(), "{tokens} tokens, a step holds {}", self.chunk());
+        assert!(!work.is_empty() && work.iter().all(|w| !w.tokens.is_empty()), "every sequence of a step has tokens");
+        for w in work {
+            self.check_ids(w.tokens)?;
+            let total = self.pages.tokens(w.sequence) + w.tokens.len();
+            if total > self.context() {
+                return Err(Error::ContextTooLong { tokens: total, context: self.context() });
+            }
+        }
+        let s = &mut self.scratch;
+        for list in [&mut s.token_ids, &mut s.positions, &mut s.sequences, &mut s.cache_rows] {
+            list.clear();
+        }
+        s.rope.clear();
+        s.page_table.clear();
+        s.page_table.resize(self.sizes.sequences as usize * self.pages.pages_per_sequence(), 0);
+        s.temperatures.clear();
+        let mut longest = 0;
+        for w in work {
+            let first = self.pages.extend(w.sequence, w.tokens.len())?;
+            longest = longest.max(first + w.tokens.len());
+            for (offset, id) in w.tokens.iter().enumerate() {
+                let position = first + offset;
+                s.token_ids.push(*id);
+                s.positions.push(position as u32);
+                s.sequences.push(w.sequence.0 as u32);
+                s.cache_rows.push(self.pages.row(w.sequence, position));
+                for frequency in &self.frequencies {
+                    let (sin, cos) = (position as f64 * frequency).sin_cos();
+                    s.rope.push((cos * self.amplitude) as f32);
+                    s.rope.push((sin * self.amplitude) as f32);
+                }
+            }
+            let per = self.pages.pages_per_sequence();
+            self.pages.table(w.sequence, &mut s.page_table[w.sequence.0 * per..][..per]);
+        }
+        self.step.longest = longest as u32;
+        Ok(tokens as u32)
+    }
+
+    fn upload_sampling(&mut self, sampling: &[RowSampling<'_>]) {
+        let s = &mut self.scratch;
+        s.penalties.clear();
+        s.seen.clear();
+        for (row, of) in sampling.iter().enumerate() {
+            s.temperatures.push(of.temperature);
+            s.penalties.push(of.repetition_penalty);
+            if of.repetition_penalty != 1.0 {
+                s.seen.extend(of.seen.iter().map(|id| [row as u32, *id]));
+            }
+        }
+    }
+
+    fn upload_inputs(&mut self) {
+        let (s, inputs) = (&self.scratch, &self.step.inputs);
+        let recording = &mut self.recording;
+        recording.clear();
+        recording.upload(inputs.token_ids, &s.token_ids);
+        recording.upload(inputs.positions, &s.positions);
+        recording.upload(inputs.sequences, &s.sequences);
+        recording.upload(inputs.cache_rows, &s.cache_rows);
+        recording.upload(inputs.rope, &s.rope);
+        recording.upload(inputs.page_table, &s.page_table);
+        recording.upload(inputs.output_rows, &s.output_rows);
+        if !s.temperatures.is_empty() {
+            recording.upload(inputs.temperatures, &s.temperatures);
+            recording.upload(inputs.penalties, &s.penalties);
+            recording.upload(inputs.seen, &s.seen);
+        }
+    }
+
+    fn run(&mut self) -> Result<Vec<u8>, Error> {
+        let last = self.model.layers.len() as u32 - 1;
+        self.facts = StepFacts {
+            dispatches: self.recording.dispatches().count(),
+            last_layer_dispatches: self.recording.dispatches().filter(|d| d.label.layer == Some(last)).count(),
+            readback_bytes: self.recording.read_bytes(),
+            pass_seconds: None,
+        };
+        let bytes = self.executor.run(&self.recording)?.to_vec();
+        self.facts.pass_seconds = self.executor.last_pass_seconds();
+        Ok(bytes)
+    }
+}
+
+fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
+    let config = checkpoint.config();
+    let (mut always, mut experts) = (0, 0);
+    for role in checkpoint.roles() {
+        let bytes = checkpoint.tensor(role).map_or(0, |tensor| tensor.stored_bytes());
+        match role {
+            Role::Embedding if !config.tie_word_embeddings => {}
+            Role::Layer { part: LayerRole::Expert { .. }, .. } => experts += bytes,
+            _ => always += bytes,
+        }
+    }
+    let share = f64::from(config.num_experts_per_tok) / f64::from(config.n_routed_experts.max(1));
+    always + (experts as f64 * share) as u64
+}
+
+fn ops<'r>(recording: &'r mut Recording, tuning: Tuning, step: &Step, tokens: u32) -> Ops<'r> {
+    Ops { recording, tuning, tokens, layer: None, unused: step.activations.unused }
+}
+
+fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
+    Sizes { tokens: chunk as u32, sequences: options.sequences as u32, context: options.context as u32 }
+}
+
+/// Every byte before the first is allocated, with the largest prefill step that fits.
+pub fn plan(
+    checkpoint: &Checkpoint,
+    device_name: &str,
+    device: DeviceIndex,
+    tuning: Tuning,
+    options: &EngineOptions,
+) -> Result<MemoryPlan, Error> {
+    let config = checkpoint.config();
+    let limit = config.max_position_embeddings as usize;
+    if options.context > limit {
+        return Err(Error::ContextBeyondModel { asked: options.context, limit });
+    }
+    if options.context == 0 || options.sequences == 0 {
+        return Err(Error::EmptyPrompt);
+    }
+    let picks = config.num_experts_per_tok.max(1) as usize;
+    let most = options.chunk.max(options.sequences).min(MAX_PAIRS / picks).max(options.sequences);
+    let smallest = SMALLEST_CHUNK.max(options.sequences).min(most);
+    let staging = if device == DeviceIndex::Host { 0 } else { STAGING_BYTES.min(2 * checkpoint.weight_bytes()) };
+    let mut chunk = most.min(options.context.next_multiple_of(SMALLEST_CHUNK)).max(smallest);
+    loop {
+        let bytes = step::bytes(config, sizes(options, chunk));
+        let plan = MemoryPlan {
+            weights: checkpoint.weight_bytes(),
+            cache: bytes.cache,
+            activations: bytes.activations,
+            staging: if options.budget.is_some() { staging.min(1 << 20) } else { staging },
+            chunk,
+        };
+        let bindable = bytes.largest_binding <= tuning.max_binding_bytes;
+        let affordable = options.budget.is_none_or(|budget| plan.total() <= budget);
+        if bindable && affordable {
+            return Ok(plan);
+        }
+        if chunk > smallest {
+            chunk = (chunk / 2).max(smallest);
+            continue;
+        }
+        let device = device_name.to_owned();
+        return Err(if affordable {
+            Error::OutOfMemory {
+                device,
+                label: format!("a context of {} tokens", options.context),
+                bytes: bytes.largest_binding,
+                limit: format!("max_storage_buffer_binding_size is {}", tuning.max_binding_bytes),
+            }
+        } else {
+            Error::Budget {
+                device,
+                what: format!(
+                    "the model ({} bytes of weights) with a context of {} tokens ({} bytes of cache)",
+                    plan.weights, options.context, plan.cache
+                ),
+                needed: plan.total(),
+                budget: options.budget.unwrap_or(u64::MAX),
+            }
+        });
+    }
+}
+
+fn candidates(row: &[u32], vocab_size: usize) -> Result<Candidates, Error> {
+    if row[3] > 0 {
+        return Err(Error::NotFinite { count: row[3] });
+    }
+    let pairs = row[4..].chunks_exact(2).take(row[2] as usize).map(|pair| (pair[0], f32::from_bits(pair[1])));
+    Ok(Candidates {
+        pairs: pairs.collect(),
+        max: f32::from_bits(row[0]),
+        sum_exp: f32::from_bits(row[1]).into(),
+        vocab_size,
+    })
+}
+
+/// The trace of one step, layer by layer.
+#[derive(Default)]
+struct TracePart {
+    hidden_states: Vec<Vec<f32>>,
+    expert_ids: Vec<Vec<i32>>,
+    dsa_indices: Vec<Vec<i32>>,
+}
+
+/// Steps one after the other become tokens one after the other within each layer.
+fn join(parts: &[TracePart]) -> Trace {
+    fn layers<T: Copy>(parts: &[TracePart], of: impl Fn(&TracePart) -> &Vec<Vec<T>>) -> Vec<T> {
+        let count = parts.first().map_or(0, |part| of(part).len());
+        let mut all = Vec::new();
+        for layer in 0..count {
+            for part in parts {
+                all.extend_from_slice(&of(part)[layer]);
+            }
+        }
+        all
+    }
+    Trace {
+        hidden_states: layers(parts, |part| &part.hidden_states),
+        expert_ids: layers(parts, |part| &part.expert_ids),
+        dsa_indices: layers(parts, |part| &part.dsa_indices),
+    }
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().expect("4 bytes"))).collect()
+}
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|word| f32::from_le_bytes(word.try_into().expect("4 bytes"))).collect()
+}

@@ -1,0 +1,202 @@
+//! Measuring a model on a device: the figures of `porism bench`.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::engine::{Engine, Output, Reduced, Work};
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::gpu::{self, DeviceIndex, GpuExecutor};
+use crate::recording::{Dispatch, Groups, Label, Recording, View};
+
+/// One combination of sizes, measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct BenchRun {
+    /// Tokens prefilled.
+    pub prefill: usize,
+    /// Tokens decoded per sequence.
+    pub decode: usize,
+    /// Tokens cached before.
+    pub depth: usize,
+    /// Sequences at once.
+    pub batch: usize,
+    /// Tokens of the prompt per second, all sequences together.
+    pub prefill_tokens_per_second: f64,
+    /// Tokens generated per second, all sequences together.
+    pub decode_tokens_per_second: f64,
+    /// Dispatches of the last layer in a decode step.
+    pub dispatches_per_layer: usize,
+    /// Dispatches of a decode step in all.
+    pub dispatches_per_step: usize,
+    /// Command buffers submitted per decode step.
+    pub submits_per_step: f64,
+    /// Bytes read back per decode step.
+    pub readback_bytes_per_step: u64,
+    /// Decode steps whose logits had to be read whole; none when greedy.
+    pub full_logits_steps: usize,
+    /// Bytes of weights that a token's computation reads.
+    pub weight_bytes_per_token: u64,
+    /// Weights read per second while decoding one sequence.
+    pub weight_gb_per_second: f64,
+    /// What the device reads at best, measured in the same run.
+    pub device_read_gb_per_second: f64,
+    /// Share of a decode step's wall time outside the passes by the device's clock, where it has one; the median.
+    pub outside_passes: Option<f64>,
+    /// Milliseconds of a decode step, the median.
+    pub decode_step_milliseconds: f64,
+}
+
+/// Measures one combination. Every kernel has run once before the clock starts.
+pub fn run(
+    engine: &mut Engine<'_>,
+    prefill: usize,
+    decode: usize,
+    depth: usize,
+    batch: usize,
+    device_read_gb_per_second: f64,
+) -> Result<BenchRun, Error> {
+    let vocab_size = engine.config().vocab_size;
+    let prompt = |seed: usize, count: usize| -> Vec<u32> {
+        (0..count).map(|i| ((seed * 7919 + i * 104_729 + 17) % vocab_size as usize) as u32).collect()
+    };
+    // Warm-up: pipelines are compiled when they first run. A little prompt and two tokens touch all of decode.
+    for length in [prefill.min(engine.chunk()).max(1), 1] {
+        let sequence = engine.open_sequence().ok_or(Error::EmptyPrompt)?;
+        engine.step(&[Work { sequence, tokens: &prompt(0, length) }], Output::Argmax)?;
+        engine.step(&[Work { sequence, tokens: &[1] }], Output::Argmax)?;
+        engine.close_sequence(sequence);
+    }
+    let mut sequences = Vec::new();
+    for _ in 0..batch {
+        sequences.push(engine.open_sequence().ok_or(Error::EmptyPrompt)?);
+    }
+    for (index, sequence) in sequences.iter().enumerate() {
+        for tokens in prompt(index + 1, depth).chunks(engine.chunk()) {
+            engine.step(&[Work { sequence: *sequence, tokens }], Output::Nothing)?;
+        }
+    }
+    let started = Instant::now();
+    let mut next = Vec::new();
+    for (index, sequence) in sequences.iter().enumerate() {
+        let prompt = prompt(index + 100, prefill.max(1));
+        let chunks = prompt.chunks(engine.chunk()).count();
+        for (number, tokens) in prompt.chunks(engine.chunk()).enumerate() {
+            let output = if number + 1 == chunks { Output::Argmax } else { Output::Nothing };
+            if let Reduced::Tokens(tokens) = engine.step(&[Work { sequence: *sequence, tokens }], output)? {
+                next.push(tokens[0]);
+            }
+        }
+    }
+    let prefill_seconds = started.elapsed().as_secs_f64();
+    let mut walls = Vec::new();
+    let mut outside = Vec::new();
+    for step in 0..decode + 1 {
+        let step_started = Instant::now();
+        let tokens: Vec<[u32; 1]> = next.iter().map(|id| [*id]).collect();
+        let work: Vec<Work<'_>> =
+            sequences.iter().zip(&tokens).map(|(sequence, tokens)| Work { sequence: *sequence, tokens }).collect();
+        if let Reduced::Tokens(tokens) = engine.step(&work, Output::Argmax)? {
+            next = tokens;
+        }
+        let wall = step_started.elapsed().as_secs_f64();
+        // The first step of a batch may compile a kernel; it is not counted.
+        if step > 0 {
+            walls.push(wall);
+            outside.extend(engine.facts().pass_seconds.map(|pass| (1.0 - pass / wall).max(0.0)));
+        }
+    }
+    let decode_seconds: f64 = walls.iter().sum();
+    for sequence in sequences {
+        engine.close_sequence(sequence);
+    }
+    let facts = engine.facts();
+    let weight_bytes_per_token = engine.weight_bytes_per_token();
+    let decode_tokens_per_second = (decode * batch) as f64 / decode_seconds;
+    Ok(BenchRun {
+        prefill,
+        decode,
+        depth,
+        batch,
+        prefill_tokens_per_second: (prefill.max(1) * batch) as f64 / prefill_seconds,
+        decode_tokens_per_second,
+        dispatches_per_layer: facts.last_layer_dispatches,
+        dispatches_per_step: facts.dispatches,
+        submits_per_step: 1.0,
+        readback_bytes_per_step: facts.readback_bytes,
+        full_logits_steps: 0,
+        weight_bytes_per_token,
+        weight_gb_per_second: weight_bytes_per_token as f64 * decode_tokens_per_second / batch as f64 / 1e9,
+        device_read_gb_per_second,
+        outside_passes: median(&mut outside),
+        decode_step_milliseconds: median(&mut walls).unwrap_or(f64::NAN) * 1e3,
+    })
+}
+
+fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
+/// Reads a buffer of 64 MiB (the host: 256 MiB) several times and returns the best rate in GB/s.
+pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
+    match device {
+        DeviceIndex::Host => Ok(host_read_bandwidth()),
+        DeviceIndex::Adapter(index) => {
+            let mut executor = GpuExecutor::new(gpu::open(index)?);
+            adapter_read_bandwidth(&mut executor)
+        }
+    }
+}
+
+fn host_read_bandwidth() -> f64 {
+    use rayon::prelude::*;
+    let words: Vec<u64> = vec![1; (256 << 20) / 8];
+    let best = (0..5)
+        .map(|_| {
+            let started = Instant::now();
+            let sum: u64 = words.par_chunks(1 << 17).map(|chunk| chunk.iter().sum::<u64>()).sum();
+            assert!(sum == words.len() as u64, "every word is one");
+            started.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min);
+    (words.len() * 8) as f64 / best / 1e9
+}
+
+/// A mat-vec over BF16 zeros is what reads most like decoding does: all threads, each weight once.
+fn adapter_read_bandwidth(executor: &mut GpuExecutor) -> Result<f64, Error> {
+    const COLS: u32 = 2048;
+    const ROWS: u32 = 16384;
+    let bytes = u64::from(COLS) * u64::from(ROWS) * 2;
+    let tuning = executor.tuning();
+    let mut view = |label: &str, bytes: u64| -> Result<View, Error> {
+        Ok(View { buffer: executor.allocate(label, bytes)?, offset: 0, bytes })
+    };
+    let (weights, unused) = (view("bandwidth.weights", bytes)?, view("bandwidth.unused", 256)?);
+    let (x, y) = (view("bandwidth.x", u64::from(COLS) * 4)?, view("bandwidth.y", u64::from(ROWS) * 4)?);
+    let segment = porism_shaders::kernels::segments::Segment { kind: 1, rows: ROWS, ..Default::default() };
+    let lanes = tuning.lanes_per_row;
+    let (packed, groups) = porism_shaders::kernels::segments::Segments::pack(
+        &[segment],
+        porism_shaders::kernels::matvec::THREADS / lanes,
+        None,
+    );
+    let params = porism_shaders::matvec::Params { cols: COLS, x_stride: COLS, y_stride: ROWS, ..Default::default() };
+    let mut recording = Recording::default();
+    recording.dispatch(Dispatch::new(
+        porism_shaders::MATVEC,
+        porism_shaders::Overrides::none().with("LANES", lanes).with("SWIGLU", 0),
+        &params.with(&packed),
+        &[weights, unused, x, unused, unused, y],
+        Groups::Direct([groups, 1, 1]),
+        Label { what: "read_bandwidth", layer: None },
+    ));
+    recording.read(y.slice(0, 256));
+    let mut best = f64::INFINITY;
+    for _ in 0..4 {
+        let started = Instant::now();
+        executor.run(&recording)?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(bytes as f64 / best / 1e9)
+}

@@ -1,0 +1,405 @@
+//! Checkpoint tensors on a device: which go into one binding, where in it they lie, and which scales they have.
+//!
+//! FP8 and BF16 bytes stay as they are in the checkpoint. Block scales, 1/4096 of the weights, are widened exactly to f32.
+
+use porism_loader::{Checkpoint, Dtype, LayerRole, ModelConfig, Projection as Matrix, Role, Tensor};
+use porism_shaders::kernels::segments::Segment;
+use porism_shaders::weights::WeightType;
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::recording::View;
+
+/// Rows in one piece of a split matrix are a multiple of this, so that block scales stay whole.
+const ROW_UNIT: u32 = 128;
+
+/// Matrices that are multiplied with the same x: their rows one after the other are the columns of y.
+#[derive(Clone, Debug)]
+pub struct Projection {
+    /// One dispatch each; more than one where the matrices exceed a binding or number more than four.
+    pub pieces: Vec<Piece>,
+    /// Length of x.
+    pub cols: u32,
+    /// Rows of all matrices together.
+    pub rows: u32,
+}
+
+/// Up to four (parts of) matrices in one binding.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Their bytes.
+    pub weights: View,
+    /// Their scales.
+    pub scales: View,
+    /// Where each lies, and its first column in y.
+    pub segments: Vec<Segment>,
+}
+
+/// Rows of the embedding in one binding.
+#[derive(Clone, Debug)]
+pub struct EmbeddingPiece {
+    /// First token id.
+    pub first_row: u32,
+    /// The rows, one segment.
+    pub piece: Piece,
+}
+
+/// Small vectors of a layer in one f32 buffer; each starts at a bindable offset.
+#[derive(Clone, Debug)]
+pub struct Norms {
+    /// The buffer.
+    pub all: View,
+    places: Vec<(LayerRole, u32, u32)>,
+}
+
+impl Norms {
+    /// Index of the first value of a vector, if the layer has it.
+    pub fn find(&self, role: LayerRole) -> Option<u32> {
+        self.places.iter().find(|(r, ..)| *r == role).map(|(_, first, _)| *first)
+    }
+
+    /// Index of the first value of a vector that every such layer has.
+    pub fn offset(&self, role: LayerRole) -> u32 {
+        self.find(role).expect("required roles are checked when the checkpoint is opened")
+    }
+
+    /// A vector by itself.
+    pub fn view(&self, role: LayerRole) -> View {
+        let (_, first, len) = self.places.iter().find(|(r, ..)| *r == role).expect("required role");
+        self.all.slice(u64::from(*first) * 4, u64::from(*len) * 4)
+    }
+}
+
+/// The routed experts of a layer, and the shared one where it fits beside them.
+#[derive(Clone, Debug)]
+pub struct Experts {
+    /// One binding each; a single one where the layer's experts fit.
+    pub slabs: Vec<Slab>,
+    /// Gate and up within a slot.
+    pub gate_up: [Segment; 2],
+    /// Down within a slot.
+    pub down: Segment,
+    /// Scales of one expert.
+    pub scales_per_slot: u32,
+    /// The shared expert's gate and up, if there is one.
+    pub shared_gate_up: Option<Projection>,
+    /// The shared expert's down.
+    pub shared_down: Option<Projection>,
+    /// Whether the shared expert lies in the only slab, so that decode needs no dispatch of its own for it.
+    pub shared_in_slab: bool,
+}
+
+/// A storage buffer of equal slots, one expert each.
+#[derive(Clone, Debug)]
+pub struct Slab {
+    /// The slots.
+    pub weights: View,
+    /// Scales of all experts of the layer.
+    pub scales: View,
+    /// u32 per expert: byte offset / 16 of its slot, or all ones.
+    pub slots: View,
+}
+
+/// Puts a checkpoint's tensors onto a device.
+pub struct Placer<'e, 'c> {
+    executor: &'e mut dyn Executor<'c>,
+    checkpoint: &'c Checkpoint,
+    progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
+    check_numbers: bool,
+}
+
+/// Rows of a tensor that go into a piece.
+#[derive(Clone, Copy)]
+struct Part<'c> {
+    tensor: Tensor<'c>,
+    first_row: u32,
+    rows: u32,
+    /// Column of y of the first row.
+    column: u32,
+}
+
+impl<'e, 'c> Placer<'e, 'c> {
+    /// Places onto `executor`; `progress` gets the bytes just done and may stop the loading. With `check_numbers` FP8
+    /// tensors with codes that are not numbers are refused.
+    pub fn new(
+        executor: &'e mut dyn Executor<'c>,
+        checkpoint: &'c Checkpoint,
+        check_numbers: bool,
+        progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Self {
+        Placer { executor, checkpoint, progress, check_numbers }
+    }
+
+    fn config(&self) -> &'c ModelConfig {
+        self.checkpoint.config()
+    }
+
+    fn tensor(&self, role: Role) -> Result<Tensor<'c>, Error> {
+        let tensor = self.checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
+        if self.check_numbers {
+            self.checkpoint.check_numbers(&tensor)?;
+        }
+        Ok(tensor)
+    }
+
+    fn small_buffer(&mut self, label: &str, values: &[f32]) -> Result<View, Error> {
+        let values = if values.is_empty() { &[1.0][..] } else { values };
+        let bytes = size_of_val(values) as u64;
+        let view = View { buffer: self.executor.allocate(label, bytes)?, offset: 0, bytes };
+        self.executor.write(view, bytemuck::cast_slice(values))?;
+        Ok(view)
+    }
+
+    /// One piece from parts that fit a binding.
+    fn piece(&mut self, label: &str, parts: &[Part<'c>]) -> Result<Piece, Error> {
+        let mut pieces = Vec::new();
+        let mut segments = Vec::new();
+        let mut scales: Vec<f32> = Vec::new();
+        let mut at = 0u64;
+        for part in parts {
+            let bytes = part.tensor.row_bytes(part.first_row..part.first_row + part.rows);
+            segments.push(Segment {
+                offset: at as u32,
+                scale_offset: scales.len() as u32,
+                kind: weight_type(part.tensor.dtype) as u32,
+                rows: part.rows,
+                column: part.column,
+            });
+            pieces.push((at, bytes));
+            at += (bytes.len() as u64).next_multiple_of(16);
+            scales.extend(scales_of(part.tensor, part.first_row, part.rows));
+        }
+        let buffer = self.executor.allocate_weights(label, at, pieces, self.progress)?;
+        let scales = self.small_buffer(&format!("{label} scales"), &scales)?;
+        Ok(Piece { weights: View { buffer, offset: 0, bytes: at }, scales, segments })
+    }
+
+    /// Matrices sharing x, split where a binding or four segments do not suffice.
+    pub fn projection(&mut self, label: &str, roles: &[Role]) -> Result<Projection, Error> {
+        let limit = self.executor.tuning().max_binding_bytes.min(u64::from(u32::MAX));
+        let mut groups: Vec<Vec<Part<'c>>> = vec![vec![]];
+        let (mut column, mut used, mut cols) = (0, 0u64, 0);
+        for role in roles {
+            let tensor = self.tensor(*role)?;
+            cols = tensor.shape.columns();
+            let row_bytes = u64::from(cols) * tensor.dtype.bytes();
+            let mut first_row = 0;
+            while first_row < tensor.shape.rows() {
+                let left = tensor.shape.rows() - first_row;
+                let room = u32::try_from((limit - used.min(limit)) / row_bytes).unwrap_or(u32::MAX);
+                let rows = if room >= left { left } else { room / ROW_UNIT * ROW_UNIT };
+                let group = groups.last_mut().expect("never empty");
+                if rows == 0 || group.len() == 4 {
+                    if group.is_empty() {
+                        return Err(Error::Unsupported(format!(
+                            "{ROW_UNIT} rows of {role} are {} bytes, more than this device binds at once ({limit})",
+                            row_bytes * u64::from(ROW_UNIT)
+                        )));
+                    }
+                    groups.push(vec![]);
+                    used = 0;
+                    continue;
+                }
+                group.push(Part { tensor, first_row, rows, column });
+                used += (row_bytes * u64::from(rows)).next_multiple_of(16);
+                first_row += rows;
+                column += rows;
+            }
+        }
+        let pieces = groups.iter().map(|group| self.piece(label, group)).collect::<Result<_, _>>()?;
+        Ok(Projection { pieces, cols, rows: column })
+    }
+
+    /// The embedding, split by rows where it exceeds a binding.
+    pub fn embedding(&mut self) -> Result<Vec<EmbeddingPiece>, Error> {
+        let projection = self.projection("embed_tokens", &[Role::Embedding])?;
+        Ok(embedding_pieces(&projection))
+    }
+
+    /// The small vectors of a layer that the model has.
+    pub fn norms(&mut self, layer: u32) -> Result<Norms, Error> {
+        use LayerRole::*;
+        let roles = [
+            InputLayernorm,
+            QALayernorm,
+            KvALayernorm,
+            IndexerKNorm,
+            IndexerKNormBias,
+            PostAttentionLayernorm,
+            ScoreCorrectionBias,
+        ];
+        let mut values: Vec<f32> = Vec::new();
+        let mut places = Vec::new();
+        for part in roles {
+            if let Some(tensor) = self.checkpoint.tensor(Role::Layer { layer, part }) {
+                values.resize(values.len().next_multiple_of(View::ALIGNMENT as usize / 4), 0.0);
+                let vector = tensor.to_f32();
+                places.push((part, values.len() as u32, vector.len() as u32));
+                (self.progress)(tensor.stored_bytes())?;
+                values.extend(vector);
+            }
+        }
+        Ok(Norms { all: self.small_buffer("norms", &values)?, places })
+    }
+
+    /// The norm before the head.
+    pub fn final_norm(&mut self) -> Result<View, Error> {
+        let tensor = self.tensor(Role::FinalNorm)?;
+        (self.progress)(tensor.stored_bytes())?;
+        self.small_buffer("norm", &tensor.to_f32())
+    }
+
+    /// The experts of a MoE layer, all resident.
+    pub fn experts(&mut self, layer: u32) -> Result<Experts, Error> {
+        let config = self.config();
+        let count = config.n_routed_experts;
+        let role = |expert, projection| Role::Layer { layer, part: LayerRole::Expert { expert, projection } };
+        // The layout of a slot, taken from expert 0; the others must be alike.
+        let mut segments = Vec::new();
+        let (mut slot_bytes, mut scales_per_slot) = (0u64, 0u32);
+        for projection in Matrix::ALL {
+            let tensor = self.checkpoint.tensor(role(0, projection)).expect("required role");
+            segments.push(Segment {
+                offset: slot_bytes as u32,
+                scale_offset: scales_per_slot,
+                kind: weight_type(tensor.dtype) as u32,
+                rows: tensor.shape.rows(),
+                column: 0,
+            });
+            slot_bytes += (tensor.bytes.len() as u64).next_multiple_of(16);
+            scales_per_slot += tensor.scale.map_or(0, |scale| scale.shape[0] * scale.shape[1]);
+        }
+        let inter = config.moe_intermediate_size;
+        segments[1].column = inter;
+        let limit = self.executor.tuning().max_binding_bytes.min(u64::from(u32::MAX));
+        let shared_roles: Vec<Role> = if config.n_shared_experts > 0 {
+            Matrix::ALL.iter().map(|p| Role::Layer { layer, part: LayerRole::Shared(*p) }).collect()
+        } else {
+            vec![]
+        };
+        let mut shared = Vec::new();
+        for role in &shared_roles {
+            shared.push(self.tensor(*role)?);
+        }
+        let shared_bytes: u64 = shared.iter().map(|t| (t.bytes.len() as u64).next_multiple_of(16)).sum();
+        let routed_bytes = slot_bytes * u64::from(count);
+        let single = routed_bytes + shared_bytes <= limit;
+        let slots_per_slab = if single { u64::from(count) } else { limit / slot_bytes };
+        if slots_per_slab == 0 {
+            return Err(Error::Unsupported(format!(
+                "one expert is {slot_bytes} bytes, more than this device binds at once ({limit})"
+            )));
+        }
+
+        let mut scales: Vec<f32> = Vec::new();
+        let mut slabs = Vec::new();
+        let mut shared_segments = Vec::new();
+        let mut first = 0;
+        while first < count {
+            let slots = slots_per_slab.min(u64::from(count - first)) as u32;
+            let mut pieces = Vec::new();
+            let mut table = vec![u32::MAX; count as usize];
+            for slot in 0..slots {
+                let expert = first + slot;
+                let base = u64::from(slot) * slot_bytes;
+                table[expert as usize] = (base / 16) as u32;
+                for (segment, projection) in segments.iter().zip(Matrix::ALL) {
+                    let tensor = self.tensor(role(expert, projection))?;
+                    if weight_type(tensor.dtype) as u32 != segment.kind {
+                        return Err(Error::Unsupported(format!(
+                            "the experts of layer {layer} differ in type: {} is {}",
+                            tensor.name(),
+                            tensor.dtype.name()
+                        )));
+                    }
+                    pieces.push((base + u64::from(segment.offset), tensor.bytes));
+                    scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
+                }
+            }
+            let mut bytes = u64::from(slots) * slot_bytes;
+            if single {
+                for tensor in &shared {
+                    shared_segments.push(Segment {
+                        offset: bytes as u32,
+                        scale_offset: scales.len() as u32,
+                        kind: weight_type(tensor.dtype) as u32,
+                        rows: tensor.shape.rows(),
+                        column: 0,
+                    });
+                    pieces.push((bytes, tensor.bytes));
+                    bytes += (tensor.bytes.len() as u64).next_multiple_of(16);
+                    scales.extend(scales_of(*tensor, 0, tensor.shape.rows()));
+                }
+            }
+            let buffer = self.executor.allocate_weights("experts", bytes, pieces, self.progress)?;
+            let table_bytes = size_of_val(&table[..]) as u64;
+            let slots_view = View { buffer: self.executor.allocate("slots", table_bytes)?, offset: 0, bytes: table_bytes };
+            self.executor.write(slots_view, bytemuck::cast_slice(&table))?;
+            slabs.push((View { buffer, offset: 0, bytes }, slots_view));
+            first += slots;
+        }
+        let scales = self.small_buffer("experts scales", &scales)?;
+        let slabs: Vec<Slab> =
+            slabs.into_iter().map(|(weights, slots)| Slab { weights, scales, slots }).collect();
+
+        let (mut shared_gate_up, mut shared_down) = (None, None);
+        if !shared.is_empty() {
+            let width = config.shared_intermediate_size();
+            if single {
+                shared_segments[1].column = width;
+                let piece = |segments: &[Segment]| Piece { weights: slabs[0].weights, scales, segments: segments.to_vec() };
+                shared_gate_up = Some(Projection {
+                    pieces: vec![piece(&shared_segments[..2])],
+                    cols: config.hidden_size,
+                    rows: 2 * width,
+                });
+                shared_down =
+                    Some(Projection { pieces: vec![piece(&shared_segments[2..])], cols: width, rows: config.hidden_size });
+            } else {
+                shared_gate_up = Some(self.projection("shared gate_up", &shared_roles[..2])?);
+                shared_down = Some(self.projection("shared down", &shared_roles[2..])?);
+            }
+        }
+        Ok(Experts {
+            shared_in_slab: single && !shared.is_empty(),
+            slabs,
+            gate_up: [segments[0], segments[1]],
+            down: segments[2],
+            scales_per_slot,
+            shared_gate_up,
+            shared_down,
+        })
+    }
+}
+
+/// The pieces of a projection as pieces of an embedding, for models whose head is the embedding too.
+pub fn embedding_pieces(projection: &Projection) -> Vec<EmbeddingPiece> {
+    projection
+        .pieces
+        .iter()
+        .flat_map(|piece| {
+            piece.segments.iter().map(|segment| EmbeddingPiece {
+                first_row: segment.column,
+                piece: Piece { segments: vec![*segment], ..piece.clone() },
+            })
+        })
+        .collect()
+}
+
+fn weight_type(dtype: Dtype) -> WeightType {
+    match dtype {
+        Dtype::F32 => WeightType::F32,
+        Dtype::Bf16 => WeightType::BF16,
+        Dtype::F16 => WeightType::F16,
+        Dtype::F8E4m3 => WeightType::F8E4M3,
+    }
+}
+
+/// Scales of whole rows of blocks, widened to f32.
+fn scales_of(tensor: Tensor<'_>, first_row: u32, rows: u32) -> Vec<f32> {
+    let Some(scale) = tensor.scale else { return vec![] };
+    let per_row = scale.shape[1] as usize;
+    let first = (first_row / ROW_UNIT) as usize * per_row;
+    let count = rows.div_ceil(ROW_UNIT) as usize * per_row;
+    scale.to_f32()[first..first + count].to_vec()
+}
