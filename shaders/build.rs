@@ -24,7 +24,8 @@ fn main() {
     names.sort();
 
     let mut out = String::from("// Written by build.rs.\n");
-    let mut table = String::from("/// Every kernel, in alphabetical order.\npub static KERNELS: &[Kernel] = &[\n");
+    let mut table =
+        String::from("/// Every kernel, in alphabetical order.\npub static KERNELS: &[Kernel] = &[\n");
     for name in &names {
         let kernel = build(name);
         out.push_str(&kernel.params);
@@ -33,8 +34,12 @@ fn main() {
     table.push_str("];\n");
     out.push_str(&table);
     for (index, name) in names.iter().enumerate() {
-        writeln!(out, "/// Index of `{name}` in [`KERNELS`].\npub const {}: KernelId = KernelId({index});", name.to_uppercase())
-            .unwrap();
+        writeln!(
+            out,
+            "/// Index of `{name}` in [`KERNELS`].\npub const {}: KernelId = KernelId({index});",
+            name.to_uppercase()
+        )
+        .unwrap();
     }
     fs::write(Path::new(&env::var("OUT_DIR").unwrap()).join("kernels.rs"), out).unwrap();
 }
@@ -50,8 +55,12 @@ fn build(name: &str) -> Built {
     let mut variants = String::new();
     let mut reflected: Option<Reflected> = None;
     for mask in 0..1u32 << features.len() {
-        let on: Vec<&str> =
-            features.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, f)| f.as_str()).collect();
+        let on: Vec<&str> = features
+            .iter()
+            .enumerate()
+            .filter(|(bit, _)| mask & (1 << bit) != 0)
+            .map(|(_, f)| f.as_str())
+            .collect();
         let wgsl = link(name, &features, &on);
         let this = validate(name, &on, &wgsl);
         match &reflected {
@@ -153,7 +162,8 @@ fn validate(name: &str, on: &[&str], wgsl: &str) -> Reflected {
 
 fn emit_all(what: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
     let spv = naga::back::spv::Options { lang_version: (1, 3), ..Default::default() };
-    naga::back::spv::write_vec(module, info, &spv, None).unwrap_or_else(|error| panic!("{what}: SPIR-V: {error}"));
+    naga::back::spv::write_vec(module, info, &spv, None)
+        .unwrap_or_else(|error| panic!("{what}: SPIR-V: {error}"));
 
     let mut msl = naga::back::msl::Options { lang_version: (2, 4), ..Default::default() };
     msl.fake_missing_bindings = true;
@@ -184,7 +194,10 @@ fn check_workgroup_memory(what: &str, module: &naga::Module) {
         .filter(|(_, variable)| variable.space == naga::AddressSpace::WorkGroup)
         .map(|(_, variable)| layouter[variable.ty].size)
         .sum();
-    assert!(bytes <= MAX_WORKGROUP_BYTES, "{what}: {bytes} bytes of workgroup memory, {MAX_WORKGROUP_BYTES} are portable");
+    assert!(
+        bytes <= MAX_WORKGROUP_BYTES,
+        "{what}: {bytes} bytes of workgroup memory, {MAX_WORKGROUP_BYTES} are portable"
+    );
 }
 
 fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
@@ -221,11 +234,19 @@ fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
 }
 
 /// `Params` as Rust: only 4-byte scalars and vec4 (the layouts on which WGSL, MSL and HLSL root constants agree).
-fn params_struct(what: &str, name: &str, module: &naga::Module, ty: naga::Handle<naga::Type>) -> (String, u32) {
+fn params_struct(
+    what: &str,
+    name: &str,
+    module: &naga::Module,
+    ty: naga::Handle<naga::Type>,
+) -> (String, u32) {
     let naga::TypeInner::Struct { members, span } = &module.types[ty].inner else {
         panic!("{what}: var<immediate> must be a struct");
     };
-    assert!(*span <= MAX_IMMEDIATE_BYTES, "{what}: Params has {span} bytes, at most {MAX_IMMEDIATE_BYTES} are portable");
+    assert!(
+        *span <= MAX_IMMEDIATE_BYTES,
+        "{what}: Params has {span} bytes, at most {MAX_IMMEDIATE_BYTES} are portable"
+    );
     let mut fields = String::new();
     let mut asserts = String::new();
     let mut offset = 0;
@@ -241,7 +262,12 @@ fn params_struct(what: &str, name: &str, module: &naga::Module, ty: naga::Handle
         assert!(member.offset == offset, "{what}: put the vec4 fields of Params first ({field} is padded)");
         offset += size;
         writeln!(fields, "        #[expect(missing_docs, reason = \"described in the shader\")]\n        pub {field}: {rust},").unwrap();
-        writeln!(asserts, "    const _: () = assert!(core::mem::offset_of!(Params, {field}) == {});", member.offset).unwrap();
+        writeln!(
+            asserts,
+            "    const _: () = assert!(core::mem::offset_of!(Params, {field}) == {});",
+            member.offset
+        )
+        .unwrap();
     }
     let mut padding = String::new();
     if *span > offset {

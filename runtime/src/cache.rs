@@ -27,7 +27,11 @@ impl Pages {
     pub fn new(sequences: usize, context: usize) -> Self {
         let pages_per_sequence = context.div_ceil(PAGE);
         let total = (sequences * pages_per_sequence) as u32;
-        Pages { free: (0..total).rev().collect(), sequences: (0..sequences).map(|_| None).collect(), pages_per_sequence }
+        Pages {
+            free: (0..total).rev().collect(),
+            sequences: (0..sequences).map(|_| None).collect(),
+            pages_per_sequence,
+        }
     }
 
     /// Cache rows in all.

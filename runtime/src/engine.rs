@@ -374,12 +374,27 @@ impl<'c> Engine<'c> {
                 model.head(&mut ops, step, 0, rows);
                 let seen: u32 = self.scratch.seen.len() as u32;
                 if seen > 0 && sampling.iter().any(|s| s.repetition_penalty != 1.0) {
-                    ops.repetition_penalty(seen, rows, vocab_size, [step.inputs.seen, step.inputs.penalties, a.logits]);
+                    ops.repetition_penalty(
+                        seen,
+                        rows,
+                        vocab_size,
+                        [step.inputs.seen, step.inputs.penalties, a.logits],
+                    );
                 }
                 let count = CANDIDATES.min(vocab_size);
-                let topk = shaders::topk::Params { stride: vocab_size, k: count, length: vocab_size, fixed_length: 1 };
+                let topk = shaders::topk::Params {
+                    stride: vocab_size,
+                    k: count,
+                    length: vocab_size,
+                    fixed_length: 1,
+                };
                 ops.topk("candidates_topk", &topk, [a.logits, a.unused, a.indices], rows);
-                ops.candidates(vocab_size, count, [a.logits, a.indices, step.inputs.temperatures, a.sampled], rows);
+                ops.candidates(
+                    vocab_size,
+                    count,
+                    [a.logits, a.indices, step.inputs.temperatures, a.sampled],
+                    rows,
+                );
                 self.recording.read(a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4));
             }
         }
@@ -389,7 +404,8 @@ impl<'c> Engine<'c> {
             Output::Nothing => Ok(Reduced::Nothing),
             Output::Argmax => {
                 let tokens: Vec<u32> = words.chunks_exact(2).map(|pair| pair[0]).collect();
-                let broken = words.chunks_exact(2).filter(|pair| !f32::from_bits(pair[1]).is_finite()).count();
+                let broken =
+                    words.chunks_exact(2).filter(|pair| !f32::from_bits(pair[1]).is_finite()).count();
                 if broken > 0 {
                     return Err(Error::NotFinite { count: broken as u32 });
                 }
@@ -447,7 +463,12 @@ impl<'c> Engine<'c> {
     }
 
     /// One step with all logits, appended to `logits`; the trace of its tokens, layer by layer.
-    fn logits_step(&mut self, work: Work<'_>, trace: bool, logits: &mut Vec<f32>) -> Result<TracePart, Error> {
+    fn logits_step(
+        &mut self,
+        work: Work<'_>,
+        trace: bool,
+        logits: &mut Vec<f32>,
+    ) -> Result<TracePart, Error> {
         let first = self.pages.tokens(work.sequence);
         let tokens = self.begin(&[work])?;
         self.scratch.output_rows.clear();
@@ -517,7 +538,10 @@ impl<'c> Engine<'c> {
     fn begin(&mut self, work: &[Work<'_>]) -> Result<u32, Error> {
         let tokens: usize = work.iter().map(|w| w.tokens.len()).sum();
         assert!(tokens <= self.chunk(), "{tokens} tokens, a step holds {}", self.chunk());
-        assert!(!work.is_empty() && work.iter().all(|w| !w.tokens.is_empty()), "every sequence of a step has tokens");
+        assert!(
+            !work.is_empty() && work.iter().all(|w| !w.tokens.is_empty()),
+            "every sequence of a step has tokens"
+        );
         for w in work {
             self.check_ids(w.tokens)?;
             let total = self.pages.tokens(w.sequence) + w.tokens.len();
@@ -591,7 +615,11 @@ impl<'c> Engine<'c> {
         let last = self.model.layers.len() as u32 - 1;
         self.facts = StepFacts {
             dispatches: self.recording.dispatches().count(),
-            last_layer_dispatches: self.recording.dispatches().filter(|d| d.label.layer == Some(last)).count(),
+            last_layer_dispatches: self
+                .recording
+                .dispatches()
+                .filter(|d| d.label.layer == Some(last))
+                .count(),
             readback_bytes: self.recording.read_bytes(),
             pass_seconds: None,
         };
@@ -643,7 +671,8 @@ pub fn plan(
     let picks = config.num_experts_per_tok.max(1) as usize;
     let most = options.chunk.max(options.sequences).min(MAX_PAIRS / picks).max(options.sequences);
     let smallest = SMALLEST_CHUNK.max(options.sequences).min(most);
-    let staging = if device == DeviceIndex::Host { 0 } else { STAGING_BYTES.min(2 * checkpoint.weight_bytes()) };
+    let staging =
+        if device == DeviceIndex::Host { 0 } else { STAGING_BYTES.min(2 * checkpoint.weight_bytes()) };
     let mut chunk = most.min(options.context.next_multiple_of(SMALLEST_CHUNK)).max(smallest);
     loop {
         let bytes = step::bytes(config, sizes(options, chunk));

@@ -106,7 +106,9 @@ pub enum Error {
     #[error("{0}")]
     Unsupported(String),
     /// The forward pass produced values that are not numbers.
-    #[error("the logits hold {count} values that are not finite; the checkpoint or the device is broken, try `porism doctor`")]
+    #[error(
+        "the logits hold {count} values that are not finite; the checkpoint or the device is broken, try `porism doctor`"
+    )]
     NotFinite {
         /// How many.
         count: u32,

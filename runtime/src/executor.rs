@@ -66,7 +66,14 @@ pub fn run_case(
     params[..case.params.len()].copy_from_slice(&case.params);
     let mut recording = Recording::default();
     let label = Label { what: kernel.kernel().name, layer: None };
-    recording.dispatch(Dispatch::from_bytes(kernel, case.overrides, params, &views, Groups::Direct(case.groups), label));
+    recording.dispatch(Dispatch::from_bytes(
+        kernel,
+        case.overrides,
+        params,
+        &views,
+        Groups::Direct(case.groups),
+        label,
+    ));
     for view in &views {
         recording.read(*view);
     }

@@ -94,8 +94,11 @@ pub fn run(
     for step in 0..decode + 1 {
         let step_started = Instant::now();
         let tokens: Vec<[u32; 1]> = next.iter().map(|id| [*id]).collect();
-        let work: Vec<Work<'_>> =
-            sequences.iter().zip(&tokens).map(|(sequence, tokens)| Work { sequence: *sequence, tokens }).collect();
+        let work: Vec<Work<'_>> = sequences
+            .iter()
+            .zip(&tokens)
+            .map(|(sequence, tokens)| Work { sequence: *sequence, tokens })
+            .collect();
         if let Reduced::Tokens(tokens) = engine.step(&work, Output::Argmax)? {
             next = tokens;
         }
@@ -181,7 +184,8 @@ fn adapter_read_bandwidth(executor: &mut GpuExecutor) -> Result<f64, Error> {
         porism_shaders::kernels::matvec::THREADS / lanes,
         None,
     );
-    let params = porism_shaders::matvec::Params { cols: COLS, x_stride: COLS, y_stride: ROWS, ..Default::default() };
+    let params =
+        porism_shaders::matvec::Params { cols: COLS, x_stride: COLS, y_stride: ROWS, ..Default::default() };
     let mut recording = Recording::default();
     recording.dispatch(Dispatch::new(
         porism_shaders::MATVEC,

@@ -116,13 +116,22 @@ impl Ops<'_> {
         y: View,
         count: u32,
     ) {
-        let params = shaders::rms_norm::Params { cols, x_stride: x.stride, gather: gather.is_some().into(), eps };
+        let params =
+            shaders::rms_norm::Params { cols, x_stride: x.stride, gather: gather.is_some().into(), eps };
         let bound = [x.view, weight, gather.unwrap_or(self.unused), y];
         self.push(what, shaders::RMS_NORM, Overrides::none(), &params, &bound, [count, 1, 1]);
     }
 
     /// y = x Wᵀ for all matrices of a projection, `count` rows of x.
-    pub fn project(&mut self, what: &'static str, weights: &Projection, x: Rows, y: Rows, form: Form, count: u32) {
+    pub fn project(
+        &mut self,
+        what: &'static str,
+        weights: &Projection,
+        x: Rows,
+        y: Rows,
+        form: Form,
+        count: u32,
+    ) {
         for piece in &weights.pieces {
             self.project_piece(what, piece, weights.cols, x, y, form, count);
         }
@@ -232,7 +241,12 @@ impl Ops<'_> {
     }
 
     /// Combines the splits and applies W_UV. See `attention_output.wgsl`.
-    pub fn attention_output(&mut self, kind: u32, params: &shaders::attention_output::Params, bound: [View; 5]) {
+    pub fn attention_output(
+        &mut self,
+        kind: u32,
+        params: &shaders::attention_output::Params,
+        bound: [View; 5],
+    ) {
         let row_bytes = params.kv_lora_rank as usize * WeightType::from_code(kind).bytes();
         let careful = !row_bytes.is_multiple_of(16) || !params.kv_lora_rank.is_multiple_of(16);
         let overrides = Overrides::none()
@@ -244,7 +258,15 @@ impl Ops<'_> {
     }
 
     /// x = rms(h) · norm and the router's logits. See `router.wgsl`.
-    pub fn router(&mut self, gate: &Piece, mut params: shaders::router::Params, h: View, norms: View, x: View, logits: View) {
+    pub fn router(
+        &mut self,
+        gate: &Piece,
+        mut params: shaders::router::Params,
+        h: View,
+        norms: View,
+        x: View,
+        logits: View,
+    ) {
         let segment = gate.segments[0];
         params.tokens = self.tokens;
         params.weight_offset = segment.offset;
@@ -255,7 +277,14 @@ impl Ops<'_> {
             .with("CAREFUL", (!params.cols.is_multiple_of(4)).into())
             .with("TOKENS", share);
         let groups = [params.experts.div_ceil(8), self.tokens.div_ceil(share), 1];
-        self.push("router", shaders::ROUTER, overrides, &params, &[h, norms, gate.weights, gate.scales, x, logits], groups);
+        self.push(
+            "router",
+            shaders::ROUTER,
+            overrides,
+            &params,
+            &[h, norms, gate.weights, gate.scales, x, logits],
+            groups,
+        );
     }
 
     /// Chooses experts and their weights. See `route.wgsl`.
@@ -290,10 +319,22 @@ impl Ops<'_> {
             lines += self.tokens;
         }
         let what = "experts_gate_up";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), experts.scales_per_slot, cols, x, expert_ids, act, false);
+        self.experts_matvec(
+            what,
+            slab,
+            &segments,
+            (pairs, picks, lines),
+            experts.scales_per_slot,
+            cols,
+            x,
+            expert_ids,
+            act,
+            false,
+        );
     }
 
     /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair.
+    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down_parts(
         &mut self,
         experts: &Experts,
@@ -307,7 +348,18 @@ impl Ops<'_> {
         let pairs = self.tokens * picks;
         let segments = [experts.down];
         let what = "experts_down";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), experts.scales_per_slot, cols, act, expert_ids, part, true);
+        self.experts_matvec(
+            what,
+            slab,
+            &segments,
+            (pairs, picks, pairs),
+            experts.scales_per_slot,
+            cols,
+            act,
+            expert_ids,
+            part,
+            true,
+        );
     }
 
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
@@ -338,7 +390,8 @@ impl Ops<'_> {
             ..Default::default()
         }
         .with(&packed);
-        let overrides = Overrides::none().with("LANES", lanes).with("SWIGLU", swiglu.into()).with("EXPERTS", 1);
+        let overrides =
+            Overrides::none().with("LANES", lanes).with("SWIGLU", swiglu.into()).with("EXPERTS", 1);
         let bound = [slab.weights, slab.scales, x.view, expert_ids, slab.slots, y.view];
         self.push(what, shaders::MATVEC, overrides, &params, &bound, [groups, lines, 1]);
     }
@@ -418,7 +471,15 @@ impl Ops<'_> {
     }
 
     /// h += Σ weight · part + shared. See `experts_combine.wgsl`.
-    pub fn experts_combine(&mut self, cols: u32, picks: u32, part: View, expert_weights: View, shared: Option<View>, h: View) {
+    pub fn experts_combine(
+        &mut self,
+        cols: u32,
+        picks: u32,
+        part: View,
+        expert_weights: View,
+        shared: Option<View>,
+        h: View,
+    ) {
         let params = shaders::experts_combine::Params {
             cols,
             experts_per_token: picks,
@@ -445,6 +506,13 @@ impl Ops<'_> {
     pub fn repetition_penalty(&mut self, count: u32, rows: u32, vocab_size: u32, bound: [View; 3]) {
         let params = shaders::repetition_penalty::Params { count, rows, vocab_size };
         let groups = [count.div_ceil(256), 1, 1];
-        self.push("repetition_penalty", shaders::REPETITION_PENALTY, Overrides::none(), &params, &bound, groups);
+        self.push(
+            "repetition_penalty",
+            shaders::REPETITION_PENALTY,
+            Overrides::none(),
+            &params,
+            &bound,
+            groups,
+        );
     }
 }

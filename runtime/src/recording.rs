@@ -24,7 +24,12 @@ impl View {
 
     /// The part of `bytes` bytes that starts `offset` bytes into this view.
     pub fn slice(self, offset: u64, bytes: u64) -> View {
-        assert!(offset + bytes <= self.bytes, "bytes {offset}..{} of a view of {}", offset + bytes, self.bytes);
+        assert!(
+            offset + bytes <= self.bytes,
+            "bytes {offset}..{} of a view of {}",
+            offset + bytes,
+            self.bytes
+        );
         View { buffer: self.buffer, offset: self.offset + offset, bytes }
     }
 }
@@ -128,6 +133,10 @@ impl Dispatch {
 
 /// One step of a recording.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are dispatches, and a box would be an allocation for each"
+)]
 pub enum Command {
     /// Writes recorded bytes into a buffer, before any dispatch of the recording runs.
     Upload {
@@ -195,7 +204,10 @@ impl Recording {
 
     /// Adds a copy.
     pub fn copy(&mut self, from: View, to: View) {
-        assert!(from.bytes == to.bytes && from.buffer != to.buffer, "copies are between buffers and of one size");
+        assert!(
+            from.bytes == to.bytes && from.buffer != to.buffer,
+            "copies are between buffers and of one size"
+        );
         self.commands.push(Command::Copy { from, to });
     }
 

@@ -135,7 +135,8 @@ impl<'e, 'c> Placer<'e, 'c> {
     }
 
     fn tensor(&self, role: Role) -> Result<Tensor<'c>, Error> {
-        let tensor = self.checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
+        let tensor =
+            self.checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
         if self.check_numbers {
             self.checkpoint.check_numbers(&tensor)?;
         }
@@ -333,7 +334,8 @@ impl<'e, 'c> Placer<'e, 'c> {
             }
             let buffer = self.executor.allocate_weights("experts", bytes, pieces, self.progress)?;
             let table_bytes = size_of_val(&table[..]) as u64;
-            let slots_view = View { buffer: self.executor.allocate("slots", table_bytes)?, offset: 0, bytes: table_bytes };
+            let slots_view =
+                View { buffer: self.executor.allocate("slots", table_bytes)?, offset: 0, bytes: table_bytes };
             self.executor.write(slots_view, bytemuck::cast_slice(&table))?;
             slabs.push((View { buffer, offset: 0, bytes }, slots_view));
             first += slots;
@@ -347,14 +349,21 @@ impl<'e, 'c> Placer<'e, 'c> {
             let width = config.shared_intermediate_size();
             if single {
                 shared_segments[1].column = width;
-                let piece = |segments: &[Segment]| Piece { weights: slabs[0].weights, scales, segments: segments.to_vec() };
+                let piece = |segments: &[Segment]| Piece {
+                    weights: slabs[0].weights,
+                    scales,
+                    segments: segments.to_vec(),
+                };
                 shared_gate_up = Some(Projection {
                     pieces: vec![piece(&shared_segments[..2])],
                     cols: config.hidden_size,
                     rows: 2 * width,
                 });
-                shared_down =
-                    Some(Projection { pieces: vec![piece(&shared_segments[2..])], cols: width, rows: config.hidden_size });
+                shared_down = Some(Projection {
+                    pieces: vec![piece(&shared_segments[2..])],
+                    cols: width,
+                    rows: config.hidden_size,
+                });
             } else {
                 shared_gate_up = Some(self.projection("shared gate_up", &shared_roles[..2])?);
                 shared_down = Some(self.projection("shared down", &shared_roles[2..])?);

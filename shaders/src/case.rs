@@ -122,7 +122,10 @@ pub mod random {
     /// `count` finite E4M3 codes, all of them occurring when `count` is large enough.
     pub fn e4m3(seed: u64, count: usize) -> Vec<u8> {
         let mut rng = generator(seed);
-        std::iter::repeat_with(|| rng.next_u32() as u8).filter(|code| code & 0x7f != 0x7f).take(count).collect()
+        std::iter::repeat_with(|| rng.next_u32() as u8)
+            .filter(|code| code & 0x7f != 0x7f)
+            .take(count)
+            .collect()
     }
 
     /// `count` BF16 values in [−1, 1) as little-endian bytes.

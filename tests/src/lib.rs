@@ -2,6 +2,7 @@
 
 pub mod checker;
 pub mod golden;
+pub mod reference;
 
 use porism_runtime::gpu::{self, DeviceProfile};
 use porism_shaders::Tolerance;
@@ -25,7 +26,8 @@ pub fn short_name(profile: &DeviceProfile) -> String {
     let words: String = profile.name.chars().take_while(|c| c.is_alphanumeric() || *c == ' ').collect();
     let version = if profile.driver_info.is_empty() { "" } else { &profile.driver_info };
     let joined = format!("{} {version}", words.trim()).to_lowercase();
-    let dashed: Vec<&str> = joined.split(|c: char| !c.is_alphanumeric() && c != '.').filter(|w| !w.is_empty()).collect();
+    let dashed: Vec<&str> =
+        joined.split(|c: char| !c.is_alphanumeric() && c != '.').filter(|w| !w.is_empty()).collect();
     dashed.join("-")
 }
 

@@ -28,6 +28,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
+#[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
 fn parity(name: &str, device: DeviceIndex) -> Result<(), Failed> {
     let golden = Golden::open(name);
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
@@ -45,7 +46,9 @@ fn parity(name: &str, device: DeviceIndex) -> Result<(), Failed> {
             return Err(format!("{figures}: other experts; hidden states differ by {hidden:.2e}").into());
         }
         if golden.has("dsa_indices") && trace.dsa_indices != golden.i32("dsa_indices") {
-            return Err(format!("{figures}: other positions selected; hidden states differ by {hidden:.2e}").into());
+            return Err(
+                format!("{figures}: other positions selected; hidden states differ by {hidden:.2e}").into()
+            );
         }
         if relative > RELATIVE_L2 || largest > MAX_ABS {
             return Err(format!("{figures}; hidden states differ by {hidden:.2e}").into());
@@ -63,7 +66,8 @@ fn greedy(engine: &mut Engine<'_>, ids: &[u32], count: usize) -> Result<Vec<u32>
     let mut next = ids.to_vec();
     let mut out = Vec::new();
     while out.len() < count {
-        let Reduced::Tokens(tokens) = engine.step(&[Work { sequence, tokens: &next }], Output::Argmax)? else {
+        let Reduced::Tokens(tokens) = engine.step(&[Work { sequence, tokens: &next }], Output::Argmax)?
+        else {
             return Err("no token".into());
         };
         out.push(tokens[0]);

@@ -33,16 +33,19 @@ fn agrees_with_its_twin(id: KernelId, adapter: usize) -> Result<(), Failed> {
         let found = run_case(&mut gpu, id, &case).map_err(|e| e.to_string())?;
         for (number, buffer) in case.buffers.iter().enumerate() {
             let name = kernel.bindings[number].name;
-            let fail = |what: String| Failed::from(format!("{} / {} / `{name}`: {what}", kernel.name, case.name));
+            let fail =
+                |what: String| Failed::from(format!("{} / {} / `{name}`: {what}", kernel.name, case.name));
             match buffer {
                 CaseBuffer::OutF32(_) => {
                     let found: &[f32] = &floats(&found[number]);
-                    let expected: Vec<f64> = floats(&expected[number]).iter().map(|v| f64::from(*v)).collect();
+                    let expected: Vec<f64> =
+                        floats(&expected[number]).iter().map(|v| f64::from(*v)).collect();
                     compare(found, &expected, case.tolerance).map_err(fail)?;
                     if let Some((binding, reference, tolerance)) = &case.reference
                         && *binding == number
                     {
-                        compare(found, reference, *tolerance).map_err(|what| fail(format!("against f64: {what}")))?;
+                        compare(found, reference, *tolerance)
+                            .map_err(|what| fail(format!("against f64: {what}")))?;
                     }
                 }
                 CaseBuffer::OutU32(_) => {

@@ -72,6 +72,7 @@ impl DeviceProfile {
 }
 
 /// An opened adapter.
+#[derive(Clone)]
 pub struct Gpu {
     /// What it is.
     pub profile: DeviceProfile,
@@ -178,9 +179,7 @@ fn open_untested(index: usize) -> Result<Gpu, Error> {
         return Err(Error::NoSuchDevice { index, found });
     };
     let profile = profile(index, adapter);
-    let wanted = wgpu::Features::SUBGROUP
-        | wgpu::Features::TIMESTAMP_QUERY
-        | wgpu::Features::IMMEDIATES;
+    let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::IMMEDIATES;
     if !adapter.features().contains(wgpu::Features::IMMEDIATES) || profile.limits.max_immediate_size < 128 {
         return Err(Error::OpenDevice {
             device: profile.name,
@@ -198,8 +197,8 @@ fn open_untested(index: usize) -> Result<Gpu, Error> {
         memory_hints: wgpu::MemoryHints::Performance,
         trace: wgpu::Trace::Off,
     }));
-    let (device, queue) =
-        opened.map_err(|error| Error::OpenDevice { device: profile.name.clone(), reason: error.to_string() })?;
+    let (device, queue) = opened
+        .map_err(|error| Error::OpenDevice { device: profile.name.clone(), reason: error.to_string() })?;
     let lost: Arc<Mutex<Option<String>>> = Arc::default();
     let flag = Arc::clone(&lost);
     device.set_device_lost_callback(move |reason, message| {
@@ -209,7 +208,9 @@ fn open_untested(index: usize) -> Result<Gpu, Error> {
     device.on_uncaptured_error(Arc::new(|error: wgpu::Error| tracing::error!("outside any scope: {error}")));
     let mut kernel_features = Vec::new();
     // One load shared by eight lanes pays where lanes are CPU vector lanes; GPUs do it by themselves.
-    if profile.is_software() && device.features().contains(wgpu::Features::SUBGROUP) && profile.limits.min_subgroup_size >= 8
+    if profile.is_software()
+        && device.features().contains(wgpu::Features::SUBGROUP)
+        && profile.limits.min_subgroup_size >= 8
     {
         kernel_features.push("broadcast");
     }

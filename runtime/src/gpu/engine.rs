@@ -70,7 +70,12 @@ impl GpuExecutor {
             return;
         }
         let buffer = |label, usage| {
-            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size: 16, usage, mapped_at_creation: false })
+            device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some(label),
+                size: 16,
+                usage,
+                mapped_at_creation: false,
+            })
         };
         self.timestamps = Some(Timestamps {
             queries: device.create_query_set(&wgpu::QuerySetDescriptor {
@@ -78,8 +83,14 @@ impl GpuExecutor {
                 ty: wgpu::QueryType::Timestamp,
                 count: 2,
             }),
-            resolved: buffer("porism.timestamps", wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
-            staging: buffer("porism.timestamps.staging", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            resolved: buffer(
+                "porism.timestamps",
+                wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+            ),
+            staging: buffer(
+                "porism.timestamps.staging",
+                wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            ),
         });
     }
 
@@ -95,10 +106,19 @@ impl GpuExecutor {
     fn driver_error(&self, label: &str, reason: impl ToString) -> Error {
         let lost = self.lost();
         let reason = reason.to_string();
-        lost.err().unwrap_or(Error::Driver { device: self.gpu.profile.name.clone(), label: label.to_owned(), reason })
+        lost.err().unwrap_or(Error::Driver {
+            device: self.gpu.profile.name.clone(),
+            label: label.to_owned(),
+            reason,
+        })
     }
 
-    fn create_buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer, Error> {
+    fn create_buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, Error> {
         let limit = self.gpu.profile.limits.max_buffer_size;
         let refuse = |limit: String| Error::OutOfMemory {
             device: self.gpu.profile.name.clone(),
@@ -115,8 +135,12 @@ impl GpuExecutor {
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let size = bytes.next_multiple_of(16).max(16);
-        let buffer =
-            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false });
+        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size,
+            usage,
+            mapped_at_creation: false,
+        });
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
         let memory = pollster::block_on(memory.pop());
@@ -246,7 +270,8 @@ impl GpuExecutor {
             Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),
             _ => {
                 let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                let made = self.create_buffer("porism.read_back", bytes.next_power_of_two().max(4096), usage)?;
+                let made =
+                    self.create_buffer("porism.read_back", bytes.next_power_of_two().max(4096), usage)?;
                 self.staging = Some(made.clone());
                 Ok(made)
             }
@@ -297,10 +322,12 @@ impl GpuExecutor {
                                 end_of_pass_write_index: (begun == passes).then_some(1),
                             });
                         let timestamp_writes = timestamp_writes.filter(|writes| {
-                            writes.beginning_of_pass_write_index.is_some() || writes.end_of_pass_write_index.is_some()
+                            writes.beginning_of_pass_write_index.is_some()
+                                || writes.end_of_pass_write_index.is_some()
                         });
                         first_pass = false;
-                        let descriptor = wgpu::ComputePassDescriptor { label: Some("porism.pass"), timestamp_writes };
+                        let descriptor =
+                            wgpu::ComputePassDescriptor { label: Some("porism.pass"), timestamp_writes };
                         open = Some(encoder.begin_compute_pass(&descriptor).forget_lifetime());
                         last = None;
                     }
@@ -318,7 +345,10 @@ impl GpuExecutor {
                     match dispatch.groups {
                         Groups::Direct([x, y, z]) => pass.dispatch_workgroups(x, y, z),
                         Groups::Indirect(view) => {
-                            pass.dispatch_workgroups_indirect(&self.buffers[view.buffer.0 as usize], view.offset);
+                            pass.dispatch_workgroups_indirect(
+                                &self.buffers[view.buffer.0 as usize],
+                                view.offset,
+                            );
                         }
                     }
                 }
@@ -356,7 +386,8 @@ impl GpuExecutor {
 
     fn wait(&self) -> Result<(), Error> {
         loop {
-            let poll = wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(60)) };
+            let poll =
+                wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(60)) };
             match self.gpu.device.poll(poll) {
                 Ok(_) => return self.lost(),
                 Err(wgpu::PollError::Timeout) => self.lost()?,
@@ -405,7 +436,8 @@ impl<'c> Executor<'c> for GpuExecutor {
         pieces: Vec<(u64, &'c [u8])>,
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
-        let buffer = self.create_buffer(label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST)?;
+        let buffer =
+            self.create_buffer(label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST)?;
         let mut in_flight = 0;
         for (offset, piece) in pieces {
             let mut done = 0;
@@ -476,7 +508,8 @@ impl<'c> Executor<'c> for GpuExecutor {
         if let Some(timestamps) = &self.timestamps {
             let mut ticks = Vec::with_capacity(16);
             self.mapped(&timestamps.staging, 16, &mut ticks)?;
-            let ticks: &[u64] = &[0, 8].map(|at| u64::from_le_bytes(ticks[at..at + 8].try_into().expect("8 bytes")));
+            let ticks: &[u64] =
+                &[0, 8].map(|at| u64::from_le_bytes(ticks[at..at + 8].try_into().expect("8 bytes")));
             let period = f64::from(self.gpu.queue.get_timestamp_period());
             self.last_pass_seconds = Some(ticks[1].saturating_sub(ticks[0]) as f64 * period * 1e-9);
         }

@@ -103,7 +103,14 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
 
     // One pass over x, then norms, rope and the caches.
     let projected = Rows::new(a.projected, columns.width);
-    ops.project("attention_input", &w.input, Rows::new(a.x, c.hidden_size), projected, Form::default(), ops.tokens);
+    ops.project(
+        "attention_input",
+        &w.input,
+        Rows::new(a.x, c.hidden_size),
+        projected,
+        Form::default(),
+        ops.tokens,
+    );
     let norms = &layer.norms;
     ops.latent_cache(
         &shaders::latent_cache::Params {
@@ -171,7 +178,15 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
                 pages_per_sequence: step.pages_per_sequence,
                 scale: (f64::from(index_heads) * f64::from(index_dim)).powf(-0.5) as f32,
             },
-            [a.index_q, caches.index, a.projected, inputs.positions, inputs.sequences, inputs.page_table, a.scores],
+            [
+                a.index_q,
+                caches.index,
+                a.projected,
+                inputs.positions,
+                inputs.sequences,
+                inputs.page_table,
+                a.scores,
+            ],
             step.longest,
         );
         ops.topk(
@@ -197,7 +212,15 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
             tiles,
             scale: c.softmax_scale() as f32,
         },
-        [a.q_absorbed, caches.latent, a.selected, inputs.positions, inputs.sequences, inputs.page_table, a.partial],
+        [
+            a.q_absorbed,
+            caches.latent,
+            a.selected,
+            inputs.positions,
+            inputs.sequences,
+            inputs.page_table,
+            a.partial,
+        ],
     );
     ops.attention_output(
         kv_b.kind,

@@ -103,13 +103,31 @@ impl Model {
             ops.layer = Some(index as u32);
             let h = Rows::new(a.h, c.hidden_size);
             let norm = layer.norms.view(LayerRole::InputLayernorm);
-            ops.rms_norm("input_layernorm", h, norm, None, c.hidden_size, c.rms_norm_eps as f32, a.x, ops.tokens);
+            ops.rms_norm(
+                "input_layernorm",
+                h,
+                norm,
+                None,
+                c.hidden_size,
+                c.rms_norm_eps as f32,
+                a.x,
+                ops.tokens,
+            );
             attention::record(ops, c, layer, step, index);
             match &layer.ffn {
                 Ffn::Dense { gate_up, down } => {
                     let norm = layer.norms.view(LayerRole::PostAttentionLayernorm);
                     let eps = c.rms_norm_eps as f32;
-                    ops.rms_norm("post_attention_layernorm", h, norm, None, c.hidden_size, eps, a.x, ops.tokens);
+                    ops.rms_norm(
+                        "post_attention_layernorm",
+                        h,
+                        norm,
+                        None,
+                        c.hidden_size,
+                        eps,
+                        a.x,
+                        ops.tokens,
+                    );
                     let act = Rows::new(a.act, gate_up.rows);
                     let x = Rows::new(a.x, c.hidden_size);
                     ops.project("gate_up", gate_up, x, act, Form::default(), ops.tokens);
@@ -130,8 +148,24 @@ impl Model {
         let h = Rows::new(a.h, c.hidden_size);
         let rows = step.inputs.output_rows;
         let rows = rows.slice(u64::from(first) * 4, rows.bytes - u64::from(first) * 4);
-        ops.rms_norm("norm", h, self.final_norm, Some(rows), c.hidden_size, c.rms_norm_eps as f32, a.final_x, count);
+        ops.rms_norm(
+            "norm",
+            h,
+            self.final_norm,
+            Some(rows),
+            c.hidden_size,
+            c.rms_norm_eps as f32,
+            a.final_x,
+            count,
+        );
         let logits = Rows::new(a.logits, c.vocab_size);
-        ops.project("lm_head", &self.head, Rows::new(a.final_x, c.hidden_size), logits, Form::default(), count);
+        ops.project(
+            "lm_head",
+            &self.head,
+            Rows::new(a.final_x, c.hidden_size),
+            logits,
+            Form::default(),
+            count,
+        );
     }
 }

@@ -118,12 +118,36 @@ fn many_tokens(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Ste
     let per_slot = experts.scales_per_slot;
     for slab in &experts.slabs {
         let groups = a.expert_groups.slice(0, 16);
-        ops.experts_matmul("experts_gate_up", slab, &experts.gate_up, per_slot, picks, hidden, x, sorted, act, false, groups);
+        ops.experts_matmul(
+            "experts_gate_up",
+            slab,
+            &experts.gate_up,
+            per_slot,
+            picks,
+            hidden,
+            x,
+            sorted,
+            act,
+            false,
+            groups,
+        );
     }
     let part = Rows::new(a.part, hidden);
     for slab in &experts.slabs {
         let groups = a.expert_groups.slice(16, 16);
-        ops.experts_matmul("experts_down", slab, &down, per_slot, picks, inter, act, sorted, part, true, groups);
+        ops.experts_matmul(
+            "experts_down",
+            slab,
+            &down,
+            per_slot,
+            picks,
+            inter,
+            act,
+            sorted,
+            part,
+            true,
+            groups,
+        );
     }
     shared_and_combine(ops, c, experts, step);
 }

@@ -223,7 +223,11 @@ pub fn bytes(c: &ModelConfig, sizes: Sizes) -> StepBytes {
 
 impl Step {
     /// Allocates everything for steps of these sizes.
-    pub fn allocate<'c>(executor: &mut dyn Executor<'c>, c: &ModelConfig, sizes: Sizes) -> Result<Self, Error> {
+    pub fn allocate<'c>(
+        executor: &mut dyn Executor<'c>,
+        c: &ModelConfig,
+        sizes: Sizes,
+    ) -> Result<Self, Error> {
         let Lengths { buffers, logits_rows, max_splits } = lengths(c, sizes);
         let mut views = Vec::with_capacity(buffers.len());
         for (name, length) in &buffers {

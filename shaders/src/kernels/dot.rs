@@ -37,14 +37,10 @@ impl Matrix<'_> {
 
     /// Σ_k W[row, k] · x[k] for a decoded row.
     pub fn dot(&self, row: usize, decoded: &[f32], x: &[f32]) -> f32 {
-        decoded
-            .chunks(BLOCK)
-            .zip(x.chunks(BLOCK))
-            .enumerate()
-            .fold(0.0, |total, (block, (w, x))| {
-                let sum = w.iter().zip(x).fold(0.0f32, |sum, (w, x)| sum + w * x);
-                total + sum * self.scale(row, block)
-            })
+        decoded.chunks(BLOCK).zip(x.chunks(BLOCK)).enumerate().fold(0.0, |total, (block, (w, x))| {
+            let sum = w.iter().zip(x).fold(0.0f32, |sum, (w, x)| sum + w * x);
+            total + sum * self.scale(row, block)
+        })
     }
 }
 

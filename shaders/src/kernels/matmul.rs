@@ -1,7 +1,7 @@
 //! Host twin and cases of `matmul.wgsl`.
 
 use super::dot::{Matrix, project, swiglu};
-use super::matvec::case_weights;
+use super::matvec::{DenseCase, case_weights};
 use super::segments::Segments;
 use crate::case::random;
 use crate::matmul::Params;
@@ -84,8 +84,15 @@ pub fn twin(call: &mut Call<'_>) {
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
     use WeightType::{BF16, F8E4M3, F16, F32};
-    let dense: [(&str, &[(WeightType, usize)], usize, usize, bool, bool); 7] = [
-        ("four weights of all types", &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)], 272, 9, false, false),
+    let dense: [DenseCase; 7] = [
+        (
+            "four weights of all types",
+            &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)],
+            272,
+            9,
+            false,
+            false,
+        ),
         ("whole blocks", &[(F8E4M3, 256)], 256, 8, false, false),
         ("short last block", &[(F8E4M3, 64)], 56, 17, true, false),
         ("two short blocks", &[(F8E4M3, 129), (F8E4M3, 1)], 448, 3, false, false),
@@ -136,8 +143,11 @@ pub fn cases() -> Vec<Case> {
             ];
             let overrides = Overrides::none().with("SWIGLU", with_swiglu.into());
             let groups = [groups, (tokens as u32).div_ceil(TOKENS), 1];
-            Case::new(name, params, overrides, groups, buffers, Tolerance::SUM)
-                .with_reference(6, reference, Tolerance::SUM)
+            Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
+                6,
+                reference,
+                Tolerance::SUM,
+            )
         })
         .collect();
     cases.extend([experts_case(false), experts_case(true)]);
@@ -156,7 +166,8 @@ fn experts_case(with_swiglu: bool) -> Case {
         bytes.extend(turned);
         bytes.resize((expert + 1) * slot_bytes, 0);
     }
-    let scales: Vec<f32> = (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
+    let scales: Vec<f32> =
+        (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
     // 10 tokens × 2 picks: expert 0 has 11 pairs in two tiles, 2 has 5 and is elsewhere, 3 has 4.
     let pair_order: Vec<u32> = vec![0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19, 1, 3, 5, 7, 9, 11, 13, 15, 17];
     let tiles = [0, 0, 8, 0, 0, 8, 3, 0, 2, 11, 5, 0, 3, 16, 4, 0u32];

@@ -13,11 +13,7 @@ pub const THREADS: u32 = 64;
 pub const MAX_BLOCK_SUMS: u32 = 4096;
 
 fn segments_of(p: &Params) -> Segments {
-    Segments {
-        packed: [p.segment0, p.segment1, p.segment2, p.segment3],
-        rows: p.rows,
-        columns: p.columns,
-    }
+    Segments { packed: [p.segment0, p.segment1, p.segment2, p.segment3], rows: p.rows, columns: p.columns }
 }
 
 impl Params {
@@ -69,7 +65,13 @@ pub fn twin(call: &mut Call<'_>) {
         } else {
             &from[..cols]
         };
-        let range = if !experts { 0..4 } else if shared { 2..4 } else { 0..2 };
+        let range = if !experts {
+            0..4
+        } else if shared {
+            2..4
+        } else {
+            0..2
+        };
         for (packed, rows, column) in &segments_of(&p).unpack()[range] {
             let [first, offset, scale_offset, kind] = *packed;
             let reachable = (groups[0].saturating_sub(first) * (THREADS / lanes)).min(*rows);
@@ -87,6 +89,9 @@ pub fn twin(call: &mut Call<'_>) {
         }
     }
 }
+
+/// Name, (type, rows) of each weight, cols, tokens, accumulate, SwiGLU.
+pub(super) type DenseCase = (&'static str, &'static [(WeightType, usize)], usize, usize, bool, bool);
 
 /// Weights of a case: (type, rows, cols) one after the other, 16-byte aligned.
 pub(super) struct CaseWeights {
@@ -114,9 +119,10 @@ pub(super) fn case_weights(parts: &[(WeightType, usize)], cols: usize) -> CaseWe
         };
         let blocks = cols.div_ceil(128);
         let scales: Vec<f32> = match kind {
-            WeightType::F8E4M3 => {
-                random::f32s(seed + 50, rows.div_ceil(128) * blocks).iter().map(|v| 0.002 + 0.001 * v).collect()
-            }
+            WeightType::F8E4M3 => random::f32s(seed + 50, rows.div_ceil(128) * blocks)
+                .iter()
+                .map(|v| 0.002 + 0.001 * v)
+                .collect(),
             _ => vec![],
         };
         let mut decoded = vec![0.0; rows * cols];
@@ -152,8 +158,15 @@ pub(super) fn case_weights(parts: &[(WeightType, usize)], cols: usize) -> CaseWe
 pub fn cases() -> Vec<Case> {
     use WeightType::{BF16, F8E4M3, F16, F32};
     let mut cases = Vec::new();
-    let dense: [(&str, &[(WeightType, usize)], usize, usize, bool, bool); 8] = [
-        ("four weights of all types", &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)], 272, 2, false, false),
+    let dense: [DenseCase; 8] = [
+        (
+            "four weights of all types",
+            &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)],
+            272,
+            2,
+            false,
+            false,
+        ),
         ("whole blocks", &[(F8E4M3, 256)], 512, 1, false, false),
         ("short last block", &[(F8E4M3, 64)], 56, 3, true, false),
         ("two short blocks", &[(F8E4M3, 129), (F8E4M3, 1)], 448, 1, false, false),
@@ -234,7 +247,8 @@ fn experts_case(lanes: u32) -> Case {
     }
     let shared = case_weights(&[(kind, shared_inter), (kind, shared_inter)], cols);
     let scales_per_slot = slot.scales.len();
-    let mut scales: Vec<f32> = (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
+    let mut scales: Vec<f32> =
+        (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
     let mut segments = slot.segments.clone();
     for segment in &shared.segments {
         segments.push(Segment {
@@ -271,5 +285,12 @@ fn experts_case(lanes: u32) -> Case {
         CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
     ];
     let overrides = Overrides::none().with("LANES", lanes).with("EXPERTS", 1);
-    Case::new(format!("experts, {lanes} lanes"), params, overrides, [groups, lines, 1], buffers, Tolerance::SUM)
+    Case::new(
+        format!("experts, {lanes} lanes"),
+        params,
+        overrides,
+        [groups, lines, 1],
+        buffers,
+        Tolerance::SUM,
+    )
 }

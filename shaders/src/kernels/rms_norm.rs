@@ -31,14 +31,18 @@ pub fn cases() -> Vec<Case> {
             let x = random::f32s(1, (tokens + 2) * (cols + 3));
             let weight = random::f32s(2, cols);
             let rows: Vec<u32> = (0..tokens).map(|t| ((t * 2 + 1) % (tokens + 2)) as u32).collect();
-            let params = Params { cols: cols as u32, x_stride: cols as u32 + 3, gather: gather.into(), eps: 1e-6 };
+            let params =
+                Params { cols: cols as u32, x_stride: cols as u32 + 3, gather: gather.into(), eps: 1e-6 };
             let reference = (0..tokens)
                 .flat_map(|t| {
                     let row = if gather { rows[t] as usize } else { t };
                     let from = &x[row * (cols + 3)..][..cols];
                     let mean = from.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / cols as f64;
                     let scale = 1.0 / (mean + 1e-6).sqrt();
-                    from.iter().zip(&weight).map(move |(v, w)| f64::from(*v) * scale * f64::from(*w)).collect::<Vec<_>>()
+                    from.iter()
+                        .zip(&weight)
+                        .map(move |(v, w)| f64::from(*v) * scale * f64::from(*w))
+                        .collect::<Vec<_>>()
                 })
                 .collect();
             let buffers = vec![
