@@ -528,7 +528,6 @@ mod tests {
             };
             let logits = relative(&found.logits, &golden.f32("logits"));
             let hidden = relative(&found.hidden_states, &golden.f32("hidden_states"));
-            eprintln!("{name}: logits {logits:.1e}, hidden states {hidden:.1e}");
             assert!(
                 logits < 1e-7 && hidden < 1e-7,
                 "{name}: logits {logits:.1e}, hidden states {hidden:.1e}"
