@@ -103,7 +103,7 @@ impl Ops<'_> {
         }
     }
 
-    /// y = rms(x) · weight, of row rows[t] when `gather` is given, for `count` rows.
+    /// y = rms(x) · weight, of row `rows[t]` when `gather` is given, for `count` rows.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn rms_norm(
         &mut self,

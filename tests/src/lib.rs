@@ -2,6 +2,7 @@
 
 pub mod checker;
 pub mod golden;
+pub mod reference;
 
 use porism_runtime::gpu::{self, DeviceProfile};
 use porism_shaders::Tolerance;
