@@ -276,9 +276,9 @@ impl<'c> Engine<'c> {
         self.device
     }
 
-    /// Bytes of weights on the device.
+    /// Bytes of the buffers that hold weights, padding and scales included.
     pub fn weight_bytes(&self) -> u64 {
-        self.executor.weight_bytes()
+        self.model.bytes
     }
 
     /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
