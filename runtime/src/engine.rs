@@ -1,5 +1,7 @@
 //! One model on one device: opened by plan, run step by step.
 
+use std::time::Instant;
+
 use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 use porism_shaders as shaders;
 
@@ -11,7 +13,7 @@ use crate::host::HostExecutor;
 use crate::model::forward::{Ffn, Model};
 use crate::model::step::{self, CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
-use crate::recording::Recording;
+use crate::recording::{Command, Label, Recording};
 use crate::sample::Candidates;
 
 /// Tokens of a prefill step, where memory allows.
@@ -274,9 +276,9 @@ impl<'c> Engine<'c> {
         self.device
     }
 
-    /// Bytes of weights on the device.
+    /// Bytes of the buffers that hold weights, padding and scales included.
     pub fn weight_bytes(&self) -> u64 {
-        self.executor.weight_bytes()
+        self.model.bytes
     }
 
     /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
@@ -417,6 +419,24 @@ impl<'c> Engine<'c> {
                 Ok(Reduced::Candidates(candidates.collect::<Result<_, _>>()?))
             }
         }
+    }
+
+    /// Runs a step dispatch by dispatch, each waited for, and returns what each took in seconds: where time goes, with
+    /// the cost of a submit in every figure.
+    pub fn profile(&mut self, work: &[Work<'_>]) -> Result<Vec<(Label, f64)>, Error> {
+        self.step(work, Output::Argmax)?;
+        let commands: Vec<Command> = self.recording.commands().to_vec();
+        let mut alone = Recording::default();
+        let mut times = Vec::new();
+        for command in commands {
+            let Command::Dispatch(dispatch) = command else { continue };
+            alone.clear();
+            alone.dispatch(dispatch);
+            let started = Instant::now();
+            self.executor.run(&alone)?;
+            times.push((dispatch.label, started.elapsed().as_secs_f64()));
+        }
+        Ok(times)
     }
 
     /// All logits of row `row` of the last step, as they were sampled from.
