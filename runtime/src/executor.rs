@@ -40,9 +40,6 @@ pub trait Executor<'c> {
 
     /// Seconds between the first and the last timestamp of the passes of the last run, where the device can tell.
     fn last_pass_seconds(&self) -> Option<f64>;
-
-    /// Bytes allocated for weights so far.
-    fn weight_bytes(&self) -> u64;
 }
 
 /// Runs one case of a kernel and returns the bytes of each of its buffers afterwards.

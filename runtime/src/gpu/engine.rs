@@ -27,7 +27,6 @@ pub struct GpuExecutor {
     read_back: Vec<u8>,
     timestamps: Option<Timestamps>,
     last_pass_seconds: Option<f64>,
-    weight_bytes: u64,
 }
 
 struct Pipeline {
@@ -54,13 +53,18 @@ impl GpuExecutor {
             read_back: Vec::new(),
             timestamps: None,
             last_pass_seconds: None,
-            weight_bytes: 0,
         }
     }
 
     /// The adapter it runs on.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
+    }
+
+    /// Takes the device away, as an unplugged card would: for tests of what happens then.
+    pub fn loss_switch(&self) -> impl Fn() + 'static {
+        let device = self.gpu.device.clone();
+        move || device.destroy()
     }
 
     /// From now on measures how long the passes of each run take on the device, where it can tell.
@@ -166,10 +170,17 @@ impl GpuExecutor {
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         // Lanes that share a row have different parts of x: nothing to broadcast.
-        let features = if overrides.get("LANES", 1) > 1 { &[][..] } else { &self.gpu.kernel_features };
+        let shared_rows = overrides.get("LANES", 1) > 1;
+        let features: Vec<&str> = self
+            .gpu
+            .kernel_features
+            .iter()
+            .copied()
+            .filter(|f| !(shared_rows && *f == "broadcast"))
+            .collect();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
-            source: wgpu::ShaderSource::Wgsl(kernel.variant(features).wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.variant(&features).wgsl.into()),
         });
         let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
             .bindings
@@ -453,7 +464,6 @@ impl<'c> Executor<'c> for GpuExecutor {
                 }
                 done += part.len() as u64;
                 in_flight += part.len() as u64;
-                self.weight_bytes += part.len() as u64;
                 if in_flight >= UPLOAD_WINDOW_BYTES {
                     self.gpu.queue.submit([]);
                     self.wait()?;
@@ -519,9 +529,5 @@ impl<'c> Executor<'c> for GpuExecutor {
 
     fn last_pass_seconds(&self) -> Option<f64> {
         self.last_pass_seconds
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
     }
 }

@@ -169,6 +169,29 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
     Ok(differences(&found, &expected, 1e-5))
 }
 
+/// A mat-vec of FP8 weights; buffer 5 is its result.
+fn matvec_case(weights: &[u8], cols: usize, scales: &[f32], x: &[f32]) -> Case {
+    let rows = (weights.len() / cols) as u32;
+    let segment = Segment { rows, ..Default::default() };
+    let (packed, groups) = Segments::pack(&[segment], shaders::kernels::matvec::THREADS, None);
+    let params = shaders::matvec::Params {
+        cols: cols as u32,
+        x_stride: cols as u32,
+        y_stride: rows,
+        ..Default::default()
+    };
+    let buffers = vec![
+        CaseBuffer::weights(weights),
+        CaseBuffer::f32(scales),
+        CaseBuffer::f32(x),
+        CaseBuffer::u32(&[0]),
+        CaseBuffer::u32(&[0]),
+        CaseBuffer::OutF32(vec![0.0; rows as usize]),
+    ];
+    let overrides = Overrides::none().with("LANES", 1);
+    Case::new("self-test", params.with(&packed), overrides, [groups, 1, 1], buffers, Tolerance::SUM)
+}
+
 /// A mat-vec whose lanes share their loads of x, against the host.
 fn broadcast(gpu: &Gpu) -> Result<String, Error> {
     let (rows, cols) = (70usize, 272usize);
@@ -182,25 +205,7 @@ fn broadcast(gpu: &Gpu) -> Result<String, Error> {
             products.map(|(k, (w, x))| E4M3[*w as usize] * scales[k / 128] * x).sum()
         })
         .collect();
-    let segment = Segment { rows: rows as u32, ..Default::default() };
-    let (packed, groups) = Segments::pack(&[segment], shaders::kernels::matvec::THREADS, None);
-    let params = shaders::matvec::Params {
-        cols: cols as u32,
-        x_stride: cols as u32,
-        y_stride: rows as u32,
-        ..Default::default()
-    };
-    let buffers = vec![
-        CaseBuffer::weights(&weights),
-        CaseBuffer::f32(&scales),
-        CaseBuffer::f32(&x),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![0.0; rows]),
-    ];
-    let overrides = Overrides::none().with("LANES", 1);
-    let case =
-        Case::new("self-test", params.with(&packed), overrides, [groups, 1, 1], buffers, Tolerance::SUM);
+    let case = matvec_case(&weights, cols, &scales, &x);
     // Sums of 272 products of up to 448: a few ten thousand, in f32.
     Ok(differences(&output(gpu, shaders::MATVEC, &case, 5)?, &expected, 0.5))
 }

@@ -22,7 +22,6 @@ enum Buffer<'c> {
 pub struct HostExecutor<'c> {
     buffers: Vec<Buffer<'c>>,
     read_back: Vec<u8>,
-    weight_bytes: u64,
 }
 
 impl<'c> HostExecutor<'c> {
@@ -123,7 +122,6 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
         let bytes: u64 = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        self.weight_bytes += bytes;
         progress(bytes)?;
         self.buffers.push(Buffer::Weights(pieces));
         Ok(BufferId(self.buffers.len() as u32 - 1))
@@ -156,9 +154,5 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
 
     fn last_pass_seconds(&self) -> Option<f64> {
         None
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
     }
 }

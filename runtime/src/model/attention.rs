@@ -18,6 +18,8 @@ pub struct Attention {
     pub input: Projection,
     /// What the normalised q_a is multiplied with: q_b_proj and, with an indexer, wq_b.
     pub queries: Option<Projection>,
+    /// The same without wq_b: all that is needed while the indexer has nothing to leave out.
+    pub queries_alone: Option<Projection>,
     /// kv_b_proj: W_UK and W_UV.
     pub kv_b: Piece,
     /// o_proj
@@ -78,13 +80,16 @@ impl Attention {
         if kv_b.pieces.len() > 1 {
             return Err(Error::Unsupported("kv_b_proj exceeds what this device binds at once".into()));
         }
+        let input = placer.projection("attention input", &input)?;
+        let queries = match c.q_lora_rank {
+            Some(_) => Some(placer.projection("attention queries", &queries)?),
+            None => None,
+        };
+        let query_rows = c.num_attention_heads * c.qk_head_dim();
         Ok(Attention {
-            input: placer.projection("attention input", &input)?,
-            queries: if c.q_lora_rank.is_some() {
-                Some(placer.projection("attention queries", &queries)?)
-            } else {
-                None
-            },
+            input,
+            queries_alone: queries.as_ref().map(|queries| queries.first_rows(query_rows)),
+            queries,
             kv_b: kv_b.pieces.remove(0),
             output: placer.projection("o_proj", &[role(LayerRole::OProj)])?,
             has_indexer,
@@ -131,9 +136,14 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
         [a.projected, norms.all, inputs.rope, inputs.cache_rows, a.qr, caches.latent, caches.index],
     );
 
+    // Up to index_topk tokens of context all are attended to; beyond, those the indexer selects.
+    let topk = c.indexer.as_ref().map_or(u32::MAX, |i| i.index_topk);
+    let dense = step.longest <= topk;
+
     // Queries of attention and indexer; without q_lora_rank they are in the projected row already.
     let heads = c.num_attention_heads;
-    let (queries, stride, index_offset) = match &w.queries {
+    let needed = if dense { &w.queries_alone } else { &w.queries };
+    let (queries, stride, index_offset) = match needed {
         Some(projection) => {
             let x = Rows::new(a.qr, projection.cols);
             let y = Rows::new(a.queries, projection.rows);
@@ -155,7 +165,7 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
             rope_dim: c.qk_rope_head_dim,
             v: c.v_head_dim,
             kv_lora_rank: c.kv_lora_rank,
-            index_heads,
+            index_heads: if dense { 0 } else { index_heads },
             index_head_dim: index_dim,
             index_interleaved: interleaved,
             weight_offset: kv_b.offset,
@@ -164,9 +174,6 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, in
         [queries, w.kv_b.weights, w.kv_b.scales, inputs.rope, a.q_absorbed, a.index_q],
     );
 
-    // Up to index_topk tokens of context all are attended to; beyond, those the indexer selects.
-    let topk = c.indexer.as_ref().map_or(u32::MAX, |i| i.index_topk);
-    let dense = step.longest <= topk;
     if !dense && indexer.is_some() {
         ops.index_scores(
             &shaders::index_scores::Params {

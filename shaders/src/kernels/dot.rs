@@ -35,7 +35,7 @@ impl Matrix<'_> {
         }
     }
 
-    /// Σ_k W[row, k] · x[k] for a decoded row.
+    /// `Σ_k W[row, k] · x[k]` for a decoded row.
     pub fn dot(&self, row: usize, decoded: &[f32], x: &[f32]) -> f32 {
         decoded.chunks(BLOCK).zip(x.chunks(BLOCK)).enumerate().fold(0.0, |total, (block, (w, x))| {
             let sum = w.iter().zip(x).fold(0.0f32, |sum, (w, x)| sum + w * x);
@@ -44,7 +44,7 @@ impl Matrix<'_> {
     }
 }
 
-/// Σ_k W[row, k] · x[k] of the first `rows` rows with each of `inputs`: row by row, one value per input.
+/// `Σ_k W[row, k] · x[k]` of the first `rows` rows with each of `inputs`: row by row, one value per input.
 pub fn project(matrix: &Matrix<'_>, rows: usize, inputs: &[&[f32]]) -> Vec<f32> {
     let mut out = vec![0.0; rows * inputs.len()];
     out.par_chunks_mut(16 * inputs.len().max(1)).enumerate().for_each_init(
