@@ -181,7 +181,7 @@ fn variants() -> Vec<Variant> {
 /// Bytes that a [`Narrow`] device binds at once.
 const BINDING: u64 = 200_000;
 
-/// On a device that binds [`BINDING`] bytes: 2 experts at once, 128 rows of the head, a part of each dense matrix. Real
+/// On a device that binds [`BINDING`] bytes: 2 experts at once, 128 rows of the head, one dense matrix. Real
 /// models are split so on every device.
 fn split() -> Variant {
     let changes = json!({
@@ -231,10 +231,6 @@ impl<'c> Executor<'c> for Narrow<'c> {
 
     fn last_pass_seconds(&self) -> Option<f64> {
         self.executor.last_pass_seconds()
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.executor.weight_bytes()
     }
 }
 
