@@ -1,2 +1,79 @@
 //! The porism command.
-fn main() {}
+
+mod args;
+mod commands;
+#[cfg(test)]
+mod docs;
+mod failure;
+mod host;
+mod interrupt;
+mod model;
+mod settings;
+mod stream;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+use ui::Ui;
+
+fn main() -> ExitCode {
+    hush_layers();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            ui::print_clap(&error);
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::USAGE));
+        }
+    };
+    let ui = Ui::new(&cli.global);
+    start_log(cli.global.log);
+    let result = match &cli.command {
+        Command::Run(args) => commands::run::run(args, &ui),
+        Command::Show(args) => commands::show::run(args, &ui),
+        Command::Logits(args) => commands::logits::run(args, &ui),
+        Command::Tokenize(args) => commands::tokenize::run(args, &ui),
+        Command::Devices(args) => commands::devices::run(args, &ui),
+        Command::Bench(args) => commands::bench::run(args, &ui),
+        Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Completions(args) => commands::completions::run(args, &ui),
+    };
+    let code = match result {
+        Ok(code) => code,
+        Err(error) if failure::is_broken_pipe(&error) => 0,
+        Err(error) => {
+            let code = failure::code(&error);
+            // Whoever pressed Ctrl-C knows.
+            if code != failure::INTERRUPTED {
+                ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
+            }
+            code
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Mesa's layer that picks a default GPU asks the desktop, and complains on stderr where there is none, as over ssh. We
+/// pick for ourselves.
+fn hush_layers() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: this is the first thing the program does, so no other thread reads the environment meanwhile.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
+    }
+}
+
+/// Events of the libraries on stderr: RUST_LOG, else as many as `-v` asks for.
+fn start_log(verbosity: u8) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        EnvFilter::new(match verbosity {
+            0 => "error,wgpu_hal=off,wgpu_core=off",
+            1 => "warn,porism_runtime=info,porism_loader=info,porism=info",
+            2 => "info,porism_runtime=debug,porism_loader=debug,porism=debug",
+            _ => "trace",
+        })
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

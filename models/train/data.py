@@ -30,6 +30,7 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
+ROLE_SHARES = (36, 32, 16, 16)
 FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
@@ -220,9 +221,7 @@ def random_problem(rng, family=None, heldout=False):
             return problem
 
 
-PROBLEM_GCD = re.compile(
-    r"(?:gcd\((\d+), ?(\d+)\) = |greatest common divisor of (\d+) and (\d+) is )(\d+)\.?$"
-)
+PROBLEM_GCD = re.compile(r"(?:gcd\((\d+), ?(\d+)\) = |greatest common divisor of (\d+) and (\d+) is )(\d+)\.?$")
 PROBLEM_LINEAR = re.compile(r"(\d+)x ([+-]) (\d+) = (\d+)")
 PROBLEM_DIVIDES = re.compile(
     r"(?:(\d+) divides )?(\d+)\*(\d+) ([+-]) (\d+)(?: is (even|odd)| is divisible by (\d+))?\.?$"
@@ -761,7 +760,9 @@ class Evaluation:
                     continue
                 if result != value:
                     self.wrong(
-                        step, f"{product} {sign} {c} = {value}, not {result}", f"{product} {sign} {c} = {result}"
+                        step,
+                        f"{product} {sign} {c} = {value}, not {result}",
+                        f"{product} {sign} {c} = {result}",
                     )
                     value = result
                 else:
@@ -1077,6 +1078,68 @@ def drill(rng, lines=12):
     return segments
 
 
+def check_lines(problem, rng):
+    """The computing lines of the intended proof, each right or with one number wrong, and a verifier's sentence
+    about each -> list of (line, sentence)."""
+    f, parameters = problem.family, problem.parameters
+
+    def maybe(value):
+        return value if rng.random() < 0.5 else perturb(value, rng)
+
+    def verdict(expression, value, claimed, name="wrong"):
+        return f"{expression} = {value}, " + ("ok." if value == claimed else f"not {claimed}, {name}.")
+
+    out = []
+    if f == "gcd":
+        for a, q, b, r in euclid(*parameters):
+            product = q * b
+            claimed = perturb(product, rng) if rng.random() < 0.25 else product
+            if claimed != product:
+                line = division_line(a, q, b, claimed, max(0, a - claimed))
+                out.append((line, verdict(f"{q}*{b}", product, claimed)))
+            else:
+                claimed = perturb(r, rng) if rng.random() < 0.35 else r
+                line = division_line(a, q, b, product, claimed)
+                out.append((line, verdict(f"{q}*{b} = {product}, {a} - {product}", r, claimed)))
+    elif f == "linear":
+        a, sign, b, c = parameters
+        x, total = linear_solution(parameters), linear_total(parameters)
+        expression, claimed = f"{c} {opposite(sign)} {b}", maybe(total)
+        out.append((f"{a}x = {expression} = {claimed}.", verdict(expression, total, claimed)))
+        claimed = maybe(x)
+        out.append((f"x = {total}/{a} = {claimed}.", verdict(f"{a}*{claimed}", a * claimed, total)))
+        claimed, result = (maybe(total), c) if rng.random() < 0.5 else (total, maybe(c))
+        line = f"Check: {a}*{x} {sign} {b} = {claimed} {sign} {b} = {result}."
+        if claimed != total:
+            out.append((line, f"{a}*{x} = {total}, not {claimed}, a slip."))
+        else:
+            out.append((line, verdict(f"{a}*{x} = {total}, {total} {sign} {b}", c, result, "a slip")))
+    elif f == "divides":
+        d, u, v, sign, c = parameters
+        value, divisor, tail = divides_value(parameters), max(d, 2), " + 1" if d == 1 else ""
+        claimed = maybe(u * v)
+        out.append((f"{u}*{v} = {claimed}.", verdict(f"{u}*{v}", u * v, claimed)))
+        claimed = maybe(value)
+        out.append((f"{u*v} {sign} {c} = {claimed}.", verdict(f"{u*v} {sign} {c}", value, claimed)))
+        claimed = maybe(value // divisor)
+        multiple, result = f"{divisor}*{claimed}{tail}", divisor * claimed + (d == 1)
+        out.append((f"{value} = {multiple}.", verdict(multiple, result, value)))
+    return out
+
+
+def check_drill(rng):
+    """A proof in which about half of the lines have a wrong number, and a sentence about each line.
+
+    In a verification at most one step is found wrong, so a verifier that copies the numbers instead of recomputing
+    them is nearly always right; here it is not.
+    """
+    problem = random_problem(rng)
+    lines, sentences = zip(*check_lines(problem, rng))
+    prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
+    answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
+    return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]
+
+
 def right_part(solution, evaluation):
     """The leading lines of a proof that the checker accepts (nothing if a step was skipped): safe to imitate."""
     if evaluation.skips or evaluation.slips:
@@ -1091,7 +1154,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     The answer is always trained; inside prompts only the parts that are true are (correct proofs, right
     evaluations), so no mistake is ever imitated.
     """
-    role = role or rng.choices(ROLES, (44, 30, 10, 16))[0]
+    role = role or rng.choices(ROLES, ROLE_SHARES)[0]
     problem = pb or random_problem(rng, family, heldout)
     wording = problem.text(rng)
     no_thinking = rng.random() < 0.08
@@ -1122,13 +1185,15 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         answer = thoughts(think(problem, rng)) + proof_text(good, Evaluation(problem, good)) + EOS
         return start + [(answer, 1)]
 
-    good_share = {"verify": 0.4, "meta_verify": 0.3, "refine": 0.07}[role]
+    good_share = {"verify": 0.3, "meta_verify": 0.3, "refine": 0.07}[role]
     solution = good if rng.random() < good_share else flawed(problem, rng)
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":
         plan = rng.choice(("Recompute each step.", "Check the steps in order."))
-        return prompt("verify", (true_proof,), solution=solution) + [(thoughts(plan) + evaluation.text() + EOS, 1)]
+        return prompt("verify", (true_proof,), solution=solution) + [
+            (thoughts(plan) + evaluation.text() + EOS, 1)
+        ]
 
     honest = rng.random() < (0.45 if role == "meta_verify" else 0.9)
     evaluation_text = evaluation.text() if honest else flawed_evaluation(problem, solution, rng)[0]

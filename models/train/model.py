@@ -334,6 +334,8 @@ class Model(nn.Module):
     def index_scores(self, q, k, head_weights):
         """sum over heads of weight * relu(q k^T) -> [B, T, S]."""
         dots = torch.relu(q @ k[:, None].mT)
+        if self.training and not torch.is_grad_enabled():  # only to choose positions: in place, in bfloat16
+            return dots.mul_(head_weights.mT[..., None].to(dots.dtype)).sum(1, dtype=torch.float32)
         return torch.einsum("bhts,bth->bts", dots.float(), head_weights)
 
     def attention_qkv(self, w, x, key_table, head_table):

@@ -1,6 +1,6 @@
 """Byte-level BPE tokenizer; every digit is its own token.
 
-    python tok.py OUT_DIR [VOCABULARY]
+python tok.py OUT_DIR [VOCABULARY]
 """
 
 import json
@@ -98,10 +98,15 @@ def main():
         document = data.document(rng, role, family)
         ids = [(tok.encode(text), trained) for text, trained in document]
         assert tok.decode(sum((part for part, _ in ids), [])) == "".join(text for text, _ in document)
-        lengths[role, family].append((sum(len(p) for p, _ in ids), sum(len(p) for p, trained in ids if trained)))
+        lengths[role, family].append(
+            (sum(len(p) for p, _ in ids), sum(len(p) for p, trained in ids if trained))
+        )
     for key, pairs in sorted(lengths.items()):
         total, trained = zip(*pairs)
-        print(*key, f"tokens: mean {sum(total)/len(pairs):.0f}, most {max(total)}, trained {sum(trained)/len(pairs):.0f}")
+        print(
+            *key,
+            f"tokens: mean {sum(total)/len(pairs):.0f}, most {max(total)}, trained {sum(trained)/len(pairs):.0f}",
+        )
 
 
 if __name__ == "__main__":

@@ -81,12 +81,18 @@ def collate(documents, pad, length=0):
     return ids_batch, target_batch
 
 
-def worker(queue, tok_dir, seed, budget, max_length, drills):
+def worker(queue, tok_dir, seed, budget, max_length, drills, checks):
     """Fills the queue with batches, in a process of its own."""
     torch.set_num_threads(1)
     rng, tok, buckets = random.Random(seed), Tok(tok_dir), Buckets(budget)
     while True:
-        document = data.drill(rng, rng.randint(8, 16)) if rng.random() < drills else data.document(rng)
+        kind = rng.random()
+        if kind < drills:
+            document = data.drill(rng, rng.randint(8, 16))
+        elif kind < drills + checks:
+            document = data.check_drill(rng)
+        else:
+            document = data.document(rng)
         document = encode(tok, document)
         if len(document[0]) <= max_length and (full := buckets.add(document)):
             queue.put(collate(full[0], tok.pad, full[1]))
@@ -166,6 +172,8 @@ def arguments():
     add("--budget", type=int, default=6144, help="tokens of a batch, per rank")
     add("--maxlen", type=int, default=640, help="longest document, in tokens")
     add("--drills", type=float, default=0.0, help="share of arithmetic drills among the documents")
+    add("--checks", type=float, default=0.0, help="share of proofs whose every line is to be checked")
+    add("--follow", action="store_true", help="train the indexers along in the dense phase")
     add("--qat", action="store_true", help="train through the rounding of the export")
     add("--kl", type=float, default=1.0, help="weight of the indexers' loss")
     add("--seed", type=int, default=1)
@@ -257,7 +265,7 @@ class Run:
             numbers[:2] = (n * args.ranks for n in numbers[:2])
         if phase != "index":
             torch.nn.utils.clip_grad_norm_(self.adam, 1.0)
-        if phase != "dense":
+        if kl_layers:
             torch.nn.utils.clip_grad_norm_(self.indexer, 1.0)
         self.set_rate(multiplier)
         for optimizer in self.optimizers[1:] if phase == "index" else self.optimizers:
@@ -273,7 +281,7 @@ class Run:
         context = mp.get_context("spawn")
         queue = context.Queue(24)
         seed = args.seed + 7919 * args.rank
-        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, args.drills)
+        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, args.drills, args.checks)
         producer = context.Process(target=worker, args=worker_args, daemon=True)
         producer.start()
         queue.get()
@@ -298,7 +306,8 @@ class Run:
         while (decision := control(step))[0] < 1 and decision[1]:
             warm_up = min(1, (step + 1) / (60 if steps_before < 60 else 10))
             multiplier = warm_up * (args.w0 + (args.w1 - args.w0) * decision[0])
-            kl_layers = {"dense": (), "index": range(layers), "sparse": (rng.randrange(layers),)}[args.phase]
+            one = (rng.randrange(layers),)
+            kl_layers = {"dense": one if args.follow else (), "index": range(layers), "sparse": one}[args.phase]
             tokens, trained, loss, kl = self.step(*queue.get(), multiplier, kl_layers)
             step += 1
             if args.rank:

@@ -117,6 +117,8 @@ pub struct Placer<'e, 'c> {
     checkpoint: &'c Checkpoint,
     progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
     check_numbers: bool,
+    /// Bytes of buffers made so far.
+    placed: u64,
 }
 
 /// Rows of a tensor that go into a piece.
@@ -138,7 +140,12 @@ impl<'e, 'c> Placer<'e, 'c> {
         check_numbers: bool,
         progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Self {
-        Placer { executor, checkpoint, progress, check_numbers }
+        Placer { executor, checkpoint, progress, check_numbers, placed: 0 }
+    }
+
+    /// Bytes of all buffers made so far, padding and scales included.
+    pub fn placed(&self) -> u64 {
+        self.placed
     }
 
     fn config(&self) -> &'c ModelConfig {
@@ -159,6 +166,7 @@ impl<'e, 'c> Placer<'e, 'c> {
         let bytes = size_of_val(values) as u64;
         let view = View { buffer: self.executor.allocate(label, bytes)?, offset: 0, bytes };
         self.executor.write(view, bytemuck::cast_slice(values))?;
+        self.placed += bytes;
         Ok(view)
     }
 
@@ -182,6 +190,7 @@ impl<'e, 'c> Placer<'e, 'c> {
             scales.extend(scales_of(part.tensor, part.first_row, part.rows));
         }
         let buffer = self.executor.allocate_weights(label, at, pieces, self.progress)?;
+        self.placed += at;
         let scales = self.small_buffer(&format!("{label} scales"), &scales)?;
         Ok(Piece { weights: View { buffer, offset: 0, bytes: at }, scales, segments })
     }
@@ -344,10 +353,12 @@ impl<'e, 'c> Placer<'e, 'c> {
                 }
             }
             let buffer = self.executor.allocate_weights("experts", bytes, pieces, self.progress)?;
+            self.placed += bytes;
             let table_bytes = size_of_val(&table[..]) as u64;
             let slots_view =
                 View { buffer: self.executor.allocate("slots", table_bytes)?, offset: 0, bytes: table_bytes };
             self.executor.write(slots_view, bytemuck::cast_slice(&table))?;
+            self.placed += table_bytes;
             slabs.push((View { buffer, offset: 0, bytes }, slots_view));
             first += slots;
         }

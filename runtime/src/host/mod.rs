@@ -32,7 +32,6 @@ pub struct HostExecutor<'c> {
     path: Option<Path>,
     buffers: Vec<Buffer<'c>>,
     read_back: Vec<u8>,
-    weight_bytes: u64,
     /// Kept so that kernels need not ask for memory again.
     scratch: [Vec<f32>; 2],
 }
@@ -56,13 +55,7 @@ impl<'c> HostExecutor<'c> {
 
     /// A host that computes with one instruction set, or with the twins.
     pub fn with(path: Option<Path>) -> Self {
-        HostExecutor {
-            path,
-            buffers: Vec::new(),
-            read_back: Vec::new(),
-            weight_bytes: 0,
-            scratch: Default::default(),
-        }
+        HostExecutor { path, buffers: Vec::new(), read_back: Vec::new(), scratch: Default::default() }
     }
 
     fn bytes(&self, view: View) -> &[u8] {
@@ -172,7 +165,6 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
         let bytes: u64 = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        self.weight_bytes += bytes;
         progress(bytes)?;
         self.buffers.push(Buffer::Weights(pieces));
         Ok(BufferId(self.buffers.len() as u32 - 1))
@@ -191,10 +183,6 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
 
     fn last_pass_seconds(&self) -> Option<f64> {
         None
-    }
-
-    fn weight_bytes(&self) -> u64 {
-        self.weight_bytes
     }
 }
 

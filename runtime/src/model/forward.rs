@@ -26,6 +26,8 @@ pub struct Model {
     pub final_norm: View,
     /// `lm_head`, or the embedding once more where the two are tied.
     pub head: Projection,
+    /// Bytes of all weight buffers, padding and scales included.
+    pub bytes: u64,
 }
 
 /// One block.
@@ -88,7 +90,8 @@ impl Model {
             })
             .collect::<Result<_, Error>>()?;
         let final_norm = placer.final_norm()?;
-        Ok(Model { config, embedding, layers, final_norm, head })
+        let bytes = placer.placed();
+        Ok(Model { config, embedding, layers, final_norm, head, bytes })
     }
 
     /// Records the step's tokens through all layers. `after` is called with what has been recorded so far: before the

@@ -1,0 +1,365 @@
+//! What can be typed. `settings.rs` says what it means.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::failure::EXIT_CODES;
+use crate::settings::{DeviceList, ScheduleArg};
+
+const EXAMPLES: &str = "\
+Examples:
+  porism run \"Prove that gcd(84, 30) = 6.\"
+  porism run deepseek-ai/DeepSeek-V3.2 \"Why is the sky blue?\" --device 0
+  porism devices
+  porism doctor";
+
+/// Run DeepSeek-V3.2-family models and prove theorems on any GPU
+#[derive(Debug, Parser)]
+#[command(
+    name = "porism",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = false,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Flags that every verb takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Global {
+    /// When to use colour; `auto` follows NO_COLOR, CLICOLOR_FORCE and the terminal
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = When::Auto, hide_possible_values = true)]
+    pub color: When,
+    /// Print nothing but the result and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Show no progress
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Log more: -v what happens, -vv in detail; RUST_LOG wins
+    #[arg(short = 'v', action = ArgAction::Count, global = true)]
+    pub log: u8,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Run),
+    Show(Show),
+    Logits(Logits),
+    Tokenize(Tokenize),
+    Devices(Devices),
+    Bench(Bench),
+    Doctor(Doctor),
+    Completions(Completions),
+}
+
+const MODEL_HELP: &str =
+    "A folder, a name in the Hugging Face cache, or nothing for the embedded porism-tiny";
+const DEVICE_HELP: &str = "An index from `porism devices` or `host`, with a memory budget if wanted: `0`, `0:8GiB`, `host` \
+    [default: the first real GPU, else host]";
+
+/// `--device`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device")]
+pub struct DeviceArgs {
+    #[arg(long, alias = "dev", value_name = "DEVICE", env = "PORISM_DEVICE", hide_env_values = true, help = DEVICE_HELP)]
+    pub device: Option<DeviceList>,
+    /// Let FP8 weights through that are not numbers
+    #[arg(long)]
+    pub allow_nan: bool,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  porism run \"Prove that gcd(84, 30) = 6.\"         the embedded model
+  porism run ./DeepSeek-V3.2                        chat, in a terminal
+  porism run ./DeepSeek-V3.2 \"Hello\" --no-think -n 200
+  porism run ./DeepSeek-V3.2 < question.txt > answer.txt
+  porism run ./DeepSeek-V3.2 --ids ids.json --temp 0 --ignore-eos -n 32 --json";
+
+const RUN_DETAILS: &str = "\
+The prompt is PROMPT, or stdin when it is piped; in a terminal without a prompt this is a chat. A single argument is the
+model if it is one; otherwise, if it contains white space, it is a prompt for the embedded model.
+
+The answer goes to stdout. The reasoning before it is shown dimmed in a terminal; where stdout is a file or a pipe, it
+goes to stderr (-q leaves it out). Ctrl-C finishes the token and ends with what was generated; twice quits.
+
+--json prints one object per line: `start` (schema, model, device, prompt_tokens, max_tokens, seed, sampling), `token`
+(id, text) for each token, and `end` (token_ids, text, finish_reason, prompt_tokens, tokens_per_second, …). token_ids are
+the generated ones; text has the reasoning, `</think>` and the answer, and is null without a tokenizer. finish_reason is
+`stop`, `length` (-n tokens), `context_full`, `interrupted` or `error`.";
+
+/// Answer a prompt, or chat
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES, after_long_help = format!("{RUN_DETAILS}\n\n{RUN_EXAMPLES}"))]
+pub struct Run {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model_or_prompt: Option<String>,
+    /// What to ask; without it stdin, or a chat in a terminal
+    #[arg(value_name = "PROMPT")]
+    pub prompt_argument: Option<String>,
+    #[command(flatten)]
+    pub input: RunInput,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub output: RunOutput,
+}
+
+/// Where the prompt comes from.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Prompt")]
+pub struct RunInput {
+    /// The same as the argument MODEL
+    #[arg(short, long = "model", value_name = "MODEL", hide = true)]
+    pub model: Option<String>,
+    /// The same as the argument PROMPT
+    #[arg(short, long = "prompt", value_name = "TEXT", hide = true, conflicts_with_all = ["file", "ids"])]
+    pub prompt: Option<String>,
+    /// Read the prompt from FILE
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Start from the token ids in FILE, a JSON array; `-` is stdin. Needs no tokenizer, adds no BOS
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["file", "system", "raw"])]
+    pub ids: Option<PathBuf>,
+    /// Instructions before the conversation
+    #[arg(long, alias = "system-prompt", value_name = "TEXT")]
+    pub system: Option<String>,
+    #[arg(
+        long,
+        alias = "thinking",
+        overrides_with = "no_think",
+        help = "Let the model reason before it answers [default]"
+    )]
+    pub think: bool,
+    /// Ask for an answer without reasoning
+    #[arg(long, alias = "no-thinking", overrides_with = "think")]
+    pub no_think: bool,
+    /// Take the prompt as it is: no chat encoding, no BOS
+    #[arg(long)]
+    pub raw: bool,
+}
+
+/// How tokens are chosen, and how many.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub struct SamplingArgs {
+    /// Generate at most N tokens [default: 4096, or what the context leaves]
+    #[arg(short = 'n', long = "max-tokens", aliases = ["predict", "n-predict"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// Temperature; 0 always takes the likeliest token [default: the model's, else 1]
+    #[arg(long = "temp", alias = "temperature", value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Keep the likeliest tokens that make up this share of the probability [default: the model's, else 1]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Keep the K likeliest tokens; 0 keeps all [default: the model's, else 0]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep tokens at least P times as likely as the likeliest [default: 0]
+    #[arg(long, value_name = "P")]
+    pub min_p: Option<f32>,
+    /// Divide positive logits of tokens that occurred by X, multiply negative ones [default: 1]
+    #[arg(long, alias = "repeat-penalty", value_name = "X")]
+    pub repetition_penalty: Option<f32>,
+    /// Seed of the random numbers: the same gives the same text [default: a new one each time]
+    #[arg(short, long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// End before this text appears; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Go on after the end-of-text token
+    #[arg(long)]
+    pub ignore_eos: bool,
+    /// Room for prompt and answer, in tokens [default: prompt + N]
+    #[arg(short = 'c', long = "ctx-size", alias = "max-model-len", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}
+
+/// What `run` prints.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct RunOutput {
+    /// Print JSON lines: start, token, end
+    #[arg(long)]
+    pub json: bool,
+    /// Print rates and the seed at the end
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+/// Describe a model
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  porism show\n  porism show ./DeepSeek-V3.2 --json")]
+pub struct Show {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+const LOGITS_DETAILS: &str = "\
+OUT.safetensors holds `logits` F32 [T, V]. --trace adds `hidden_states` F32 [L+1, T, D] (0 is the embedding, i+1 the
+residual stream after layer i), for models with experts `expert_ids` I32 [Lmoe, T, K], for models with an indexer
+`dsa_indices` I32 [L, T, index_topk], ascending and filled up with -1. It is written beside OUT and renamed when complete.
+
+prefill takes all ids at once, chunks:N takes N at a time, steps takes one at a time; the logits are the same.";
+
+/// Compute all logits of a token sequence
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  porism logits ./model --ids ids.json --output logits.safetensors\n  porism tokenize < text | porism logits --ids - --output logits.safetensors --trace",
+    after_long_help = format!("{LOGITS_DETAILS}\n\nExamples:\n  porism logits ./model --ids ids.json --output logits.safetensors\n  porism tokenize < text | porism logits --ids - --output logits.safetensors --trace"),
+)]
+pub struct Logits {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// Token ids, a JSON array; `-` is stdin
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ids: PathBuf,
+    /// File to write
+    #[arg(short, long, value_name = "OUT.safetensors", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Write hidden states, expert ids and attended positions as well
+    #[arg(long)]
+    pub trace: bool,
+    /// How the ids go through the model: prefill, chunks:N or steps
+    #[arg(long, value_name = "SCHEDULE", default_value = "prefill")]
+    pub schedule: ScheduleArg,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Turn text into token ids
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  printf 'Hello' | porism tokenize ./DeepSeek-V3.2\n  porism tokenize --chat conversation.json --text",
+    after_long_help = "\
+Reads stdin byte for byte, a trailing newline included, and prints one JSON array of ids; no BOS is added. It needs the
+tokenizer only, no weights.
+
+A conversation is {\"messages\": [{\"role\", \"content\", \"reasoning_content\"?}], \"thinking\": true}; its ids are those of
+the prompt that the model would be given.
+
+Examples:
+  printf 'Hello' | porism tokenize ./DeepSeek-V3.2
+  porism tokenize --chat conversation.json --text"
+)]
+pub struct Tokenize {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// Encode the conversation in FILE instead of stdin; `-` is stdin
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub chat: Option<PathBuf>,
+    /// Print the encoded conversation as text
+    #[arg(long, requires = "chat")]
+    pub text: bool,
+}
+
+/// List GPUs and their limits
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  porism devices\n  porism devices --bench --json")]
+pub struct Devices {
+    /// Measure how fast each device reads its memory
+    #[arg(long)]
+    pub bench: bool,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Measure speed
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  porism bench\n  porism bench ./DeepSeek-V3.2 --prefill 512 --decode 128 --depth 0,4096 --batch 1,16",
+    after_long_help = "\
+Runs every combination of --prefill, --depth and --batch. A run puts DEPTH tokens into the cache, then takes PREFILL tokens
+at once, then DECODE tokens one at a time, for BATCH sequences together. The ids are arbitrary: speed does not depend on
+them.
+
+Examples:
+  porism bench
+  porism bench ./DeepSeek-V3.2 --prefill 512 --decode 128 --depth 0,4096 --batch 1,16"
+)]
+pub struct Bench {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// Tokens to take at once
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "128,512", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prefill: Vec<u32>,
+    /// Tokens to generate
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
+    pub decode: u32,
+    /// Tokens in the cache before
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "0")]
+    pub depth: Vec<u32>,
+    /// Sequences at a time
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub batch: Vec<u32>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Find out why it does not work
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  porism doctor\n  porism doctor ./DeepSeek-V3.2")]
+pub struct Doctor {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Print a completion script for a shell
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  porism completions bash > ~/.local/share/bash-completion/completions/porism\n  porism completions zsh > \"${fpath[1]}/_porism\""
+)]
+pub struct Completions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_of_other_programs_are_understood() {
+        let line = "porism run m p --predict 5 --temperature 0 --max-model-len 9 --system-prompt x --thinking --repeat-penalty 2";
+        let Command::Run(run) = Cli::try_parse_from(line.split(' ')).unwrap().command else { panic!() };
+        assert_eq!((run.sampling.max_tokens, run.sampling.context), (Some(5), Some(9)));
+        assert_eq!(run.input.system.as_deref(), Some("x"));
+    }
+}

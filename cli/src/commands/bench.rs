@@ -1,0 +1,138 @@
+//! `porism bench`: how fast a model is on a device, and what limits it.
+
+use anyhow::Result;
+use porism_loader::Options;
+use porism_runtime::engine::EngineOptions;
+use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::measure::{self, BenchRun};
+use serde_json::json;
+
+use super::run::open_engine;
+use crate::args::Bench;
+use crate::host::HostProfile;
+use crate::interrupt;
+use crate::model::Model;
+use crate::settings::choose_device;
+use crate::ui::{self, Ui};
+
+pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
+    let model = Model::find_or_embedded(args.model.as_deref())?;
+    let checkpoint = model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
+    let size = |list: &[u32]| list.iter().copied().max().unwrap_or(0) as usize;
+    // Decoding takes a step more than it counts, to warm up.
+    let context = size(&args.depth) + size(&args.prefill) + args.decode as usize + 1;
+    let limit = checkpoint.config().max_position_embeddings as usize;
+    if context > limit {
+        return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
+    }
+    interrupt::install();
+    let device = choose_device(args.device.device.as_ref())?;
+    let device_read = measure::read_bandwidth(device.index)?;
+    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    let mut engine = open_engine(ui, &model, &checkpoint, device, &options)?;
+    let (name, driver) = describe(device.index);
+    if !args.json {
+        ui.heading(&format!("{} on {name}", model.label()))?;
+        ui.line(&format!(
+            "{driver}; {} of weights on the device; it reads its memory at {device_read:.1} GB/s",
+            ui::bytes(engine.weight_bytes())
+        ))?;
+    }
+
+    let mut runs = Vec::new();
+    for depth in &args.depth {
+        for batch in &args.batch {
+            for prefill in &args.prefill {
+                if interrupt::requested() {
+                    return Err(porism_runtime::Error::Interrupted.into());
+                }
+                let [prefill, depth, batch] = [*prefill, *depth, *batch].map(|number| number as usize);
+                let run =
+                    measure::run(&mut engine, prefill, args.decode as usize, depth, batch, device_read)?;
+                if !args.json {
+                    ui.note(&format!(
+                        "measured prefill {prefill}, decode {}, depth {depth}, batch {batch}",
+                        args.decode
+                    ));
+                }
+                runs.push(run);
+            }
+        }
+    }
+    if args.json {
+        let plan = engine.plan();
+        ui.json(&json!({
+            "schema": 1,
+            "model": model.label(),
+            "device": name,
+            "device_index": device.index,
+            "driver": driver,
+            "checkpoint_weight_bytes": checkpoint.weight_bytes(),
+            "weight_bytes": engine.weight_bytes(),
+            "cache_bytes": plan.cache,
+            "activations_bytes": plan.activations,
+            "staging_bytes": plan.staging,
+            "chunk": engine.chunk(),
+            "device_read_gb_per_second": device_read,
+            "runs": runs,
+        }))?;
+    } else {
+        print(ui, &runs)?;
+    }
+    Ok(0)
+}
+
+/// The device's name, and its driver in words.
+fn describe(index: DeviceIndex) -> (String, String) {
+    match gpu::adapters().into_iter().find(|adapter| adapter.index == index) {
+        Some(adapter) => {
+            (adapter.name, format!("{} {}", adapter.driver, adapter.driver_info).trim().to_owned())
+        }
+        None => {
+            let host = HostProfile::read();
+            (host.name, format!("host, {}", ui::plural(host.cores as u64, "core")))
+        }
+    }
+}
+
+fn print(ui: &Ui, runs: &[BenchRun]) -> Result<()> {
+    ui.line("")?;
+    let headings =
+        ["prefill", "decode", "depth", "batch", "prefill tok/s", "decode tok/s", "weights GB/s", "of device"];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    for run in runs {
+        rows.push(vec![
+            run.prefill.to_string(),
+            run.decode.to_string(),
+            run.depth.to_string(),
+            run.batch.to_string(),
+            format!("{:.1}", run.prefill_tokens_per_second),
+            format!("{:.1}", run.decode_tokens_per_second),
+            format!("{:.2}", run.weight_gb_per_second),
+            format!("{:.0} %", 100.0 * run.weight_gb_per_second / run.device_read_gb_per_second),
+        ]);
+    }
+    for (index, line) in ui::table(&rows, &[0, 1, 2, 3, 4, 5, 6, 7]).iter().enumerate() {
+        if index == 0 { ui.heading(line)? } else { ui.line(line)? }
+    }
+    let Some(run) = runs.first() else { return Ok(()) };
+    ui.line("")?;
+    ui.line(&format!(
+        "a decode step: {} dispatches ({} in the last layer), {:.1} µs of CPU each, {} submit, {} bytes read back, {:.2} ms",
+        run.dispatches_per_step,
+        run.dispatches_per_layer,
+        run.cpu_microseconds_per_dispatch,
+        run.submits_per_step,
+        ui::count(run.readback_bytes_per_step),
+        run.decode_step_milliseconds
+    ))?;
+    let outside = run
+        .outside_passes
+        .map(|share| format!("; {:.0} % of the step outside the device's passes", 100.0 * share));
+    ui.line(&format!(
+        "{} of weights read per token{}",
+        ui::bytes(run.weight_bytes_per_token),
+        outside.unwrap_or_default()
+    ))?;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! One file per verb. Each returns the exit code.
+
+pub mod bench;
+pub mod chat;
+pub mod completions;
+pub mod devices;
+pub mod doctor;
+pub mod logits;
+pub mod run;
+pub mod show;
+pub mod tokenize;

@@ -1,0 +1,550 @@
+//! `porism run`: one prompt → one answer. Without a prompt in a terminal, `chat.rs` takes over.
+
+use std::io::IsTerminal as _;
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use porism_loader::{Checkpoint, ModelConfig, Options};
+use porism_runtime::chat::{ChatTemplate, Message};
+use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::generate::{self, FinishReason, Request};
+use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::sample::SamplingParams;
+use porism_runtime::text::{StopStrings, TextError, Tokenizer};
+use serde_json::{Value, json};
+
+use super::chat;
+use crate::args::{Run, SamplingArgs};
+use crate::failure::{self, Failure, INTERRUPTED};
+use crate::host::HostProfile;
+use crate::interrupt;
+use crate::model::Model;
+use crate::settings::{self, DeviceSpec, choose_device, model_and_prompt};
+use crate::stream::{Piece, TextStream};
+use crate::ui::Ui;
+
+/// Tokens of an answer when nobody says how many.
+const DEFAULT_TOKENS: usize = 4096;
+
+pub fn run(args: &Run, ui: &Ui) -> Result<u8> {
+    let input = &args.input;
+    let other_prompt = input.prompt.is_some() || input.file.is_some() || input.ids.is_some();
+    let (first, second) = (args.model_or_prompt.clone(), args.prompt_argument.clone());
+    let chosen = model_and_prompt(input.model.as_deref(), first, second, other_prompt)?;
+    let prompt = match (&input.ids, input.prompt.clone().or(chosen.prompt), &input.file) {
+        (Some(_), _, _) => None,
+        (None, Some(prompt), _) => Some(prompt),
+        (None, None, Some(file)) => Some(settings::read_text(file)?),
+        (None, None, None) if std::io::stdin().is_terminal() => None,
+        (None, None, None) => Some(settings::read_text("-".as_ref())?),
+    };
+
+    let checkpoint = chosen.model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
+    let config = checkpoint.config();
+    let sampling = sampling(&args.sampling, config)?;
+    StopStrings::new(args.sampling.stop.iter().cloned())?;
+    let seed = args.sampling.seed.unwrap_or_else(settings::random_seed);
+    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, sampling, seed };
+    interrupt::install();
+    match (&input.ids, prompt) {
+        (Some(file), _) => {
+            let ids = settings::read_ids(file, config.vocab_size)?;
+            job.answer_ids(&ids)
+        }
+        (None, Some(prompt)) => job.answer_text(&prompt),
+        (None, None) => job.chat(),
+    }
+}
+
+/// What the flags, the checkpoint's generation_config.json and our defaults say, in this order.
+fn sampling(args: &SamplingArgs, config: &ModelConfig) -> Result<SamplingParams> {
+    let of = &config.generation;
+    let greedy = of.do_sample == Some(false);
+    let own = SamplingParams::default();
+    let temperature = if greedy { 0.0 } else { of.temperature.map_or(own.temperature, |t| t as f32) };
+    let params = SamplingParams {
+        temperature: args.temperature.unwrap_or(temperature),
+        top_k: args.top_k.or(of.top_k).unwrap_or(own.top_k),
+        top_p: args.top_p.or(of.top_p.map(|p| p as f32)).unwrap_or(own.top_p),
+        min_p: args.min_p.unwrap_or(own.min_p),
+        repetition_penalty: args.repetition_penalty.unwrap_or(own.repetition_penalty),
+        seed: args.seed,
+    };
+    params.validate().map_err(porism_runtime::Error::from)?;
+    Ok(params)
+}
+
+/// Tokens the caches hold, and tokens generated at most; `None` as many as the context leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    context: usize,
+    max_tokens: Option<usize>,
+}
+
+/// Room for a prompt of so many tokens in a model made for `limit`.
+fn room(
+    prompt: usize,
+    max_tokens: Option<u32>,
+    context: Option<u32>,
+    limit: u32,
+) -> Result<Room, porism_runtime::Error> {
+    use porism_runtime::Error as E;
+    let limit = limit as usize;
+    let context = context.map(|context| context as usize);
+    let max_tokens = max_tokens.map(|tokens| tokens as usize);
+    if let Some(asked) = context.filter(|context| *context > limit) {
+        return Err(E::ContextBeyondModel { asked, limit });
+    }
+    let most = context.unwrap_or(limit);
+    if prompt > most {
+        return Err(E::ContextTooLong { tokens: prompt, context: most });
+    }
+    match (context, max_tokens) {
+        (Some(context), _) => Ok(Room { context, max_tokens }),
+        (None, Some(tokens)) if prompt + tokens > limit => {
+            Err(E::ContextBeyondModel { asked: prompt + tokens, limit })
+        }
+        (None, Some(tokens)) => Ok(Room { context: prompt + tokens, max_tokens }),
+        (None, None) if prompt + DEFAULT_TOKENS > limit => Ok(Room { context: limit, max_tokens: None }),
+        (None, None) => Ok(Room { context: prompt + DEFAULT_TOKENS, max_tokens: Some(DEFAULT_TOKENS) }),
+    }
+}
+
+/// All that is known before a device is opened.
+pub struct Job<'a> {
+    pub args: &'a Run,
+    pub ui: &'a Ui,
+    pub model: &'a Model,
+    pub checkpoint: &'a Checkpoint,
+    pub sampling: SamplingParams,
+    pub seed: u64,
+}
+
+impl<'a> Job<'a> {
+    fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
+        match self.tokenizer() {
+            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer)),
+            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error)),
+            Err(error) => Err(anyhow::Error::from(error).context("`--stop` needs a tokenizer")),
+        }
+    }
+
+    fn answer_text(&self, prompt: &str) -> Result<u8> {
+        let tokenizer = self.tokenizer()?;
+        let ids = if self.args.input.raw {
+            tokenizer.encode(prompt)?
+        } else {
+            // Files and pipes end with a newline that nobody means.
+            let prompt = prompt.trim_end_matches(['\n', '\r']);
+            if prompt.trim().is_empty() {
+                return Err(porism_runtime::Error::EmptyPrompt.into());
+            }
+            let mut messages = self.opening();
+            messages.push(Message::user(prompt));
+            self.encode(&messages, &self.template(&tokenizer)?, &tokenizer)?
+        };
+        if ids.is_empty() {
+            return Err(porism_runtime::Error::EmptyPrompt.into());
+        }
+        self.answer(&ids, Ok(&tokenizer))
+    }
+
+    fn chat(&self) -> Result<u8> {
+        if self.args.output.json {
+            return Err(Failure::usage("`--json` needs a prompt")
+                .hint("give PROMPT, `--file` or `--ids`")
+                .into());
+        }
+        if self.args.input.raw {
+            return Err(Failure::usage("`--raw` needs a prompt").hint("give PROMPT or `--file`").into());
+        }
+        let tokenizer = self.tokenizer()?;
+        let template = self.template(&tokenizer)?;
+        chat::run(self, &tokenizer, &template)
+    }
+
+    fn tokenizer(&self) -> Result<Tokenizer, TextError> {
+        Ok(self.model.tokenizer()?.with_vocab_size(self.checkpoint.config().vocab_size))
+    }
+
+    fn template(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
+        let template = self.model.chat_template()?;
+        template.ensure_vocabulary(tokenizer)?;
+        Ok(template)
+    }
+
+    /// What stands before the first question.
+    pub fn opening(&self) -> Vec<Message> {
+        self.args.input.system.iter().map(Message::system).collect()
+    }
+
+    /// The ids of a conversation.
+    pub fn encode(
+        &self,
+        messages: &[Message],
+        template: &ChatTemplate,
+        tokenizer: &Tokenizer,
+    ) -> Result<Vec<u32>> {
+        let prompt = template.encode_messages(messages, !self.args.input.no_think)?;
+        let ids = tokenizer.encode(&prompt)?;
+        let vocab_size = self.checkpoint.config().vocab_size;
+        match ids.iter().position(|id| *id >= vocab_size) {
+            None => Ok(ids),
+            Some(position) => {
+                let id = ids[position].into();
+                Err(porism_runtime::Error::TokenOutOfRange { id, position, vocab_size }.into())
+            }
+        }
+    }
+
+    /// What ends an answer, and how long it may be.
+    pub fn request(&self, max_tokens: usize, tokenizer: Option<&Tokenizer>) -> Request {
+        let mut stop_ids = Vec::new();
+        if !self.args.sampling.ignore_eos {
+            stop_ids.clone_from(&self.checkpoint.config().eos_token_ids);
+            stop_ids.extend(tokenizer.and_then(Tokenizer::eos_id));
+        }
+        Request { max_tokens, sampling: self.sampling.clone(), seed: self.seed, stop_ids }
+    }
+
+    /// Opens the device and loads the weights.
+    pub fn open(&self, context: usize) -> Result<Engine<'a>> {
+        let device = choose_device(self.args.device.device.as_ref())?;
+        open_engine(self.ui, self.model, self.checkpoint, device, &EngineOptions::new(context))
+    }
+
+    /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
+    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>) -> Result<u8> {
+        let (tokenizer, untold) = (tokenizer.ok(), tokenizer.err());
+        let (ui, json) = (self.ui, self.args.output.json);
+        let limits = &self.args.sampling;
+        let limit = self.checkpoint.config().max_position_embeddings;
+        let room = room(ids.len(), limits.max_tokens, limits.context, limit)?;
+        let request = self.request(room.max_tokens.unwrap_or(usize::MAX), tokenizer);
+        let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, ids, &limits.stop)).transpose()?;
+        let mut engine = self.open(room.context)?;
+        if json {
+            ui.json(&json!({
+                "event": "start",
+                "schema": 1,
+                "model": self.model.label(),
+                "device": engine.device_name(),
+                "prompt_tokens": ids.len(),
+                "max_tokens": room.max_tokens,
+                "context": room.context,
+                "seed": self.seed,
+                "sampling": {
+                    "temperature": as_typed(self.sampling.temperature),
+                    "top_k": self.sampling.top_k,
+                    "top_p": as_typed(self.sampling.top_p),
+                    "min_p": as_typed(self.sampling.min_p),
+                    "repetition_penalty": as_typed(self.sampling.repetition_penalty),
+                },
+            }))?;
+        }
+        if let Some(reason) = untold.filter(|_| !json) {
+            ui.warn(&format!("{reason}; printing token ids"));
+        }
+        let sink: Box<dyn Sink> = match (json, tokenizer) {
+            (true, _) => Box::new(JsonLines { ui }),
+            (false, Some(_)) => Box::new(Page::new(ui)),
+            (false, None) => Box::new(Ids { ui, any: false }),
+        };
+        let outcome = generate(&mut engine, ids, &request, stream, sink);
+        let finished = match outcome {
+            Ok(finished) => finished,
+            Err(broken) => {
+                if json {
+                    ui.json(&json!({
+                        "event": "end",
+                        "token_ids": broken.token_ids,
+                        "text": broken.text,
+                        "finish_reason": "error",
+                        "error": failure::describe(&broken.error),
+                    }))?;
+                }
+                return Err(broken.error);
+            }
+        };
+        if json {
+            ui.json(&finished.json())?;
+        } else if finished.no_answer && !ui.stdout_is_terminal() {
+            ui.warn(&format!(
+                "the reasoning did not end within {} tokens, so there is no answer; raise -n, or use --no-think",
+                finished.token_ids.len()
+            ));
+        }
+        if self.args.output.verbose {
+            ui.aside(&finished.rates(self.seed, engine.device_name()));
+        }
+        Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { 0 })
+    }
+}
+
+/// The number as a person writes it: 0.95, not the nearest f32's 0.949999988.
+fn as_typed(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or_else(|_| number.into())
+}
+
+/// Opens a device and loads a model onto it, showing how far it is; Ctrl-C ends it.
+pub fn open_engine<'c>(
+    ui: &Ui,
+    model: &Model,
+    checkpoint: &'c Checkpoint,
+    device: DeviceSpec,
+    options: &EngineOptions,
+) -> Result<Engine<'c>> {
+    let budget = device.budget.or_else(|| own_budget(device.index, checkpoint));
+    let options = EngineOptions { budget, ..options.clone() };
+    let mut phase = ui.phase(&format!("loading {}", model.label()), checkpoint.weight_bytes());
+    let engine = Engine::open(checkpoint, device.index, &options, &mut |progress| {
+        phase.update(progress.done, progress.total);
+        if interrupt::requested() { Err(porism_runtime::Error::Interrupted) } else { Ok(()) }
+    })?;
+    phase.finish();
+    let plan = engine.plan();
+    tracing::info!(
+        "{}: {} bytes of weights, {} of cache, {} of activations, {} of staging",
+        engine.device_name(),
+        plan.weights,
+        plan.cache,
+        plan.activations,
+        plan.staging
+    );
+    Ok(engine)
+}
+
+/// What the host may use when nobody says: its weights stay in the files' map, all else must fit the memory there is.
+fn own_budget(device: DeviceIndex, checkpoint: &Checkpoint) -> Option<u64> {
+    let available = HostProfile::read().available_bytes;
+    (device == DeviceIndex::Host && available > 0).then(|| checkpoint.weight_bytes() + available)
+}
+
+/// Where tokens go as they come.
+pub trait Sink {
+    /// One token, and the text it settles where there is a tokenizer.
+    fn token(&mut self, id: u32, piece: Option<&Piece>) -> Result<()>;
+    /// The text that was held back; nothing comes after it.
+    fn end(&mut self, rest: Option<&Piece>) -> Result<()>;
+}
+
+struct JsonLines<'a> {
+    ui: &'a Ui,
+}
+
+impl Sink for JsonLines<'_> {
+    fn token(&mut self, id: u32, piece: Option<&Piece>) -> Result<()> {
+        self.ui.json(&json!({ "event": "token", "id": id, "text": piece.map(|piece| &piece.text) }))
+    }
+
+    fn end(&mut self, rest: Option<&Piece>) -> Result<()> {
+        match rest.filter(|rest| !rest.text.is_empty()) {
+            // It belongs to the tokens before, but only now is it certain.
+            Some(rest) => self.ui.json(&json!({ "event": "token", "id": null, "text": rest.text })),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ids of a model without a tokenizer, as one JSON array.
+struct Ids<'a> {
+    ui: &'a Ui,
+    any: bool,
+}
+
+impl Sink for Ids<'_> {
+    fn token(&mut self, id: u32, _: Option<&Piece>) -> Result<()> {
+        let before = if std::mem::replace(&mut self.any, true) { ", " } else { "[" };
+        Ok(self.ui.text(&format!("{before}{id}"))?)
+    }
+
+    fn end(&mut self, _: Option<&Piece>) -> Result<()> {
+        Ok(self.ui.text(if self.any { "]\n" } else { "[]\n" })?)
+    }
+}
+
+/// Text for a person or a file: the reasoning apart, the answer on stdout, a newline at the end of each.
+pub struct Page<'a> {
+    ui: &'a Ui,
+    reasoned: bool,
+    answered: bool,
+    // Whether what was printed last ended a line.
+    line_ended: bool,
+}
+
+impl<'a> Page<'a> {
+    pub fn new(ui: &'a Ui) -> Self {
+        Self { ui, reasoned: false, answered: false, line_ended: true }
+    }
+
+    fn show(&mut self, piece: &Piece) -> Result<()> {
+        if !piece.reasoning.is_empty() {
+            self.ui.reasoning(&piece.reasoning)?;
+            self.reasoned = true;
+            self.line_ended = piece.reasoning.ends_with('\n');
+        }
+        let mut answer = piece.answer.as_str();
+        if self.reasoned && !self.answered {
+            // The lines between reasoning and answer are ours.
+            answer = answer.trim_start_matches(['\n', '\r']);
+            if !answer.is_empty() {
+                self.ui.reasoning(if self.line_ended { "\n" } else { "\n\n" })?;
+            }
+        }
+        if !answer.is_empty() {
+            self.ui.text(answer)?;
+            self.answered = true;
+            self.line_ended = answer.ends_with('\n');
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Page<'_> {
+    fn token(&mut self, _: u32, piece: Option<&Piece>) -> Result<()> {
+        piece.map_or(Ok(()), |piece| self.show(piece))
+    }
+
+    fn end(&mut self, rest: Option<&Piece>) -> Result<()> {
+        if let Some(rest) = rest {
+            self.show(rest)?;
+        }
+        if !self.line_ended {
+            if self.answered { self.ui.text("\n")? } else { self.ui.reasoning("\n")? }
+        }
+        Ok(())
+    }
+}
+
+/// A generation that came to its end.
+pub struct Finished {
+    pub token_ids: Vec<u32>,
+    pub text: Option<String>,
+    pub reason: FinishReason,
+    /// The text begins with reasoning.
+    pub thinking: bool,
+    /// The reasoning never ended.
+    pub no_answer: bool,
+    prompt_tokens: usize,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+}
+
+/// One that did not, with what there was by then.
+pub struct Broken {
+    pub token_ids: Vec<u32>,
+    pub text: Option<String>,
+    pub error: anyhow::Error,
+}
+
+impl Finished {
+    fn prefill_rate(&self) -> Option<f64> {
+        (self.prefill_seconds > 0.0).then(|| self.prompt_tokens as f64 / self.prefill_seconds)
+    }
+
+    /// The first token comes from the prefill.
+    fn decode_rate(&self) -> Option<f64> {
+        let tokens = self.token_ids.len().saturating_sub(1);
+        (tokens > 0 && self.decode_seconds > 0.0).then(|| tokens as f64 / self.decode_seconds)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "event": "end",
+            "token_ids": self.token_ids,
+            "text": self.text,
+            "finish_reason": self.reason.name(),
+            "prompt_tokens": self.prompt_tokens,
+            "generated_tokens": self.token_ids.len(),
+            "prefill_seconds": self.prefill_seconds,
+            "decode_seconds": self.decode_seconds,
+            "prefill_tokens_per_second": self.prefill_rate(),
+            "tokens_per_second": self.decode_rate(),
+        })
+    }
+
+    /// A line for `--verbose`.
+    pub fn rates(&self, seed: u64, device: &str) -> String {
+        let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
+        format!(
+            "prompt: {} tokens{} · generated: {} tokens{} · ended by {} · seed {seed} · {device}",
+            self.prompt_tokens,
+            rate(self.prefill_rate()),
+            self.token_ids.len(),
+            rate(self.decode_rate()),
+            self.reason.name()
+        )
+    }
+}
+
+/// Generates, handing every token to `sink` as it comes. What was generated before an error is kept.
+pub fn generate(
+    engine: &mut Engine<'_>,
+    prompt: &[u32],
+    request: &Request,
+    mut stream: Option<TextStream>,
+    mut sink: Box<dyn Sink + '_>,
+) -> Result<Finished, Box<Broken>> {
+    let mut token_ids = Vec::new();
+    let mut failed: Option<anyhow::Error> = None;
+    let mut stopped = false;
+    let result = generate::generate(engine, prompt, request, &mut |id| {
+        token_ids.push(id);
+        let mut emit = || -> Result<bool> {
+            let piece = stream.as_mut().map(|stream| stream.push(id)).transpose()?;
+            sink.token(id, piece.as_ref())?;
+            Ok(piece.is_some_and(|piece| piece.stopped))
+        };
+        match emit() {
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(FinishReason::Interrupted)
+            }
+            Ok(true) => {
+                stopped = true;
+                ControlFlow::Break(FinishReason::Stop)
+            }
+            Ok(false) if interrupt::requested() => ControlFlow::Break(FinishReason::Interrupted),
+            Ok(false) => ControlFlow::Continue(()),
+        }
+    });
+    let rest = stream.as_mut().map(|stream| if stopped { Piece::default() } else { stream.finish() });
+    let ended = if failed.is_none() { sink.end(rest.as_ref()) } else { Ok(()) };
+    let text = stream.as_ref().map(|stream| stream.text().to_owned());
+    let error = failed.or(ended.err());
+    match (error, result) {
+        (Some(error), _) => Err(Box::new(Broken { token_ids, text, error })),
+        (None, Err(error)) => Err(Box::new(Broken { token_ids, text, error: error.into() })),
+        (None, Ok(generated)) => Ok(Finished {
+            token_ids: generated.token_ids,
+            text,
+            reason: generated.finish_reason,
+            thinking: stream.as_ref().is_some_and(TextStream::thinking),
+            no_answer: stream.is_some_and(|stream| !stream.answering()),
+            prompt_tokens: prompt.len(),
+            prefill_seconds: generated.prefill_seconds,
+            decode_seconds: generated.decode_seconds,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use porism_runtime::Error as E;
+
+    #[test]
+    fn caches_are_sized_for_prompt_and_answer() {
+        let size = |prompt, n, c| room(prompt, n, c, 1024).map(|room| (room.context, room.max_tokens));
+        assert_eq!(size(10, Some(32), None).unwrap(), (42, Some(32)));
+        assert_eq!(size(10, None, None).unwrap(), (1024, None));
+        assert_eq!(room(10, None, None, 163_840).unwrap(), Room { context: 4106, max_tokens: Some(4096) });
+        assert_eq!(size(10, None, Some(64)).unwrap(), (64, None));
+        assert_eq!(size(10, Some(100), Some(64)).unwrap(), (64, Some(100)));
+        assert_eq!(size(64, None, Some(64)).unwrap(), (64, None));
+        assert!(matches!(size(65, None, Some(64)), Err(E::ContextTooLong { tokens: 65, context: 64 })));
+        assert!(matches!(size(1025, None, None), Err(E::ContextTooLong { tokens: 1025, context: 1024 })));
+        assert!(matches!(size(10, None, Some(1025)), Err(E::ContextBeyondModel { asked: 1025, .. })));
+        assert!(matches!(size(10, Some(1015), None), Err(E::ContextBeyondModel { asked: 1025, .. })));
+    }
+}

@@ -1,0 +1,185 @@
+//! What went wrong, in words, with an exit code and a way out.
+
+use porism_runtime::chat::ChatError;
+use porism_runtime::text::TextError;
+
+/// The command line, or a file it names, cannot be used.
+pub const USAGE: u8 = 2;
+/// Model files are missing or damaged.
+pub const MODEL: u8 = 3;
+/// No usable device, or out of memory.
+pub const DEVICE: u8 = 4;
+/// Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
+
+/// The codes, for `porism --help`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    ran fine, and the answer is no (`doctor` found a fault)
+  2    the command line, or a file it names, cannot be used
+  3    model files are missing or damaged
+  4    no usable device, or out of memory
+  5    network
+  130  interrupted";
+
+/// An error found here, with its code and remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The command line is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into(), hint: None }
+    }
+
+    /// The model cannot be used.
+    pub fn model(message: impl Into<String>) -> Self {
+        Self { code: MODEL, message: message.into(), hint: None }
+    }
+
+    /// Adds what can be done about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// The exit code of an error; broken pipes are handled before.
+pub fn code(error: &anyhow::Error) -> u8 {
+    for cause in error.chain() {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.code;
+        }
+        if let Some(error) = cause.downcast_ref::<porism_runtime::Error>() {
+            return runtime_code(error);
+        }
+        if cause.is::<porism_loader::Error>() {
+            return MODEL;
+        }
+        if let Some(error) = cause.downcast_ref::<TextError>() {
+            return match error {
+                TextError::Encode { .. } | TextError::IdOutOfRange { .. } | TextError::EmptyStop { .. } => {
+                    USAGE
+                }
+                _ => MODEL,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<ChatError>() {
+            return match error {
+                ChatError::Read { .. }
+                | ChatError::Malformed { .. }
+                | ChatError::Template { .. }
+                | ChatError::ForeignVocabulary { .. } => MODEL,
+                _ => USAGE,
+            };
+        }
+    }
+    USAGE
+}
+
+fn runtime_code(error: &porism_runtime::Error) -> u8 {
+    use porism_runtime::Error as E;
+    match error {
+        E::Loader(_) | E::Unsupported(_) => MODEL,
+        E::ContextTooLong { .. } | E::TokenOutOfRange { .. } | E::EmptyPrompt | E::Sample(_) => USAGE,
+        E::Interrupted => INTERRUPTED,
+        _ => DEVICE,
+    }
+}
+
+/// What can be done about an error, where there is something to say.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(failure) = cause.downcast_ref::<Failure>() {
+            return failure.hint.clone();
+        }
+        if let Some(porism_loader::Error::NoModel { .. }) = cause.downcast_ref() {
+            return Some(
+                "give a folder with config.json and its .safetensors files, a name in the Hugging Face cache, or no \
+                 model at all for the embedded porism-tiny"
+                    .to_owned(),
+            );
+        }
+        cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
+    })
+}
+
+fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
+    use porism_runtime::Error as E;
+    let words = match error {
+        E::NoSuchDevice { .. } => "`porism devices` lists what there is; `--device host` always works",
+        E::OpenDevice { .. } | E::SelfTest { .. } | E::Driver { .. } => {
+            "`porism doctor` finds out more; `--device host` works without a GPU"
+        }
+        E::DeviceLost { .. } => {
+            "run it again; if it is lost again, see the system's log for the driver's reason"
+        }
+        E::OutOfMemory { .. } => {
+            "choose another device or a shorter `--ctx-size`; `--device host` uses host memory"
+        }
+        E::Budget { .. } => "raise the budget in `--device`, or shorten `--ctx-size` or `-n`",
+        E::ContextTooLong { .. } => "shorten the prompt, or raise `--ctx-size` where the model allows it",
+        E::ContextBeyondModel { .. } => {
+            "ask for fewer tokens (`--ctx-size`, `-n`, `--prefill`, `--depth`), or shorten the prompt"
+        }
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// Whether the reader of our output went away, which is no failure of ours.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// The error and its causes on one line. Some errors already end with their cause's words; these are not repeated.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let words = cause.to_string().replace('\n', " ");
+        if line.is_empty() {
+            line = words;
+        } else if !line.contains(&words) {
+            line.push_str(": ");
+            line.push_str(&words);
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn a_cause_that_was_told_is_not_told_again() {
+        let io = std::io::Error::from_raw_os_error(2);
+        let error: anyhow::Error = porism_loader::Error::Read { file: "weights".into(), source: io }.into();
+        let words = describe(&error.context("opening the model"));
+        assert_eq!(
+            words,
+            "opening the model: weights: cannot be read: No such file or directory (os error 2)"
+        );
+    }
+
+    #[test]
+    fn codes_are_found_under_context() {
+        let error = Err::<(), _>(porism_runtime::Error::EmptyPrompt).context("while running").unwrap_err();
+        assert_eq!(code(&error), USAGE);
+        let error: anyhow::Error = porism_runtime::Error::ContextBeyondModel { asked: 9, limit: 3 }.into();
+        assert_eq!(code(&error), DEVICE);
+        assert!(hint(&error).unwrap().contains("--ctx-size"));
+    }
+}

@@ -1,0 +1,331 @@
+//! The only place that prints. stdout is the model's text or JSON, stderr is ours.
+
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::args::{Global, When};
+
+const DIM: Style = Style::new().dimmed();
+const BOLD: Style = Style::new().bold();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
+const GREEN: Style = AnsiColor::Green.on_default();
+
+/// A phase shorter than this is not worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What may be printed, and how.
+pub struct Ui {
+    quiet: bool,
+    progress: bool,
+    stdout_is_terminal: bool,
+    stderr_is_terminal: bool,
+    stdout_colour: bool,
+    stderr_colour: bool,
+}
+
+/// How a finding is marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Good,
+    Warning,
+    Fault,
+}
+
+impl Ui {
+    /// As the flags, the environment and the terminal say.
+    pub fn new(global: &Global) -> Self {
+        let colour = |automatic: ColorChoice| match global.color {
+            When::Always => true,
+            When::Never => false,
+            When::Auto => automatic != ColorChoice::Never,
+        };
+        Self {
+            quiet: global.quiet,
+            progress: !global.quiet && !global.no_progress,
+            stdout_is_terminal: io::stdout().is_terminal(),
+            stderr_is_terminal: io::stderr().is_terminal(),
+            stdout_colour: colour(AutoStream::choice(&io::stdout())),
+            stderr_colour: colour(AutoStream::choice(&io::stderr())),
+        }
+    }
+
+    /// Whether a person reads stdout.
+    pub fn stdout_is_terminal(&self) -> bool {
+        self.stdout_is_terminal
+    }
+
+    /// Text on stdout, at once.
+    pub fn text(&self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let text = if self.stdout_is_terminal { printable(text) } else { Cow::Borrowed(text) };
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// A line on stdout.
+    pub fn line(&self, text: &str) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()
+    }
+
+    /// One JSON value on one line of stdout.
+    pub fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
+        let text = serde_json::to_string(value)?;
+        Ok(self.line(&text)?)
+    }
+
+    /// A heading on stdout.
+    pub fn heading(&self, text: &str) -> io::Result<()> {
+        self.line(&paint(self.stdout_colour, BOLD, text))
+    }
+
+    /// A finding on stdout.
+    pub fn finding(&self, mark: Mark, text: &str) -> io::Result<()> {
+        let (style, word) = match mark {
+            Mark::Good => (GREEN, "ok"),
+            Mark::Warning => (YELLOW, "note"),
+            Mark::Fault => (RED, "fault"),
+        };
+        // Padded before it is coloured: escapes have no width.
+        self.line(&format!("{} {text}", paint(self.stdout_colour, style, &format!("{word:<5}"))))
+    }
+
+    /// The model's reasoning: dimmed on a terminal, on stderr where stdout is none.
+    pub fn reasoning(&self, text: &str) -> io::Result<()> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if self.stdout_is_terminal {
+            let mut out = io::stdout().lock();
+            out.write_all(paint(self.stdout_colour, DIM, &printable(text)).as_bytes())?;
+            return out.flush();
+        }
+        if !self.quiet {
+            let shown = if self.stderr_is_terminal { printable(text) } else { Cow::Borrowed(text) };
+            eprint(&paint(self.stderr_colour, DIM, &shown));
+        }
+        Ok(())
+    }
+
+    /// A line for the person on stderr; not with `--quiet`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            eprint(&format!("{text}\n"));
+        }
+    }
+
+    /// The same, dimmed.
+    pub fn aside(&self, text: &str) {
+        if !self.quiet {
+            eprint(&format!("{}\n", paint(self.stderr_colour, DIM, text)));
+        }
+    }
+
+    /// Something to know about, `--quiet` or not.
+    pub fn warn(&self, text: &str) {
+        eprint(&format!("{} {text}\n", paint(self.stderr_colour, YELLOW, "warning:")));
+    }
+
+    /// An error, and what can be done.
+    pub fn error(&self, text: &str, hint: Option<&str>) {
+        let mut lines = format!("{} {text}\n", paint(self.stderr_colour, RED, "error:"));
+        if let Some(hint) = hint {
+            lines.push_str(&format!("\n{} {hint}\n", paint(self.stderr_colour, BOLD, "hint:")));
+        }
+        eprint(&lines);
+    }
+
+    /// Starts showing that something of `total` bytes is under way, e.g. `loading porism-tiny`.
+    pub fn phase(&self, what: &str, total: u64) -> Phase<'_> {
+        let bar = (self.progress && self.stderr_is_terminal).then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            let template =
+                "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
+            let style = ProgressStyle::with_template(template).expect("the template is well formed");
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_message(what.to_owned());
+            bar
+        });
+        Phase {
+            ui: self,
+            what: what.to_owned(),
+            bar,
+            started: Instant::now(),
+            announced: false,
+            total,
+            shown: 0,
+        }
+    }
+}
+
+/// Something under way.
+pub struct Phase<'a> {
+    ui: &'a Ui,
+    what: String,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    announced: bool,
+    total: u64,
+    shown: u64,
+}
+
+impl Phase<'_> {
+    /// So many bytes are done.
+    pub fn update(&mut self, done: u64, total: u64) {
+        (self.total, self.shown) = (total, done);
+        if let Some(bar) = &self.bar {
+            // A bar that is gone before it is seen only flickers.
+            if self.announced || self.started.elapsed() > PATIENCE / 4 {
+                self.announced = true;
+                bar.set_length(total);
+                bar.set_position(done);
+            }
+        } else if self.ui.progress && !self.announced && self.started.elapsed() > PATIENCE {
+            self.announced = true;
+            self.ui.note(&format!("{}, {}", self.what, bytes(total)));
+        }
+    }
+
+    /// Done: the bar goes, a line stays if it took a while.
+    pub fn finish(self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.announced && self.ui.progress && self.started.elapsed() > PATIENCE {
+            let rate = bytes_per_second(self.shown as f64 / seconds);
+            self.ui.note(&format!("{}: {} in {seconds:.1} s, {rate}", self.what, bytes(self.shown)));
+        }
+    }
+}
+
+impl Drop for Phase<'_> {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What clap has to say: help on stdout, errors on stderr.
+pub fn print_clap(error: &clap::Error) {
+    // A reader that went away does not want it.
+    let _ = error.print();
+}
+
+/// Our own lines on stderr are no reason to fail.
+fn eprint(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn paint(colour: bool, style: Style, text: &str) -> String {
+    if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
+}
+
+/// A model's text may hold anything; what would steer the terminal is shown as U+FFFD.
+fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
+    if text.contains(steers) {
+        Cow::Owned(text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// `689.4 GB`
+pub fn bytes(bytes: u64) -> String {
+    let (value, unit) = scaled(bytes as f64);
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
+/// `12.3 GB/s`
+pub fn bytes_per_second(rate: f64) -> String {
+    let (value, unit) = scaled(rate);
+    format!("{value:.1} {unit}/s")
+}
+
+fn scaled(value: f64) -> (f64, &'static str) {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut value = value;
+    let mut unit = 0;
+    // 999.95 would be written as 1000.0.
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    (value, UNITS[unit])
+}
+
+/// `671,026,419,200`
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 tensor`, `2 tensors`
+pub fn plural(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// Rows as aligned columns two spaces apart; columns named in `right` are aligned to the right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter()
+        .map(|row| {
+            let cells = row.iter().enumerate().map(|(column, cell)| {
+                let width = widths[column];
+                if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_with_one_decimal() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(bytes(689_400_000_000), "689.4 GB");
+        assert_eq!(bytes_per_second(12.34e9), "12.3 GB/s");
+        assert_eq!((count(0), count(1234567)), ("0".into(), "1,234,567".into()));
+        assert_eq!((plural(1, "shard"), plural(163, "shard")), ("1 shard".into(), "163 shards".into()));
+    }
+
+    #[test]
+    fn escapes_of_a_model_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\tc\n"), "a\u{fffd}[2Jb\tc\n");
+        assert_eq!(printable("plain"), "plain");
+    }
+
+    #[test]
+    fn tables_align() {
+        let rows = [vec!["a".into(), "1".into(), "x".into()], vec!["bcd".into(), "22".into(), String::new()]];
+        assert_eq!(table(&rows, &[1]), ["a     1  x", "bcd  22"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! What goes wrong while a model is opened or running ends in an error that names it; nothing panics, nothing hangs.
+
+use std::ops::ControlFlow;
+
+use porism_loader::{Checkpoint, Options};
+use porism_runtime::engine::{Engine, EngineOptions, LoadProgress};
+use porism_runtime::generate::{Request, generate};
+use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
+use porism_runtime::sample::SamplingParams;
+use porism_runtime::{Error, Schedule};
+use porism_tests::every_adapter;
+use porism_tests::golden::folder;
+
+fn checkpoint() -> Checkpoint {
+    Checkpoint::open(&folder().join("v32-tiny-fp8"), Options::default()).expect("a golden checkpoint opens")
+}
+
+fn engine<'c>(
+    checkpoint: &'c Checkpoint,
+    device: DeviceIndex,
+    options: &EngineOptions,
+) -> Result<Engine<'c>, Error> {
+    Engine::open(checkpoint, device, options, &mut |_| Ok(()))
+}
+
+fn greedy(max_tokens: usize) -> Request {
+    Request { max_tokens, sampling: SamplingParams::greedy(), seed: 1, stop_ids: vec![] }
+}
+
+#[test]
+fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() {
+    let checkpoint = checkpoint();
+    for adapter in every_adapter() {
+        let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+        let executor = GpuExecutor::new(open(index).expect("opens"));
+        let lose = executor.loss_switch();
+        let options = EngineOptions::new(64);
+        let progress = &mut |_: LoadProgress| Ok(());
+        let mut engine =
+            Engine::on(Box::new(executor), &adapter.name, adapter.index, &checkpoint, &options, progress)
+                .expect("opens");
+        let mut kept = vec![];
+        let result = generate(&mut engine, &[5, 6, 7], &greedy(20), &mut |token| {
+            kept.push(token);
+            if kept.len() == 3 {
+                lose();
+            }
+            ControlFlow::Continue(())
+        });
+        let error = result.expect_err("the device is gone");
+        assert!(matches!(error, Error::DeviceLost { .. }), "{}: {error}", adapter.name);
+        assert!(error.to_string().contains(&adapter.name), "{error}");
+        assert_eq!(kept.len(), 3, "{}", adapter.name);
+    }
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named() {
+    let checkpoint = checkpoint();
+    let error =
+        engine(&checkpoint, DeviceIndex::Adapter(99), &EngineOptions::new(64)).err().expect("refused");
+    assert!(matches!(error, Error::NoSuchDevice { index: 99, .. }), "{error}");
+}
+
+#[test]
+fn a_budget_that_is_too_small_is_refused_before_anything_is_loaded() {
+    let checkpoint = checkpoint();
+    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+        let options = EngineOptions { budget: Some(1 << 20), ..EngineOptions::new(64) };
+        let mut loaded = 0;
+        let error = Engine::open(&checkpoint, device, &options, &mut |progress: LoadProgress| {
+            loaded = progress.done;
+            Ok(())
+        })
+        .err()
+        .expect("refused");
+        assert!(matches!(error, Error::Budget { budget: 1_048_576, .. }), "{error}");
+        assert_eq!(loaded, 0);
+    }
+}
+
+#[test]
+fn a_budget_just_large_enough_suffices_and_shrinks_the_steps() {
+    let checkpoint = checkpoint();
+    let roomy = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(512)).expect("opens");
+    let budget = roomy.plan().total() - roomy.plan().activations / 2;
+    let options = EngineOptions { budget: Some(budget), ..EngineOptions::new(512) };
+    let tight = engine(&checkpoint, DeviceIndex::Host, &options).expect("opens");
+    assert!(tight.plan().total() <= budget && tight.chunk() < roomy.chunk(), "{:?}", tight.plan());
+}
+
+#[test]
+fn a_context_beyond_the_model_is_refused() {
+    let checkpoint = checkpoint();
+    let error = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(5000)).err().expect("refused");
+    assert!(matches!(error, Error::ContextBeyondModel { asked: 5000, limit: 4096 }), "{error}");
+}
+
+#[test]
+fn ids_out_of_range_empty_prompts_and_long_prompts_are_refused_and_the_engine_goes_on() {
+    let checkpoint = checkpoint();
+    let mut engine = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(16)).expect("opens");
+    let none = &mut |_| ControlFlow::Continue(());
+    let error = generate(&mut engine, &[1, 512], &greedy(2), none).expect_err("out of range");
+    assert!(matches!(error, Error::TokenOutOfRange { id: 512, position: 1, vocab_size: 512 }), "{error}");
+    let error = generate(&mut engine, &[], &greedy(2), none).expect_err("empty");
+    assert!(matches!(error, Error::EmptyPrompt), "{error}");
+    let error = generate(&mut engine, &[1; 17], &greedy(2), none).expect_err("too long");
+    assert!(matches!(error, Error::ContextTooLong { tokens: 17, context: 16 }), "{error}");
+    let error = engine.logits(&[1; 17], Schedule::Prefill, false).expect_err("too long");
+    assert!(matches!(error, Error::ContextTooLong { .. }), "{error}");
+    let full = generate(&mut engine, &[1; 10], &greedy(100), none).expect("runs into the end of the context");
+    assert_eq!(full.finish_reason.name(), "context_full");
+    assert_eq!(full.token_ids.len(), 7);
+}
+
+#[test]
+fn loading_stops_when_it_is_told_to() {
+    let checkpoint = checkpoint();
+    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+        let mut calls = 0;
+        let result = Engine::open(&checkpoint, device, &EngineOptions::new(64), &mut |_| {
+            calls += 1;
+            if calls == 3 { Err(Error::Interrupted) } else { Ok(()) }
+        });
+        assert!(matches!(result.err(), Some(Error::Interrupted)));
+        assert_eq!(calls, 3);
+    }
+}
+
+#[test]
+fn logits_that_are_not_numbers_are_an_error() {
+    // NaN codes are let through on request; the host and the adapters must then say so, not choose a token.
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for entry in std::fs::read_dir(folder().join("v3-tiny-bf16")).expect("golden") {
+        let entry = entry.expect("entry");
+        std::fs::copy(entry.path(), directory.path().join(entry.file_name())).expect("copied");
+    }
+    // The last bytes of each shard belong to some tensor of BF16: 0x7fc0 is NaN.
+    for entry in std::fs::read_dir(directory.path()).expect("copies") {
+        let path = entry.expect("entry").path();
+        if path.to_string_lossy().contains("model-0") {
+            let mut bytes = std::fs::read(&path).expect("read");
+            let end = bytes.len();
+            for pair in bytes[end - 4096..].chunks_exact_mut(2) {
+                pair.copy_from_slice(&[0xc0, 0x7f]);
+            }
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    let checkpoint = Checkpoint::open(directory.path(), Options { allow_nan: true }).expect("opens");
+    let mut devices = vec![DeviceIndex::Host];
+    devices.extend(every_adapter().iter().map(|adapter| adapter.index));
+    for device in devices {
+        let mut engine = engine(&checkpoint, device, &EngineOptions::new(64)).expect("opens");
+        for sampling in [SamplingParams::greedy(), SamplingParams::default()] {
+            let request = Request { sampling, ..greedy(3) };
+            let ids: Vec<u32> = (0..40).collect();
+            let error =
+                generate(&mut engine, &ids, &request, &mut |_| ControlFlow::Continue(())).expect_err("NaN");
+            assert!(matches!(error, Error::NotFinite { .. }), "{device:?}: {error}");
+        }
+    }
+}
+
+#[test]
+fn weights_take_no_more_than_the_checkpoint_and_two_percent() {
+    for name in ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"] {
+        let checkpoint = Checkpoint::open(&folder().join(name), Options::default()).expect("opens");
+        let engine = engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).expect("opens");
+        let ratio = engine.weight_bytes() as f64 / checkpoint.weight_bytes() as f64;
+        assert!((0.98..=1.02).contains(&ratio), "{name}: {ratio:.4} × the checkpoint");
+    }
+}
