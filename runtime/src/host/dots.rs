@@ -8,6 +8,8 @@ use super::simd::{Bf16, E4m3, Element, F16, F32, Simd, Vectorised};
 
 /// Bytes of a block's row of the widest type.
 const BLOCK_BYTES: usize = 4 * BLOCK;
+/// Bytes from what is read to what is asked for, at least.
+const AHEAD: usize = 4096;
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Blocks of a row that a mat-mul decodes before it goes through the tokens: with 8 rows 16 KiB of f32.
@@ -126,13 +128,14 @@ fn rows<S: Simd, E: Element, const R: usize>(
     let mut totals = [simd.splat(0.0); R];
     let whole = matrix.cols / BLOCK;
     let size = BLOCK * E::BYTES;
+    let ahead = AHEAD.max(R * matrix.row_bytes());
     for (block, x) in x.chunks_exact(BLOCK).take(whole).enumerate() {
         let mut w: [&[u8]; R] = [&[]; R];
         for (w, bytes) in w.iter_mut().zip(bytes) {
             *w = &bytes[block * size..][..size];
             // What the next rows read; processors do not foresee several rows side by side.
             for line in 0..size / LINE {
-                simd.prefetch(w.as_ptr().wrapping_add(R * bytes.len() + line * LINE));
+                simd.prefetch(w.as_ptr().wrapping_add(ahead + line * LINE));
             }
         }
         add_block::<S, E, R>(simd, matrix, [row, block], w, x, &mut totals);
@@ -147,7 +150,12 @@ fn rows<S: Simd, E: Element, const R: usize>(
         }
         add_block::<S, E, R>(simd, matrix, [row, whole], w, &x[whole * BLOCK..][..BLOCK], &mut totals);
     }
-    totals.map(|total| simd.sum(total))
+    // No closures around vectors: one that is not inlined is compiled without the instruction set.
+    let mut results = [0.0; R];
+    for (result, total) in results.iter_mut().zip(totals) {
+        *result = simd.sum(total);
+    }
+    results
 }
 
 /// Adds the products of a block of R rows to their totals.
@@ -163,10 +171,13 @@ fn add_block<S: Simd, E: Element, const R: usize>(
     let mut sums = [simd.splat(0.0); R];
     for chunk in 0..BLOCK / S::CHUNK {
         let x = &x[chunk * S::CHUNK..][..S::CHUNK];
-        let x: [S::V; 4] = std::array::from_fn(|i| simd.load(&x[i * S::LANES..]));
+        let mut values = [simd.splat(0.0); 4];
+        for (value, x) in values.iter_mut().zip(x.chunks_exact(S::LANES)) {
+            *value = simd.load(x);
+        }
         for (sum, w) in sums.iter_mut().zip(w) {
             let w = E::decode(simd, &w[chunk * S::CHUNK * E::BYTES..][..S::CHUNK * E::BYTES]);
-            for (w, x) in w.into_iter().zip(x) {
+            for (w, x) in w.into_iter().zip(values) {
                 *sum = simd.multiply_add(w, x, *sum);
             }
         }

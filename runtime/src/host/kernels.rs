@@ -2,6 +2,7 @@
 
 use porism_shaders as shaders;
 use porism_shaders::Call;
+use porism_shaders::kernels::order::ordered;
 use porism_shaders::kernels::segments::Segments;
 use porism_shaders::kernels::{matmul, matvec, reduce};
 use porism_shaders::weights::{BLOCK, WeightType};
@@ -357,5 +358,19 @@ pub(super) fn router(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
             let rows = logits.len();
             logits.copy_from_slice(&found[chunk * size * tokens + token * rows..][..rows]);
         }
+    }
+}
+
+/// `argmax.wgsl`: of equal ones the first.
+pub(super) fn argmax(call: &mut Call<'_>) {
+    let p: shaders::argmax::Params = call.params();
+    let rows = call.groups[0] as usize;
+    let mut bindings = call.binder();
+    let (logits, out) = (bindings.f32(), bindings.u32_mut());
+    for (logits, out) in logits.chunks_exact(p.vocab_size as usize).zip(out.chunks_exact_mut(2)).take(rows) {
+        let best = logits.iter().map(|value| ordered(*value)).max();
+        let id = logits.iter().position(|value| Some(ordered(*value)) == best);
+        let id = id.expect("a vocabulary is not empty");
+        out.copy_from_slice(&[id as u32, logits[id].to_bits()]);
     }
 }

@@ -103,24 +103,36 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn bf16(self, from: &[u8]) -> [__m256; 4] {
         assert!(from.len() >= 64);
-        // SAFETY: 16 of the 64 bytes from 16 i on; `self` proves the features.
-        std::array::from_fn(|i| unsafe {
-            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().add(16 * i).cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
-        })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(16)) {
+            // SAFETY: 16 bytes are there; `self` proves the features.
+            *value = unsafe {
+                let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+            };
+        }
+        values
     }
 
     #[inline(always)]
     fn f16(self, from: &[u8]) -> [__m256; 4] {
         assert!(from.len() >= 64);
-        // SAFETY: 16 of the 64 bytes from 16 i on; `self` proves the features.
-        std::array::from_fn(|i| unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().add(16 * i).cast())) })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(16)) {
+            // SAFETY: 16 bytes are there; `self` proves the features.
+            *value = unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.as_ptr().cast())) };
+        }
+        values
     }
 
     #[inline(always)]
     fn f32(self, from: &[u8]) -> [__m256; 4] {
         assert!(from.len() >= 128);
-        // SAFETY: 32 of the 128 bytes from 32 i on, at any alignment; `self` proves the feature.
-        std::array::from_fn(|i| unsafe { _mm256_loadu_ps(from.as_ptr().add(32 * i).cast()) })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(32)) {
+            // SAFETY: 32 bytes are there, at any alignment; `self` proves the feature.
+            *value = unsafe { _mm256_loadu_ps(from.as_ptr().cast()) };
+        }
+        values
     }
 }

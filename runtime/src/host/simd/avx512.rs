@@ -119,11 +119,21 @@ impl Simd for Avx512 {
         assert!(from.len() >= 64);
         // SAFETY: 64 bytes are there, and the tables are of 64 aligned bytes; `self` proves the features.
         unsafe {
-            let table = |bytes: &Bytes| _mm512_load_si512(bytes.0.as_ptr().cast());
-            let codes = _mm512_permutexvar_epi8(table(&SPREAD), _mm512_loadu_si512(from.as_ptr().cast()));
+            let codes = _mm512_permutexvar_epi8(
+                _mm512_load_si512(SPREAD.0.as_ptr().cast()),
+                _mm512_loadu_si512(from.as_ptr().cast()),
+            );
             // The lookup goes by the lower seven bits; the sign is the eighth.
-            let lower = _mm512_permutex2var_epi8(table(&LOWER[0]), codes, table(&LOWER[1]));
-            let upper = _mm512_permutex2var_epi8(table(&UPPER[0]), codes, table(&UPPER[1]));
+            let lower = _mm512_permutex2var_epi8(
+                _mm512_load_si512(LOWER[0].0.as_ptr().cast()),
+                codes,
+                _mm512_load_si512(LOWER[1].0.as_ptr().cast()),
+            );
+            let upper = _mm512_permutex2var_epi8(
+                _mm512_load_si512(UPPER[0].0.as_ptr().cast()),
+                codes,
+                _mm512_load_si512(UPPER[1].0.as_ptr().cast()),
+            );
             // upper | (codes & 0x80)
             let upper = _mm512_ternarylogic_epi32::<0xf8>(upper, codes, _mm512_set1_epi8(-128));
             let first = _mm512_unpacklo_epi8(lower, upper);
@@ -141,28 +151,36 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn bf16(self, from: &[u8]) -> [__m512; 4] {
         assert!(from.len() >= 128);
-        std::array::from_fn(|i| {
-            // SAFETY: 32 of the 128 bytes from 32 i on; `self` proves the features.
-            unsafe {
-                let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().add(32 * i).cast()));
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(32)) {
+            // SAFETY: 32 bytes are there; `self` proves the features.
+            *value = unsafe {
+                let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.as_ptr().cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(words))
-            }
-        })
+            };
+        }
+        values
     }
 
     #[inline(always)]
     fn f16(self, from: &[u8]) -> [__m512; 4] {
         assert!(from.len() >= 128);
-        // SAFETY: 32 of the 128 bytes from 32 i on; `self` proves the features.
-        std::array::from_fn(|i| unsafe {
-            _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().add(32 * i).cast()))
-        })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(32)) {
+            // SAFETY: 32 bytes are there; `self` proves the features.
+            *value = unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) };
+        }
+        values
     }
 
     #[inline(always)]
     fn f32(self, from: &[u8]) -> [__m512; 4] {
         assert!(from.len() >= 256);
-        // SAFETY: 64 of the 256 bytes from 64 i on, at any alignment; `self` proves the feature.
-        std::array::from_fn(|i| unsafe { _mm512_loadu_ps(from.as_ptr().add(64 * i).cast()) })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(64)) {
+            // SAFETY: 64 bytes are there, at any alignment; `self` proves the feature.
+            *value = unsafe { _mm512_loadu_ps(from.as_ptr().cast()) };
+        }
+        values
     }
 }

@@ -41,6 +41,17 @@ const fn table(half: u32) -> [u8; 128] {
 static LOWER: [u8; 128] = table(0);
 static UPPER: [u8; 128] = table(1);
 
+/// Entries of a table. Called by methods of [`Neon`] only.
+#[inline(always)]
+fn look_up(table: &[u8; 128], index: uint8x16_t) -> uint8x16_t {
+    // SAFETY: each half of a table has 64 bytes; a `Neon` of the caller proves the feature.
+    unsafe {
+        let (first, last) = (vld1q_u8_x4(table.as_ptr()), vld1q_u8_x4(table[64..].as_ptr()));
+        // An index outside of 64 entries gives 0 in the first lookup and leaves its result alone in the second.
+        vqtbx4q_u8(vqtbl4q_u8(first, index), last, vsubq_u8(index, vdupq_n_u8(64)))
+    }
+}
+
 impl Simd for Neon {
     type V = float32x4_t;
     const LANES: usize = 4;
@@ -85,16 +96,12 @@ impl Simd for Neon {
     #[inline(always)]
     fn e4m3(self, from: &[u8]) -> [float32x4_t; 4] {
         assert!(from.len() >= 16);
-        // SAFETY: 16 bytes are there, and each half of a table has 64; `self` proves the feature.
+        // SAFETY: 16 bytes are there; `self` proves the feature.
         unsafe {
-            let table = |bytes: &[u8; 128], half: usize| vld1q_u8_x4(bytes.as_ptr().add(64 * half));
             let codes = vld1q_u8(from.as_ptr());
             let index = vandq_u8(codes, vdupq_n_u8(0x7f));
-            let second = vsubq_u8(index, vdupq_n_u8(64));
-            // An index outside of 64 entries gives 0 in the first lookup and leaves its result alone in the second.
-            let look = |bytes| vqtbx4q_u8(vqtbl4q_u8(table(bytes, 0), index), table(bytes, 1), second);
-            let lower = look(&LOWER);
-            let upper = vorrq_u8(look(&UPPER), vandq_u8(codes, vdupq_n_u8(0x80)));
+            let lower = look_up(&LOWER, index);
+            let upper = vorrq_u8(look_up(&UPPER, index), vandq_u8(codes, vdupq_n_u8(0x80)));
             let first = vreinterpretq_u16_u8(vzip1q_u8(lower, upper));
             let last = vreinterpretq_u16_u8(vzip2q_u8(lower, upper));
             [
@@ -109,11 +116,14 @@ impl Simd for Neon {
     #[inline(always)]
     fn bf16(self, from: &[u8]) -> [float32x4_t; 4] {
         assert!(from.len() >= 32);
-        // SAFETY: 8 of the 32 bytes from 8 i on; `self` proves the feature.
-        std::array::from_fn(|i| unsafe {
-            let words = vreinterpret_u16_u8(vld1_u8(from.as_ptr().add(8 * i)));
-            vreinterpretq_f32_u32(vshll_n_u16::<16>(words))
-        })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(8)) {
+            // SAFETY: 8 bytes are there; `self` proves the feature.
+            *value = unsafe {
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vreinterpret_u16_u8(vld1_u8(from.as_ptr()))))
+            };
+        }
+        values
     }
 
     /// By the definition: the intrinsics for F16 are newer than our toolchain, and few checkpoints have it.
@@ -121,13 +131,17 @@ impl Simd for Neon {
     fn f16(self, from: &[u8]) -> [float32x4_t; 4] {
         let mut values = [0.0; 16];
         WeightType::F16.decode(&from[..32], &mut values);
-        std::array::from_fn(|i| self.load(&values[4 * i..]))
+        [self.load(&values), self.load(&values[4..]), self.load(&values[8..]), self.load(&values[12..])]
     }
 
     #[inline(always)]
     fn f32(self, from: &[u8]) -> [float32x4_t; 4] {
         assert!(from.len() >= 64);
-        // SAFETY: 16 of the 64 bytes from 16 i on, read as bytes at any alignment; `self` proves the feature.
-        std::array::from_fn(|i| unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr().add(16 * i))) })
+        let mut values = [self.splat(0.0); 4];
+        for (value, from) in values.iter_mut().zip(from.chunks_exact(16)) {
+            // SAFETY: 16 bytes are there, read as bytes at any alignment; `self` proves the feature.
+            *value = unsafe { vreinterpretq_f32_u8(vld1q_u8(from.as_ptr())) };
+        }
+        values
     }
 }
