@@ -161,7 +161,7 @@ pub struct StepFacts {
     pub dispatches: usize,
     /// Dispatches of the last layer.
     pub last_layer_dispatches: usize,
-    /// Command buffers submitted; 0 on the host, which has none.
+    /// Recordings handed to the device, one submit each.
     pub submits: u64,
     /// Bytes read back.
     pub readback_bytes: u64,

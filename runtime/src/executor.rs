@@ -46,10 +46,8 @@ pub trait Executor<'c> {
         let _ = bytes;
     }
 
-    /// Command buffers submitted so far; 0 where there are none.
-    fn submits(&self) -> u64 {
-        0
-    }
+    /// Recordings handed to the device so far, one submit each.
+    fn submits(&self) -> u64;
 
     /// Seconds the CPU took to turn the last recording into commands of the device; 0 where there is no such step.
     fn last_encode_seconds(&self) -> f64 {

@@ -35,7 +35,7 @@ pub struct BenchRun {
     pub dispatches_per_layer: usize,
     /// Dispatches of a decode step in all.
     pub dispatches_per_step: usize,
-    /// Command buffers submitted per decode step; 0 on the host.
+    /// Recordings handed to the device per decode step, one submit each.
     pub submits_per_step: u64,
     /// Bytes read back per greedy decode step, all sequences together.
     pub readback_bytes_per_step: u64,
