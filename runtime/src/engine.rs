@@ -166,6 +166,8 @@ pub struct StepFacts {
     pub readback_bytes: u64,
     /// Seconds of the passes by the device's own clock.
     pub pass_seconds: Option<f64>,
+    /// Seconds of the CPU for recording the step and encoding it for the device.
+    pub record_seconds: f64,
 }
 
 /// A model on a device.
@@ -186,6 +188,8 @@ pub struct Engine<'c> {
     weight_bytes_per_token: u64,
     /// Pages of forked sequences, copied by the next step.
     copies: Vec<RowCopy>,
+    /// When the current step began to be recorded.
+    started: Instant,
 }
 
 /// Inputs of a step on the host, kept so that a step allocates nothing.
@@ -265,6 +269,7 @@ impl<'c> Engine<'c> {
             facts: StepFacts::default(),
             weight_bytes_per_token: weight_bytes_per_token(checkpoint),
             copies: Vec::new(),
+            started: Instant::now(),
         })
     }
 
@@ -588,6 +593,7 @@ impl<'c> Engine<'c> {
 
     /// Takes pages for the work's tokens and prepares the inputs; returns how many tokens there are.
     fn begin(&mut self, work: &[Work<'_>]) -> Result<u32, Error> {
+        self.started = Instant::now();
         let tokens: usize = work.iter().map(|w| w.tokens.len()).sum();
         assert!(tokens <= self.chunk(), "{tokens} tokens, a step holds {}", self.chunk());
         assert!(
@@ -674,9 +680,12 @@ impl<'c> Engine<'c> {
                 .count(),
             readback_bytes: self.recording.read_bytes(),
             pass_seconds: None,
+            record_seconds: 0.0,
         };
+        let recorded = self.started.elapsed().as_secs_f64();
         let bytes = self.executor.run(&self.recording)?.to_vec();
         self.facts.pass_seconds = self.executor.last_pass_seconds();
+        self.facts.record_seconds = recorded + self.executor.last_encode_seconds();
         Ok(bytes)
     }
 }
