@@ -409,7 +409,9 @@ impl Problem<'_> {
             _ => fill(total, &capacity, &self.devices.iter().map(|d| d.bandwidth).collect::<Vec<_>>()),
         };
         let left = total - quotas.iter().sum::<u64>();
-        if left > 0 && host.is_none() && !slots {
+        // A host that is no home still needs room to compute in.
+        let helps = |host: usize| !runs[host].is_empty() || step::remote_bytes(config, sizes) <= memory[host];
+        if left > 0 && !host.map_or(slots, helps) {
             return None;
         }
         Some(Draft { runs, quotas, host, chunk })
