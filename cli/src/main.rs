@@ -8,6 +8,7 @@ mod failure;
 mod host;
 mod interrupt;
 mod model;
+mod rig;
 mod settings;
 mod stream;
 mod ui;
@@ -33,11 +34,13 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => commands::run::run(args, &ui),
         Command::Show(args) => commands::show::run(args, &ui),
+        Command::Plan(args) => commands::plan::run(args, &ui),
         Command::Logits(args) => commands::logits::run(args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(args, &ui),
         Command::Devices(args) => commands::devices::run(args, &ui),
         Command::Bench(args) => commands::bench::run(args, &ui),
         Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Synth(args) => commands::synth::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
     };
     let code = match result {

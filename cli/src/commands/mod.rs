@@ -6,6 +6,8 @@ pub mod completions;
 pub mod devices;
 pub mod doctor;
 pub mod logits;
+pub mod plan;
 pub mod run;
 pub mod show;
+pub mod synth;
 pub mod tokenize;

@@ -132,7 +132,9 @@ impl<'c> HostExecutor<'c> {
                 (Some(path), shaders::ROUTER) => kernels::router(path, &mut scratch, &mut call),
                 (Some(_), shaders::ARGMAX) => kernels::argmax(&mut call),
                 (Some(path), shaders::ABSORB) => attention::absorb(path, &mut scratch[0], &mut call),
-                (Some(path), shaders::INDEX_SCORES) => attention::index_scores(path, &mut call),
+                (Some(path), shaders::INDEX_SCORES) => {
+                    attention::index_scores(path, &mut scratch[0], &mut call)
+                }
                 (Some(path), shaders::SPARSE_ATTENTION) => attention::sparse_attention(path, &mut call),
                 (Some(path), shaders::ATTENTION_OUTPUT) => {
                     attention::attention_output(path, &mut scratch, &mut call);
