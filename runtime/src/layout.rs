@@ -306,6 +306,10 @@ mod tests {
         fn last_pass_seconds(&self) -> Option<f64> {
             None
         }
+
+        fn submits(&self) -> u64 {
+            0
+        }
     }
 
     #[test]
