@@ -54,7 +54,7 @@ fi
 # What the kernel tests will run on, read from their own list of `kernel::adapter`.
 count_adapters() {
     local names wanted=1
-    names=$(cargo test --quiet --locked -p porism-tests --test kernels -- --list | sed -n 's/^.*::\(.*\): test$/\1/p' | sort -u)
+    names=$(cargo test --quiet --locked --workspace --test kernels -- --list | sed -n 's/^.*::\(.*\): test$/\1/p' | sort -u)
     printf '%s\n' "$names"
     # On Debian the set-up has installed two.
     [ -r /etc/os-release ] && [ "$(. /etc/os-release && echo "${ID:-}")" = debian ] && wanted=2

@@ -145,8 +145,12 @@ pub struct RunInput {
     /// Instructions before the conversation
     #[arg(long, alias = "system-prompt", value_name = "TEXT")]
     pub system: Option<String>,
-    /// Let the model reason before it answers [default]
-    #[arg(long, alias = "thinking", overrides_with = "no_think")]
+    #[arg(
+        long,
+        alias = "thinking",
+        overrides_with = "no_think",
+        help = "Let the model reason before it answers [default]"
+    )]
     pub think: bool,
     /// Ask for an answer without reasoning
     #[arg(long, alias = "no-thinking", overrides_with = "think")]

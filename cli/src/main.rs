@@ -44,8 +44,12 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if failure::is_broken_pipe(&error) => 0,
         Err(error) => {
-            ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
-            failure::code(&error)
+            let code = failure::code(&error);
+            // Whoever pressed Ctrl-C knows.
+            if code != failure::INTERRUPTED {
+                ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
+            }
+            code
         }
     };
     ExitCode::from(code)

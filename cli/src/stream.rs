@@ -21,21 +21,27 @@ pub struct TextStream {
     stops: StopStrings,
     splitter: ThinkSplitter,
     think: Option<u32>,
+    thinking: bool,
     started: bool,
     text: String,
 }
 
 impl TextStream {
-    /// Starts after a prompt of these ids. The model is reasoning when the prompt ends with `<think>`, whoever wrote it
-    /// there, or when its first token is `<think>`.
+    /// Starts after a prompt of these ids. The model is reasoning when the prompt ends with `<think>` (and perhaps a
+    /// newline), whoever wrote it there, or when its first token is `<think>`.
     pub fn new(tokenizer: &Tokenizer, prompt: &[u32], stops: &[String]) -> Result<Self, TextError> {
         let think = tokenizer.token_id("<think>");
-        let thinking = think.is_some() && prompt.last().copied() == think;
+        let opened = think.and_then(|think| prompt.iter().rposition(|id| *id == think));
+        let thinking = match opened {
+            Some(at) => tokenizer.decode(&prompt[at + 1..], Specials::Show)?.trim().is_empty(),
+            None => false,
+        };
         Ok(Self {
             detokenizer: Detokenizer::new(tokenizer, Specials::ShowThinkEnd),
             stops: StopStrings::new(stops)?,
             splitter: ThinkSplitter::new(thinking),
             think,
+            thinking,
             started: false,
             text: String::new(),
         })
@@ -45,6 +51,7 @@ impl TextStream {
     pub fn push(&mut self, id: u32) -> Result<Piece, TextError> {
         let first = !std::mem::replace(&mut self.started, true);
         if first && self.think == Some(id) {
+            self.thinking = true;
             self.splitter = ThinkSplitter::new(true);
             return Ok(Piece::default());
         }
@@ -82,6 +89,11 @@ impl TextStream {
     /// All text so far: reasoning, `</think>`, answer.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether the text began with reasoning.
+    pub fn thinking(&self) -> bool {
+        self.thinking
     }
 
     /// Whether the answer has begun.
@@ -128,6 +140,8 @@ mod tests {
         assert_eq!(all("Hello", "plain", &[]).2, "plain");
         let opened = all("Hello", "<think>hm</think>yes", &[]);
         assert_eq!((opened.1.as_str(), opened.2.as_str()), ("hm", "yes"));
+        assert_eq!(all("<think>\n", "hm</think>yes", &[]).1, "hm");
+        assert_eq!(all("<think>x</think>", "hm", &[]).2, "hm");
         // Reasoning that never ends stays reasoning, even where it looks like an end.
         assert_eq!(all("<think>", "a < b", &[]).1, "a < b");
     }

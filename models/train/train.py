@@ -173,6 +173,7 @@ def arguments():
     add("--maxlen", type=int, default=640, help="longest document, in tokens")
     add("--drills", type=float, default=0.0, help="share of arithmetic drills among the documents")
     add("--checks", type=float, default=0.0, help="share of proofs whose every line is to be checked")
+    add("--follow", action="store_true", help="train the indexers along in the dense phase")
     add("--qat", action="store_true", help="train through the rounding of the export")
     add("--kl", type=float, default=1.0, help="weight of the indexers' loss")
     add("--seed", type=int, default=1)
@@ -264,7 +265,7 @@ class Run:
             numbers[:2] = (n * args.ranks for n in numbers[:2])
         if phase != "index":
             torch.nn.utils.clip_grad_norm_(self.adam, 1.0)
-        if phase != "dense":
+        if kl_layers:
             torch.nn.utils.clip_grad_norm_(self.indexer, 1.0)
         self.set_rate(multiplier)
         for optimizer in self.optimizers[1:] if phase == "index" else self.optimizers:
@@ -305,7 +306,8 @@ class Run:
         while (decision := control(step))[0] < 1 and decision[1]:
             warm_up = min(1, (step + 1) / (60 if steps_before < 60 else 10))
             multiplier = warm_up * (args.w0 + (args.w1 - args.w0) * decision[0])
-            kl_layers = {"dense": (), "index": range(layers), "sparse": (rng.randrange(layers),)}[args.phase]
+            one = (rng.randrange(layers),)
+            kl_layers = {"dense": one if args.follow else (), "index": range(layers), "sparse": one}[args.phase]
             tokens, trained, loss, kl = self.step(*queue.get(), multiplier, kl_layers)
             step += 1
             if args.rank:

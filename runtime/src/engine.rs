@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 use porism_shaders as shaders;
+use porism_shaders::kernels::pages::PAGE;
 
-use crate::cache::{Pages, SequenceId};
+use crate::cache::{Pages, RowCopy, SequenceId};
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
@@ -36,6 +37,8 @@ pub struct EngineOptions {
     pub chunk: usize,
     /// Sequences at once.
     pub sequences: usize,
+    /// Tokens cached in all; fewer than `sequences` × `context` where not all grow long. `None`: that product.
+    pub cache_tokens: Option<usize>,
     /// Bytes of device memory that may be used.
     pub budget: Option<u64>,
 }
@@ -43,7 +46,7 @@ pub struct EngineOptions {
 impl EngineOptions {
     /// One sequence of up to `context` tokens.
     pub fn new(context: usize) -> Self {
-        EngineOptions { context, chunk: CHUNK, sequences: 1, budget: None }
+        EngineOptions { context, chunk: CHUNK, sequences: 1, cache_tokens: None, budget: None }
     }
 }
 
@@ -162,6 +165,8 @@ pub struct StepFacts {
     pub readback_bytes: u64,
     /// Seconds of the passes by the device's own clock.
     pub pass_seconds: Option<f64>,
+    /// Seconds of the CPU for recording the step and encoding it for the device.
+    pub record_seconds: f64,
 }
 
 /// A model on a device.
@@ -180,6 +185,10 @@ pub struct Engine<'c> {
     scratch: Scratch,
     facts: StepFacts,
     weight_bytes_per_token: u64,
+    /// Pages of forked sequences, copied by the next step.
+    copies: Vec<RowCopy>,
+    /// When the current step began to be recorded.
+    started: Instant,
 }
 
 /// Inputs of a step on the host, kept so that a step allocates nothing.
@@ -242,7 +251,7 @@ impl<'c> Engine<'c> {
         let check = device != DeviceIndex::Host || total <= HOST_CHECK_BYTES;
         let model = Model::load(checkpoint, &mut *executor, check, &mut report)?;
         let step = Step::allocate(&mut *executor, config, sizes)?;
-        let pages = Pages::new(options.sequences, options.context);
+        let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
         Ok(Engine {
             device_name: device_name.to_owned(),
             device,
@@ -258,6 +267,8 @@ impl<'c> Engine<'c> {
             scratch: Scratch::default(),
             facts: StepFacts::default(),
             weight_bytes_per_token: weight_bytes_per_token(checkpoint),
+            copies: Vec::new(),
+            started: Instant::now(),
         })
     }
 
@@ -312,7 +323,30 @@ impl<'c> Engine<'c> {
         self.pages.open()
     }
 
-    /// Forgets a sequence.
+    /// A new sequence that begins with the first `tokens` tokens of `sequence`, which are not computed again; or `None`
+    /// when there is no sequence or page left.
+    pub fn fork_sequence(&mut self, sequence: SequenceId, tokens: usize) -> Option<SequenceId> {
+        let (forked, copy) = self.pages.fork(sequence, tokens)?;
+        self.copies.extend(copy);
+        Some(forked)
+    }
+
+    /// Cache pages that no sequence holds.
+    pub fn free_pages(&self) -> usize {
+        self.pages.free_pages()
+    }
+
+    /// Cache pages that `count` more tokens of a sequence would take.
+    pub fn pages_needed(&self, sequence: SequenceId, count: usize) -> usize {
+        self.pages.pages_needed(sequence, count)
+    }
+
+    /// Sequences at once.
+    pub fn sequences(&self) -> usize {
+        self.sizes.sequences as usize
+    }
+
+    /// Forgets a sequence. Copies that forks of it still wait for come first in the next step, before its pages are reused.
     pub fn close_sequence(&mut self, sequence: SequenceId) {
         self.pages.close(sequence);
     }
@@ -362,7 +396,8 @@ impl<'c> Engine<'c> {
         self.upload_inputs();
         let vocab_size = self.config().vocab_size;
         let (step, model) = (&self.step, &self.model);
-        let mut ops = ops(&mut self.recording, self.executor.tuning(), step, tokens);
+        let mut ops =
+            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &mut self.copies);
         model.layers(&mut ops, step, &mut |_, _| {});
         let a = &step.activations;
         match output {
@@ -502,7 +537,8 @@ impl<'c> Engine<'c> {
         let hidden = u64::from(tokens) * u64::from(c.hidden_size) * 4;
         let picks = u64::from(tokens) * u64::from(c.num_experts_per_tok) * 4;
         let selected = u64::from(tokens) * u64::from(topk) * 4;
-        let mut ops = ops(&mut self.recording, self.executor.tuning(), step, tokens);
+        let mut ops =
+            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &mut self.copies);
         model.layers(&mut ops, step, &mut |ops, layer| {
             if !trace {
                 return;
@@ -556,6 +592,7 @@ impl<'c> Engine<'c> {
 
     /// Takes pages for the work's tokens and prepares the inputs; returns how many tokens there are.
     fn begin(&mut self, work: &[Work<'_>]) -> Result<u32, Error> {
+        self.started = Instant::now();
         let tokens: usize = work.iter().map(|w| w.tokens.len()).sum();
         assert!(tokens <= self.chunk(), "{tokens} tokens, a step holds {}", self.chunk());
         assert!(
@@ -642,9 +679,12 @@ impl<'c> Engine<'c> {
                 .count(),
             readback_bytes: self.recording.read_bytes(),
             pass_seconds: None,
+            record_seconds: 0.0,
         };
+        let recorded = self.started.elapsed().as_secs_f64();
         let bytes = self.executor.run(&self.recording)?.to_vec();
         self.facts.pass_seconds = self.executor.last_pass_seconds();
+        self.facts.record_seconds = recorded + self.executor.last_encode_seconds();
         Ok(bytes)
     }
 }
@@ -664,12 +704,39 @@ fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
     always + (experts as f64 * share) as u64
 }
 
-fn ops<'r>(recording: &'r mut Recording, tuning: Tuning, step: &Step, tokens: u32) -> Ops<'r> {
-    Ops { recording, tuning, tokens, layer: None, unused: step.activations.unused }
+/// The step's vocabulary, with the copies of forked pages recorded first.
+fn ops<'r>(
+    recording: &'r mut Recording,
+    tuning: Tuning,
+    (c, step): (&ModelConfig, &Step),
+    tokens: u32,
+    copies: &mut Vec<RowCopy>,
+) -> Ops<'r> {
+    let mut ops = Ops { recording, tuning, tokens, layer: None, unused: step.activations.unused };
+    for copy in copies.drain(..) {
+        for (layer, caches) in (0..).zip(&step.caches) {
+            ops.layer = Some(layer);
+            ops.copy_rows(copy, c.kv_lora_rank + c.qk_rope_head_dim, caches.latent);
+            if let Some(indexer) = c.indexer.as_ref().filter(|_| c.has_indexer(layer)) {
+                ops.copy_rows(copy, indexer.index_head_dim, caches.index);
+            }
+        }
+    }
+    ops.layer = None;
+    ops
 }
 
 fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
-    Sizes { tokens: chunk as u32, sequences: options.sequences as u32, context: options.context as u32 }
+    let per_sequence = options.context.next_multiple_of(PAGE);
+    let most = options.sequences * per_sequence;
+    let cache_tokens =
+        options.cache_tokens.map_or(most, |tokens| tokens.next_multiple_of(PAGE).clamp(per_sequence, most));
+    Sizes {
+        tokens: chunk as u32,
+        sequences: options.sequences as u32,
+        context: options.context as u32,
+        cache_tokens: cache_tokens as u32,
+    }
 }
 
 /// Every byte before the first is allocated, with the largest prefill step that fits.

@@ -40,6 +40,11 @@ pub trait Executor<'c> {
 
     /// Seconds between the first and the last timestamp of the passes of the last run, where the device can tell.
     fn last_pass_seconds(&self) -> Option<f64>;
+
+    /// Seconds the CPU took to turn the last recording into commands of the device; 0 where there is no such step.
+    fn last_encode_seconds(&self) -> f64 {
+        0.0
+    }
 }
 
 /// Runs one case of a kernel and returns the bytes of each of its buffers afterwards.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::cache::SequenceId;
 use crate::engine::{Engine, Output, Reduced, RowSampling, Work};
 use crate::error::Error;
-use crate::sample::{Choice, Sampler, SamplingParams};
+use crate::sample::{Candidates, Choice, Sampler, SamplingParams};
 
 /// What is to be generated.
 #[derive(Clone, Debug)]
@@ -143,15 +143,15 @@ pub fn continue_sequence(
 }
 
 /// Chooses the tokens of one sequence from what the device reduced the logits to.
-struct Chooser {
+pub(crate) struct Chooser {
     sampler: Sampler,
     seen: Vec<u32>,
     known: HashSet<u32>,
-    full_logits: usize,
+    pub(crate) full_logits: usize,
 }
 
 impl Chooser {
-    fn new(request: &Request, prompt: &[u32]) -> Result<Self, Error> {
+    pub(crate) fn new(request: &Request, prompt: &[u32]) -> Result<Self, Error> {
         let mut chooser = Chooser {
             sampler: Sampler::new(request.sampling.clone(), request.seed)?,
             seen: vec![],
@@ -168,29 +168,55 @@ impl Chooser {
         }
     }
 
-    fn step(&mut self, engine: &mut Engine<'_>, work: Work<'_>) -> Result<u32, Error> {
+    /// Whether the most likely token of the logits as they are is all that is needed.
+    pub(crate) fn wants_argmax(&self) -> bool {
+        self.sampler.params().is_greedy() && self.sampler.params().repetition_penalty == 1.0
+    }
+
+    /// How the device is to prepare the logits.
+    pub(crate) fn row(&self) -> RowSampling<'_> {
         let params = self.sampler.params();
-        let (greedy, penalty) = (params.is_greedy(), params.repetition_penalty);
-        let token = if greedy && penalty == 1.0 {
+        RowSampling {
+            temperature: if params.is_greedy() { 1.0 } else { params.temperature },
+            repetition_penalty: params.repetition_penalty,
+            seen: &self.seen,
+        }
+    }
+
+    /// The token that the device found most likely.
+    pub(crate) fn take(&mut self, token: u32) -> u32 {
+        self.see(token);
+        token
+    }
+
+    /// The next token from the candidates in row `row` of the engine's last step.
+    pub(crate) fn choose(
+        &mut self,
+        engine: &mut Engine<'_>,
+        row: usize,
+        of: &Candidates,
+    ) -> Result<u32, Error> {
+        let token = match self.sampler.choose(of)? {
+            Choice::Token(token) => token,
+            Choice::NeedLogits => {
+                self.full_logits += 1;
+                self.sampler.choose_full(&engine.read_logits(row)?)?
+            }
+        };
+        Ok(self.take(token))
+    }
+
+    fn step(&mut self, engine: &mut Engine<'_>, work: Work<'_>) -> Result<u32, Error> {
+        if self.wants_argmax() {
             match engine.step(&[work], Output::Argmax)? {
-                Reduced::Tokens(tokens) => tokens[0],
+                Reduced::Tokens(tokens) => Ok(self.take(tokens[0])),
                 other => unreachable!("asked for tokens, got {other:?}"),
             }
         } else {
-            let temperature = if greedy { 1.0 } else { params.temperature };
-            let row = RowSampling { temperature, repetition_penalty: penalty, seen: &self.seen };
-            match engine.step(&[work], Output::Candidates(&[row]))? {
-                Reduced::Candidates(candidates) => match self.sampler.choose(&candidates[0])? {
-                    Choice::Token(token) => token,
-                    Choice::NeedLogits => {
-                        self.full_logits += 1;
-                        self.sampler.choose_full(&engine.read_logits(0)?)?
-                    }
-                },
+            match engine.step(&[work], Output::Candidates(&[self.row()]))? {
+                Reduced::Candidates(candidates) => self.choose(engine, 0, &candidates[0]),
                 other => unreachable!("asked for candidates, got {other:?}"),
             }
-        };
-        self.see(token);
-        Ok(token)
+        }
     }
 }

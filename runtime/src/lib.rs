@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`model::forward`].
 
+pub mod batch;
 pub mod cache;
 pub mod chat;
 pub mod engine;

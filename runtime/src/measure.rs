@@ -43,6 +43,8 @@ pub struct BenchRun {
     pub device_read_gb_per_second: f64,
     /// Share of a decode step's wall time outside the passes by the device's clock, where it has one; the median.
     pub outside_passes: Option<f64>,
+    /// Microseconds of the CPU per dispatch for recording and encoding a decode step, the median.
+    pub cpu_microseconds_per_dispatch: f64,
     /// Milliseconds of a decode step, the median.
     pub decode_step_milliseconds: f64,
 }
@@ -91,6 +93,7 @@ pub fn run(
     let prefill_seconds = started.elapsed().as_secs_f64();
     let mut walls = Vec::new();
     let mut outside = Vec::new();
+    let mut recorded = Vec::new();
     for step in 0..decode + 1 {
         let step_started = Instant::now();
         let tokens: Vec<[u32; 1]> = next.iter().map(|id| [*id]).collect();
@@ -106,7 +109,9 @@ pub fn run(
         // The first step of a batch may compile a kernel; it is not counted.
         if step > 0 {
             walls.push(wall);
-            outside.extend(engine.facts().pass_seconds.map(|pass| (1.0 - pass / wall).max(0.0)));
+            let facts = engine.facts();
+            outside.extend(facts.pass_seconds.map(|pass| (1.0 - pass / wall).max(0.0)));
+            recorded.push(facts.record_seconds * 1e6 / facts.dispatches as f64);
         }
     }
     let decode_seconds: f64 = walls.iter().sum();
@@ -132,6 +137,7 @@ pub fn run(
         weight_gb_per_second: weight_bytes_per_token as f64 * decode_tokens_per_second / batch as f64 / 1e9,
         device_read_gb_per_second,
         outside_passes: median(&mut outside),
+        cpu_microseconds_per_dispatch: median(&mut recorded).unwrap_or(f64::NAN),
         decode_step_milliseconds: median(&mut walls).unwrap_or(f64::NAN) * 1e3,
     })
 }

@@ -2,10 +2,11 @@
 
 use porism_shaders as shaders;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{experts_down, index_scores, matmul, matvec, sparse_attention};
+use porism_shaders::kernels::{copy_rows, experts_down, index_scores, matmul, matvec, sparse_attention};
 use porism_shaders::weights::WeightType;
 use porism_shaders::{KernelId, Overrides};
 
+use crate::cache::RowCopy;
 use crate::executor::Tuning;
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
 use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab};
@@ -83,6 +84,18 @@ impl Ops<'_> {
     ) {
         let label = Label { what, layer: self.layer };
         self.recording.dispatch(Dispatch::new(kernel, overrides, params, bound, groups, label));
+    }
+
+    /// Copies rows of a cache of `width` values each.
+    pub fn copy_rows(&mut self, copy: RowCopy, width: u32, cache: View) {
+        let count = copy.rows * width;
+        let params = shaders::copy_rows::Params {
+            source: copy.source * width,
+            destination: copy.destination * width,
+            count,
+        };
+        let groups = [count.div_ceil(copy_rows::THREADS), 1, 1];
+        self.push("copy_rows", shaders::COPY_ROWS, Overrides::none(), &params, &[cache], groups);
     }
 
     /// Rows of the embedding for the step's token ids. h: (tokens, hidden_size)

@@ -3,6 +3,7 @@
 pub mod checker;
 pub mod golden;
 pub mod reference;
+pub mod synthetic;
 
 use porism_runtime::gpu::{self, DeviceProfile};
 use porism_shaders::Tolerance;

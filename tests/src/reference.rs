@@ -19,6 +19,8 @@ pub struct Forward {
     pub expert_ids: Vec<i32>,
     /// (MoE layers, tokens): the smallest gap that decides which experts are chosen and in which order they are listed.
     pub expert_margins: Vec<f64>,
+    /// The largest margin by which imposed experts are other ones than the equations choose; 0 where they are the same.
+    pub overruled_expert_margin: f64,
     /// (num_hidden_layers, tokens, index_topk), ascending positions padded with −1; empty without an indexer.
     pub dsa_indices: Vec<i32>,
     /// (num_hidden_layers · tokens) rows: the indexer's scores of the positions a token may see, its own the last; layers
@@ -48,13 +50,36 @@ impl Forward {
     }
 }
 
-/// Gap between the k-th and the next largest score, in standard deviations of the row; infinite where all are selected.
+/// By how much selected positions fall short of those left out, in standard deviations of the row: 0 where `selected` are
+/// among the k largest.
+///
+/// # Panics
+/// If `selected` are not as many distinct positions as can be selected.
+pub fn selection_shortfall(scores: &[f64], k: usize, selected: &[i32]) -> f64 {
+    let mut is_selected = vec![false; scores.len()];
+    for position in selected.iter().filter(|position| **position >= 0) {
+        is_selected[*position as usize] = true;
+    }
+    let count = is_selected.iter().filter(|selected| **selected).count();
+    assert!(count == k.min(scores.len()), "{count} of {} positions are selected", scores.len());
+    let of =
+        |wanted: bool| scores.iter().zip(&is_selected).filter(move |(_, is)| **is == wanted).map(|(s, _)| *s);
+    let worst = of(true).fold(f64::INFINITY, f64::min);
+    let best_left_out = of(false).fold(f64::NEG_INFINITY, f64::max);
+    if best_left_out > worst { (best_left_out - worst) / deviation(scores) } else { 0.0 }
+}
+
+/// Gap between the k-th and the next largest score, in standard deviations of the row; infinite where all are selected, and
+/// where both are 0 because no head's dot product is positive: that is a tie in any precision, and the lowest index wins.
 pub fn index_margin(scores: &[f64], k: usize) -> f64 {
     if scores.len() <= k {
         return f64::INFINITY;
     }
     let mut sorted = scores.to_vec();
     sorted.sort_by(|a, b| b.total_cmp(a));
+    if sorted[k - 1] == 0.0 && sorted[k] == 0.0 {
+        return f64::INFINITY;
+    }
     (sorted[k - 1] - sorted[k]) / deviation(scores)
 }
 
@@ -316,7 +341,13 @@ impl<'c> Reference<'c> {
                     "layer {layer}, token {t}: {} experts imposed",
                     imposed.len()
                 );
-                ids = imposed[row..row + picks].iter().map(|id| *id as usize).collect();
+                let own = std::mem::replace(
+                    &mut ids,
+                    imposed[row..row + picks].iter().map(|id| *id as usize).collect(),
+                );
+                if ids != own {
+                    out.overruled_expert_margin = out.overruled_expert_margin.max(margin);
+                }
             }
             out.expert_ids.extend(ids.iter().map(|id| *id as i32));
             let mut weights: Vec<f64> = ids.iter().map(|id| s[*id]).collect();

@@ -118,9 +118,10 @@ fn print(ui: &Ui, runs: &[BenchRun]) -> Result<()> {
     let Some(run) = runs.first() else { return Ok(()) };
     ui.line("")?;
     ui.line(&format!(
-        "a decode step: {} dispatches ({} in the last layer), {} submit, {} bytes read back, {:.2} ms",
+        "a decode step: {} dispatches ({} in the last layer), {:.1} µs of CPU each, {} submit, {} bytes read back, {:.2} ms",
         run.dispatches_per_step,
         run.dispatches_per_layer,
+        run.cpu_microseconds_per_dispatch,
         run.submits_per_step,
         ui::count(run.readback_bytes_per_step),
         run.decode_step_milliseconds

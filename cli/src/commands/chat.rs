@@ -102,8 +102,7 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
         }
         // Another answer to the same question should differ.
         seed = seed.wrapping_add(1);
-        let thinking = !job.args.input.no_think;
-        let answer = read_answer(finished.text.as_deref().unwrap_or_default(), thinking);
+        let answer = read_answer(finished.text.as_deref().unwrap_or_default(), finished.thinking);
         let mut message = Message::assistant(answer.content.unwrap_or_default());
         message.reasoning_content = answer.reasoning;
         messages.push(message);

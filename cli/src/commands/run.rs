@@ -8,6 +8,7 @@ use porism_loader::{Checkpoint, ModelConfig, Options};
 use porism_runtime::chat::{ChatTemplate, Message};
 use porism_runtime::engine::{Engine, EngineOptions};
 use porism_runtime::generate::{self, FinishReason, Request};
+use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer};
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use super::chat;
 use crate::args::{Run, SamplingArgs};
 use crate::failure::{self, Failure, INTERRUPTED};
+use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
 use crate::settings::{self, DeviceSpec, choose_device, model_and_prompt};
@@ -120,20 +122,11 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
-        let tokenizer = match self.tokenizer() {
-            Ok(tokenizer) => Some(tokenizer),
-            Err(error) if self.args.sampling.stop.is_empty() => {
-                if !self.args.output.json {
-                    self.ui.warn(&format!("{error}; printing token ids"));
-                }
-                None
-            }
-            Err(error) => {
-                let error = anyhow::Error::from(error);
-                return Err(error.context("`--stop` needs a tokenizer"));
-            }
-        };
-        self.answer(ids, tokenizer.as_ref())
+        match self.tokenizer() {
+            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer)),
+            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error)),
+            Err(error) => Err(anyhow::Error::from(error).context("`--stop` needs a tokenizer")),
+        }
     }
 
     fn answer_text(&self, prompt: &str) -> Result<u8> {
@@ -153,7 +146,7 @@ impl<'a> Job<'a> {
         if ids.is_empty() {
             return Err(porism_runtime::Error::EmptyPrompt.into());
         }
-        self.answer(&ids, Some(&tokenizer))
+        self.answer(&ids, Ok(&tokenizer))
     }
 
     fn chat(&self) -> Result<u8> {
@@ -220,7 +213,9 @@ impl<'a> Job<'a> {
         open_engine(self.ui, self.model, self.checkpoint, device, &EngineOptions::new(context))
     }
 
-    fn answer(&self, ids: &[u32], tokenizer: Option<&Tokenizer>) -> Result<u8> {
+    /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
+    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>) -> Result<u8> {
+        let (tokenizer, untold) = (tokenizer.ok(), tokenizer.err());
         let (ui, json) = (self.ui, self.args.output.json);
         let limits = &self.args.sampling;
         let limit = self.checkpoint.config().max_position_embeddings;
@@ -246,6 +241,9 @@ impl<'a> Job<'a> {
                     "repetition_penalty": as_typed(self.sampling.repetition_penalty),
                 },
             }))?;
+        }
+        if let Some(reason) = untold.filter(|_| !json) {
+            ui.warn(&format!("{reason}; printing token ids"));
         }
         let sink: Box<dyn Sink> = match (json, tokenizer) {
             (true, _) => Box::new(JsonLines { ui }),
@@ -296,7 +294,8 @@ pub fn open_engine<'c>(
     device: DeviceSpec,
     options: &EngineOptions,
 ) -> Result<Engine<'c>> {
-    let options = EngineOptions { budget: device.budget, ..options.clone() };
+    let budget = device.budget.or_else(|| own_budget(device.index, checkpoint));
+    let options = EngineOptions { budget, ..options.clone() };
     let mut phase = ui.phase(&format!("loading {}", model.label()), checkpoint.weight_bytes());
     let engine = Engine::open(checkpoint, device.index, &options, &mut |progress| {
         phase.update(progress.done, progress.total);
@@ -313,6 +312,12 @@ pub fn open_engine<'c>(
         plan.staging
     );
     Ok(engine)
+}
+
+/// What the host may use when nobody says: its weights stay in the files' map, all else must fit the memory there is.
+fn own_budget(device: DeviceIndex, checkpoint: &Checkpoint) -> Option<u64> {
+    let available = HostProfile::read().available_bytes;
+    (device == DeviceIndex::Host && available > 0).then(|| checkpoint.weight_bytes() + available)
 }
 
 /// Where tokens go as they come.
@@ -416,6 +421,8 @@ pub struct Finished {
     pub token_ids: Vec<u32>,
     pub text: Option<String>,
     pub reason: FinishReason,
+    /// The text begins with reasoning.
+    pub thinking: bool,
     /// The reasoning never ended.
     pub no_answer: bool,
     prompt_tokens: usize,
@@ -512,6 +519,7 @@ pub fn generate(
             token_ids: generated.token_ids,
             text,
             reason: generated.finish_reason,
+            thinking: stream.as_ref().is_some_and(TextStream::thinking),
             no_answer: stream.is_some_and(|stream| !stream.answering()),
             prompt_tokens: prompt.len(),
             prefill_seconds: generated.prefill_seconds,

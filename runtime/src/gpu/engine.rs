@@ -1,7 +1,7 @@
 //! Runs recordings on wgpu: one command buffer, one submit, one wait per recording.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use porism_shaders::{KernelId, Overrides};
 
@@ -21,12 +21,30 @@ pub struct GpuExecutor {
     buffers: Vec<wgpu::Buffer>,
     pipelines: HashMap<(KernelId, Overrides), Pipeline>,
     bind_groups: HashMap<(KernelId, Overrides, Vec<View>), wgpu::BindGroup>,
-    /// Key of the lookup in `bind_groups`, kept so that a step allocates nothing.
-    key: Vec<View>,
+    /// Pipeline and bind group of each dispatch of the last recording: the next one is mostly alike.
+    prepared: Vec<Prepared>,
     staging: Option<wgpu::Buffer>,
     read_back: Vec<u8>,
     timestamps: Option<Timestamps>,
     last_pass_seconds: Option<f64>,
+    last_encode_seconds: f64,
+}
+
+/// What a dispatch needs besides its Params, and for which dispatch that is.
+struct Prepared {
+    kernel: KernelId,
+    overrides: Overrides,
+    bindings: Vec<View>,
+    pipeline: wgpu::ComputePipeline,
+    group: wgpu::BindGroup,
+}
+
+impl Prepared {
+    fn is_for(&self, dispatch: &Dispatch) -> bool {
+        self.kernel == dispatch.kernel
+            && self.bindings == dispatch.bindings()
+            && self.overrides == dispatch.overrides
+    }
 }
 
 struct Pipeline {
@@ -48,11 +66,12 @@ impl GpuExecutor {
             buffers: Vec::new(),
             pipelines: HashMap::new(),
             bind_groups: HashMap::new(),
-            key: Vec::new(),
+            prepared: Vec::new(),
             staging: None,
             read_back: Vec::new(),
             timestamps: None,
             last_pass_seconds: None,
+            last_encode_seconds: 0.0,
         }
     }
 
@@ -231,14 +250,15 @@ impl GpuExecutor {
         }
     }
 
-    /// Makes the pipeline and the bind group of a dispatch unless they exist.
-    fn prepare(&mut self, dispatch: &Dispatch) -> Result<(), Error> {
+    /// Makes the pipeline and the bind group of dispatch number `index` unless they are those of the last recording.
+    fn prepare(&mut self, index: usize, dispatch: &Dispatch) -> Result<(), Error> {
+        if self.prepared.get(index).is_some_and(|prepared| prepared.is_for(dispatch)) {
+            return Ok(());
+        }
         self.pipeline(dispatch.kernel, dispatch.overrides)?;
-        let mut key = (dispatch.kernel, dispatch.overrides, std::mem::take(&mut self.key));
-        key.2.clear();
-        key.2.extend_from_slice(dispatch.bindings());
+        let pipeline = &self.pipelines[&(dispatch.kernel, dispatch.overrides)];
+        let key = (dispatch.kernel, dispatch.overrides, dispatch.bindings().to_vec());
         if !self.bind_groups.contains_key(&key) {
-            let layout = &self.pipelines[&(dispatch.kernel, dispatch.overrides)].layout;
             let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
                 .bindings()
                 .iter()
@@ -255,25 +275,26 @@ impl GpuExecutor {
             let validation = self.gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
             let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(dispatch.label.what),
-                layout,
+                layout: &pipeline.layout,
                 entries: &entries,
             });
             if let Some(error) = pollster::block_on(validation.pop()) {
                 return Err(self.driver_error(&dispatch.label.to_string(), error));
             }
-            self.bind_groups.insert((key.0, key.1, key.2.clone()), group);
+            self.bind_groups.insert(key.clone(), group);
         }
-        self.key = key.2;
+        let prepared = Prepared {
+            kernel: dispatch.kernel,
+            overrides: dispatch.overrides,
+            pipeline: pipeline.pipeline.clone(),
+            group: self.bind_groups[&key].clone(),
+            bindings: key.2,
+        };
+        match self.prepared.get_mut(index) {
+            Some(slot) => *slot = prepared,
+            None => self.prepared.push(prepared),
+        }
         Ok(())
-    }
-
-    fn bind_group(&mut self, dispatch: &Dispatch) -> wgpu::BindGroup {
-        let mut key = (dispatch.kernel, dispatch.overrides, std::mem::take(&mut self.key));
-        key.2.clear();
-        key.2.extend_from_slice(dispatch.bindings());
-        let group = self.bind_groups[&key].clone();
-        self.key = key.2;
-        group
     }
 
     fn staging(&mut self, bytes: u64) -> Result<wgpu::Buffer, Error> {
@@ -289,7 +310,7 @@ impl GpuExecutor {
         }
     }
 
-    fn encode(&mut self, recording: &Recording, staging: Option<&wgpu::Buffer>) -> wgpu::CommandBuffer {
+    fn encode(&self, recording: &Recording, staging: Option<&wgpu::Buffer>) -> wgpu::CommandBuffer {
         let descriptor = wgpu::CommandEncoderDescriptor { label: Some("porism.step") };
         let mut encoder = self.gpu.device.create_command_encoder(&descriptor);
         let mut open: Option<wgpu::ComputePass<'static>> = None;
@@ -312,6 +333,7 @@ impl GpuExecutor {
             count
         };
         let mut begun = 0;
+        let mut number = 0;
         let mut read_at = 0;
         for command in recording.commands() {
             match command {
@@ -323,7 +345,8 @@ impl GpuExecutor {
                     );
                 }
                 Command::Dispatch(dispatch) => {
-                    let group = self.bind_group(dispatch);
+                    let prepared = &self.prepared[number];
+                    number += 1;
                     if open.is_none() {
                         begun += 1;
                         let timestamp_writes =
@@ -343,12 +366,11 @@ impl GpuExecutor {
                         last = None;
                     }
                     let pass = open.as_mut().expect("opened above");
-                    let key = (dispatch.kernel, dispatch.overrides);
-                    if last != Some(key) {
-                        pass.set_pipeline(&self.pipelines[&key].pipeline);
-                        last = Some(key);
+                    if last != Some(&prepared.pipeline) {
+                        pass.set_pipeline(&prepared.pipeline);
+                        last = Some(&prepared.pipeline);
                     }
-                    pass.set_bind_group(0, &group, &[]);
+                    pass.set_bind_group(0, &prepared.group, &[]);
                     let params = dispatch.kernel.kernel().params_bytes as usize;
                     if params > 0 {
                         pass.set_immediates(0, &dispatch.params[..params]);
@@ -486,8 +508,9 @@ impl<'c> Executor<'c> for GpuExecutor {
 
     fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
         self.lost()?;
-        for dispatch in recording.dispatches() {
-            self.prepare(dispatch)?;
+        let started = Instant::now();
+        for (index, dispatch) in recording.dispatches().enumerate() {
+            self.prepare(index, dispatch)?;
         }
         let read_bytes = recording.read_bytes();
         let staging = if read_bytes > 0 { Some(self.staging(read_bytes)?) } else { None };
@@ -496,6 +519,7 @@ impl<'c> Executor<'c> for GpuExecutor {
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let commands = self.encode(recording, staging.as_ref());
+        self.last_encode_seconds = started.elapsed().as_secs_f64();
         self.gpu.queue.submit([commands]);
         if let Some(staging) = &staging {
             staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
@@ -529,5 +553,9 @@ impl<'c> Executor<'c> for GpuExecutor {
 
     fn last_pass_seconds(&self) -> Option<f64> {
         self.last_pass_seconds
+    }
+
+    fn last_encode_seconds(&self) -> f64 {
+        self.last_encode_seconds
     }
 }

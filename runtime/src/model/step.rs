@@ -5,7 +5,6 @@ use porism_loader::ModelConfig;
 use porism_shaders::kernels::{matmul, sparse_attention};
 
 use super::attention::Columns;
-use crate::cache::Pages;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::recording::View;
@@ -26,6 +25,8 @@ pub struct Sizes {
     pub sequences: u32,
     /// Tokens of a sequence.
     pub context: u32,
+    /// Tokens cached in all, whole pages.
+    pub cache_tokens: u32,
 }
 
 /// Uploaded at the start of a step.
@@ -158,7 +159,7 @@ fn lengths(c: &ModelConfig, sizes: Sizes) -> Lengths {
     let logits_rows = fit.max(64).min(sizes.tokens.max(sizes.sequences));
     let rows = of(logits_rows);
     let pages = of(sizes.sequences) * of(sizes.context).div_ceil(64);
-    let cached = Pages::rows(sizes.sequences as usize, sizes.context as usize);
+    let cached = of(sizes.cache_tokens);
     let outputs = rows.max(of(sizes.sequences));
     let mut buffers = vec![
         ("token_ids", tokens),

@@ -10,7 +10,7 @@ use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
 /// Threads of a workgroup.
 pub const THREADS: u32 = 64;
 /// Most (rows of a workgroup × blocks of a row) that fit the shader's workgroup memory when lanes share a row.
-pub const MAX_BLOCK_SUMS: u32 = 4096;
+pub const MAX_BLOCK_SUMS: u32 = 1280;
 
 fn segments_of(p: &Params) -> Segments {
     Segments { packed: [p.segment0, p.segment1, p.segment2, p.segment3], rows: p.rows, columns: p.columns }

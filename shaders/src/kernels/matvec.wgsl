@@ -16,7 +16,7 @@ override EXPERTS: u32 = 0u;
 
 const THREADS: u32 = 64u;
 // Block sums kept while LANES > 1: rows of a workgroup × blocks of a row must fit.
-const MAX_BLOCK_SUMS: u32 = 4096u;
+const MAX_BLOCK_SUMS: u32 = 1280u;
 
 struct Params {
     segment0: vec4<u32>, // first workgroup, byte offset of W, index of its first scale, type

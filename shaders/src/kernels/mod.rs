@@ -4,6 +4,7 @@ pub mod absorb;
 pub mod argmax;
 pub mod attention_output;
 pub mod candidates;
+pub mod copy_rows;
 pub mod dot;
 pub mod embedding;
 pub mod experts_combine;
