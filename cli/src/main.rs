@@ -7,6 +7,7 @@ mod docs;
 mod failure;
 mod host;
 mod interrupt;
+mod local;
 mod model;
 mod settings;
 mod stream;
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args, &ui),
         Command::Bench(args) => commands::bench::run(args, &ui),
         Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Prove(args) => commands::prove::run(args, &ui),
+        Command::Check(args) => commands::check::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
     };
     let code = match result {

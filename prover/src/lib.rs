@@ -3,6 +3,7 @@
 //!
 //! Start reading at [`search`].
 
+pub mod check;
 pub mod complete;
 pub mod parse;
 pub mod problem;

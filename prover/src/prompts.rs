@@ -410,10 +410,10 @@ fn python_strings(text: &str) -> Result<BTreeMap<String, String>, String> {
             while matches!(tokens.get(at), Some(Token::Mark(')'))) {
                 at += 1;
             }
-            if let [Token::Mark('.'), Token::Name(method), ..] = &tokens[at.min(tokens.len())..] {
-                if method == "strip" {
-                    value = value.trim().to_owned();
-                }
+            if let [Token::Mark('.'), Token::Name(method), ..] = &tokens[at.min(tokens.len())..]
+                && method == "strip"
+            {
+                value = value.trim().to_owned();
             }
             found.insert(name, value);
         }

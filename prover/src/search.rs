@@ -11,6 +11,7 @@
 //! after the i-th reading, from the smallest number of readings on:
 //!   passes  when every counted reading says 1 and there are as many as asked (or enough to be as sure as asked)
 //!   fails   when a counted reading says less
+//!   stays undecided when more than half as many as asked were dismissed: so much doubt is not talked away
 //! ```
 
 use std::cell::RefCell;
@@ -58,10 +59,19 @@ pub struct Settings {
     pub max_tokens_per_proof: u32,
     /// Tokens of a reading at most, thinking included.
     pub max_tokens_per_reading: u32,
-    /// Of all roles.
+    /// Of those who write.
     pub temperature: f32,
+    /// Of those who read.
+    pub reading_temperature: f32,
     /// Of all roles.
     pub top_p: f32,
+}
+
+impl Settings {
+    /// The temperature of a role.
+    pub fn temperature(&self, role: Role) -> f32 {
+        if role.writes() { self.temperature } else { self.reading_temperature }
+    }
 }
 
 impl Default for Settings {
@@ -80,6 +90,7 @@ impl Default for Settings {
             max_tokens_per_proof: 128 * 1024,
             max_tokens_per_reading: 64 * 1024,
             temperature: 1.0,
+            reading_temperature: 1.0,
             top_p: 0.95,
         }
     }
@@ -116,7 +127,7 @@ pub enum State {
     Passed,
     /// A counted reading says less.
     Rejected,
-    /// Too few readings could be read.
+    /// Too few readings could be read, or too many were dismissed.
     Undecided,
 }
 
@@ -620,7 +631,12 @@ impl Planner<'_> {
     }
 
     /// What a completion said; `None` when it is not there, and then it is wanted.
-    fn look_up(&self, walk: &mut Walk, key: Key, prompt: impl Fn() -> String) -> Result<Option<&Outcome>, Halt> {
+    fn look_up(
+        &self,
+        walk: &mut Walk,
+        key: Key,
+        prompt: impl Fn() -> String,
+    ) -> Result<Option<&Outcome>, Halt> {
         if self.settings().max_tokens_total.is_some_and(|most| walk.tokens >= most) {
             return Err(Halt::Spent);
         }
@@ -679,7 +695,7 @@ impl Planner<'_> {
             prompt.as_bytes(),
             &self.seed(key).to_le_bytes(),
             &self.max_tokens(key.role).to_le_bytes(),
-            &settings.temperature.to_le_bytes(),
+            &settings.temperature(key.role).to_le_bytes(),
             &settings.top_p.to_le_bytes(),
         ])
     }
@@ -688,6 +704,9 @@ impl Planner<'_> {
 /// Whether a proof passed or failed after these readings.
 fn decide(settings: &Settings, readings: &[Reading]) -> Option<State> {
     let counted: Vec<&Reading> = readings.iter().filter(|reading| reading.weight > 0.0).collect();
+    if (readings.len() - counted.len()) * 2 > settings.verifications as usize {
+        return Some(State::Undecided);
+    }
     let least = settings.minimum_readings.min(settings.verifications).max(1) as usize;
     if counted.len() < least {
         return None;
@@ -695,8 +714,10 @@ fn decide(settings: &Settings, readings: &[Reading]) -> Option<State> {
     if counted.iter().any(|reading| reading.score < Score::One) {
         return Some(State::Rejected);
     }
+    let dismissed = readings.len() - counted.len();
     let sure = settings.sure.is_some_and(|sure| wilson_lower_all_ones(counted.len()) >= sure);
-    (sure || counted.len() >= settings.verifications as usize).then_some(State::Passed)
+    (sure && dismissed * 2 <= counted.len() || counted.len() >= settings.verifications as usize)
+        .then_some(State::Passed)
 }
 
 /// Lower end of the 95 % Wilson interval of n ones among n: n / (n + z²).
@@ -958,7 +979,7 @@ impl Driver<'_> {
                 prompt: ask.prompt.clone(),
                 seed: ask.seed,
                 max_tokens: ask.max_tokens,
-                temperature: self.manifest.settings.temperature,
+                temperature: self.manifest.settings.temperature(ask.key.role),
                 top_p: self.manifest.settings.top_p,
             });
             self.under_way.insert(ticket, ask);

@@ -145,6 +145,7 @@ impl Manifest {
             ("the verifier's model", model(&old.verifier), model(&self.verifier)),
             ("the prompt set", prompts(&old.prompts), prompts(&self.prompts)),
             ("temperature", was.temperature.to_string(), new.temperature.to_string()),
+            ("reading_temperature", was.reading_temperature.to_string(), new.reading_temperature.to_string()),
             ("top_p", was.top_p.to_string(), new.top_p.to_string()),
             (
                 "max_tokens_per_proof",
