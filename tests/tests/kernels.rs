@@ -27,7 +27,7 @@ fn main() {
 fn agrees_with_its_twin(id: KernelId, adapter: usize) -> Result<(), Failed> {
     let kernel = id.kernel();
     let mut gpu = GpuExecutor::new(open(adapter).map_err(|e| e.to_string())?);
-    let mut host = HostExecutor::new();
+    let mut host = HostExecutor::twins();
     for case in (kernel.cases)() {
         let expected = run_case(&mut host, id, &case).map_err(|e| e.to_string())?;
         let found = run_case(&mut gpu, id, &case).map_err(|e| e.to_string())?;

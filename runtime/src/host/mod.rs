@@ -1,11 +1,20 @@
-//! Runs recordings on the CPU with the kernels' twins. The oracle of the tests, and the fallback where no GPU is.
+//! Runs recordings on the CPU, reading weights where the memory map has them. The kernels that take the time are
+//! computed with vectors (`kernels.rs`), the others by their twins.
 
+use porism_shaders as shaders;
 use porism_shaders::weights::WeightBytes;
 use porism_shaders::{Bound, Call};
 
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
+
+mod attention;
+mod dots;
+mod kernels;
+mod simd;
+
+pub use simd::Path;
 
 /// A buffer on the host.
 enum Buffer<'c> {
@@ -18,16 +27,35 @@ enum Buffer<'c> {
 }
 
 /// The CPU as a device.
-#[derive(Default)]
 pub struct HostExecutor<'c> {
+    /// The instruction set, or none where all is left to the twins.
+    path: Option<Path>,
     buffers: Vec<Buffer<'c>>,
     read_back: Vec<u8>,
+    /// Kept so that kernels need not ask for memory again.
+    scratch: [Vec<f32>; 2],
+}
+
+impl Default for HostExecutor<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<'c> HostExecutor<'c> {
-    /// A host without buffers.
+    /// A host without buffers that uses the best of the processor.
     pub fn new() -> Self {
-        Self::default()
+        Self::with(Some(Path::best()))
+    }
+
+    /// A host that runs the twins of all kernels: the oracle of the tests.
+    pub fn twins() -> Self {
+        Self::with(None)
+    }
+
+    /// A host that computes with one instruction set, or with the twins.
+    pub fn with(path: Option<Path>) -> Self {
+        HostExecutor { path, buffers: Vec::new(), read_back: Vec::new(), scratch: Default::default() }
     }
 
     fn bytes(&self, view: View) -> &[u8] {
@@ -55,6 +83,7 @@ impl<'c> HostExecutor<'c> {
             Groups::Indirect(view) => bytemuck::pod_read_unaligned(&self.bytes(view)[..12]),
         };
         let views = dispatch.bindings();
+        let mut scratch = std::mem::take(&mut self.scratch);
         // Buffers that are written leave the table for the time of the call, the others are borrowed from it.
         let mut lent: Vec<(usize, Vec<u32>)> = Vec::new();
         for (view, binding) in views.iter().zip(kernel.bindings) {
@@ -87,8 +116,23 @@ impl<'c> HostExecutor<'c> {
                 })
                 .collect();
             let params = &dispatch.params[..kernel.params_bytes as usize];
-            (kernel.twin)(&mut Call { params, overrides: dispatch.overrides, groups, bindings });
+            let mut call = Call { params, overrides: dispatch.overrides, groups, bindings };
+            match (self.path, dispatch.kernel) {
+                (Some(path), shaders::MATVEC) => kernels::matvec(path, &mut scratch[0], &mut call),
+                (Some(path), shaders::MATMUL) => kernels::matmul(path, &mut scratch, &mut call),
+                (Some(path), shaders::EXPERTS_DOWN) => kernels::experts_down(path, &mut scratch, &mut call),
+                (Some(path), shaders::ROUTER) => kernels::router(path, &mut scratch, &mut call),
+                (Some(_), shaders::ARGMAX) => kernels::argmax(&mut call),
+                (Some(path), shaders::ABSORB) => attention::absorb(path, &mut scratch[0], &mut call),
+                (Some(path), shaders::INDEX_SCORES) => attention::index_scores(path, &mut call),
+                (Some(path), shaders::SPARSE_ATTENTION) => attention::sparse_attention(path, &mut call),
+                (Some(path), shaders::ATTENTION_OUTPUT) => {
+                    attention::attention_output(path, &mut scratch, &mut call);
+                }
+                _ => (kernel.twin)(&mut call),
+            }
         }
+        self.scratch = scratch;
         for (index, words) in lent {
             self.buffers[index] = Buffer::Owned(words);
         }
@@ -133,6 +177,18 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
     }
 
     fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        // On a thread of the pool: threads that share out work of their own need not be woken for every kernel.
+        rayon::scope(|_| self.run_here(recording));
+        Ok(&self.read_back)
+    }
+
+    fn last_pass_seconds(&self) -> Option<f64> {
+        None
+    }
+}
+
+impl HostExecutor<'_> {
+    fn run_here(&mut self, recording: &Recording) {
         self.read_back.clear();
         for command in recording.commands() {
             match command {
@@ -149,10 +205,5 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
                 }
             }
         }
-        Ok(&self.read_back)
-    }
-
-    fn last_pass_seconds(&self) -> Option<f64> {
-        None
     }
 }
