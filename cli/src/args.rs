@@ -63,6 +63,7 @@ pub enum When {
 pub enum Command {
     Run(Run),
     Show(Show),
+    Plan(Plan),
     Logits(Logits),
     Tokenize(Tokenize),
     Devices(Devices),
@@ -70,6 +71,7 @@ pub enum Command {
     Doctor(Doctor),
     Prove(Prove),
     Check(Check),
+    Synth(Synth),
     Completions(Completions),
 }
 
@@ -219,6 +221,71 @@ pub struct Show {
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  porism plan deepseek-math-v2 --rig docs/rigs/4x24-mixed.toml
+  porism plan ./DeepSeek-V3.2 --device 0:20GiB,1:10GiB,host:64GiB --ctx-size 8192
+  porism plan kimi-k2 --rig rig.toml --json";
+
+const PLAN_DETAILS: &str = "\
+MODEL may also be a name of the catalogue, in lower case, without weights on this machine: deepseek-math-v2,
+deepseek-v3.2, deepseek-v3.2-exp, deepseek-v3.1, deepseek-v3, deepseek-r1, deepseek-prover-v2-671b, deepseek-v2,
+deepseek-v2-lite, moonlight-16b-a3b, kimi-k2.
+
+A rig is a TOML file of [[device]] tables: name (`host` is the CPU side), memory and bandwidth (what it reads its own
+memory with), and if wanted link (what it exchanges with host memory), compute (as in `20TFLOPS`), binding (the largest
+buffer a kernel binds) and for the host disk. Without one, the devices are this machine's, their bandwidth measured.
+
+Bytes are exact. Rates are predicted from bandwidths: each weight that a token uses is read once. The picture has a cell
+for every expert of every layer, with the letter or colour of its device.
+
+--heat FILE is a JSON object with `uses`: for each layer a list of how often each expert was picked.";
+
+/// Show which device would hold what, and how fast that would be
+#[derive(Debug, Args)]
+#[command(after_help = PLAN_EXAMPLES, after_long_help = format!("{PLAN_DETAILS}\n\n{PLAN_EXAMPLES}"))]
+pub struct Plan {
+    #[arg(value_name = "MODEL", value_hint = ValueHint::DirPath, help = "A folder, a name in the Hugging Face cache or the catalogue, or nothing for the embedded porism-tiny")]
+    pub model: Option<String>,
+    /// Plan for the devices in FILE instead of this machine's
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub rig: Option<PathBuf>,
+    /// Room for prompt and answer, in tokens [default: 4096, or what the model allows]
+    #[arg(short = 'c', long = "ctx-size", alias = "max-model-len", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    /// Place experts by how often they were used
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub heat: Option<PathBuf>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// Make a checkpoint with the true shapes and shards of a known model
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  porism synth deepseek-math-v2 ./sparse\n  porism synth deepseek-math-v2 ./two-layers --layers 2 --random 1"
+)]
+pub struct Synth {
+    /// A name of the catalogue, as `porism plan --help` lists them
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// The folder to make
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+    /// The first N layers only, at most one less of them dense
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub layers: Option<u32>,
+    /// Zeros that take no room on disk [default]
+    #[arg(long, conflicts_with = "random")]
+    pub sparse: bool,
+    /// Random values to run with; the same SEED gives the same bytes
+    #[arg(long, value_name = "SEED")]
+    pub random: Option<u64>,
 }
 
 const LOGITS_DETAILS: &str = "\

@@ -110,6 +110,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             );
         }
+        if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
+            return Some(ways_out.join("; or "));
+        }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
     })
 }

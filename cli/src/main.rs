@@ -9,6 +9,7 @@ mod host;
 mod interrupt;
 mod local;
 mod model;
+mod rig;
 mod settings;
 mod stream;
 mod ui;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Run(args) => commands::run::run(args, &ui),
         Command::Show(args) => commands::show::run(args, &ui),
+        Command::Plan(args) => commands::plan::run(args, &ui),
         Command::Logits(args) => commands::logits::run(args, &ui),
         Command::Tokenize(args) => commands::tokenize::run(args, &ui),
         Command::Devices(args) => commands::devices::run(args, &ui),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(args, &ui),
         Command::Prove(args) => commands::prove::run(args, &ui),
         Command::Check(args) => commands::check::run(args, &ui),
+        Command::Synth(args) => commands::synth::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
     };
     let code = match result {

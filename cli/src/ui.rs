@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
-use anstyle::{AnsiColor, Style};
+use anstyle::{AnsiColor, Color, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -99,6 +99,23 @@ impl Ui {
         };
         // Padded before it is coloured: escapes have no width.
         self.line(&format!("{} {text}", paint(self.stdout_colour, style, &format!("{word:<5}"))))
+    }
+
+    /// Cells of a picture: a colour per number two to a character, or the letters where there is no colour.
+    pub fn cells(&self, cells: &[(usize, char)]) -> String {
+        if !self.stdout_colour {
+            return cells.iter().map(|(_, letter)| letter).collect();
+        }
+        let mut line = String::new();
+        for pair in cells.chunks(2) {
+            let left = cell_colour(pair[0].0);
+            let style = match pair.get(1) {
+                Some(right) => Style::new().fg_color(Some(left)).bg_color(Some(cell_colour(right.0))),
+                None => Style::new().fg_color(Some(left)),
+            };
+            line.push_str(&paint(true, style, "▌"));
+        }
+        line
     }
 
     /// The model's reasoning: dimmed on a terminal, on stderr where stdout is none.
@@ -227,6 +244,25 @@ pub fn print_clap(error: &clap::Error) {
 /// Our own lines on stderr are no reason to fail.
 fn eprint(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// A colour of its own for each of the first twelve numbers.
+fn cell_colour(number: usize) -> Color {
+    const COLOURS: [AnsiColor; 12] = [
+        AnsiColor::Red,
+        AnsiColor::Green,
+        AnsiColor::Blue,
+        AnsiColor::Yellow,
+        AnsiColor::Magenta,
+        AnsiColor::Cyan,
+        AnsiColor::BrightRed,
+        AnsiColor::BrightGreen,
+        AnsiColor::BrightBlue,
+        AnsiColor::BrightYellow,
+        AnsiColor::BrightMagenta,
+        AnsiColor::BrightCyan,
+    ];
+    Color::Ansi(COLOURS[number % COLOURS.len()])
 }
 
 fn paint(colour: bool, style: Style, text: &str) -> String {

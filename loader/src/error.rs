@@ -32,6 +32,29 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+
+    /// A file would be written over.
+    #[error("{}: is already there, give an empty directory", file.display())]
+    Exists {
+        /// The file.
+        file: PathBuf,
+    },
+
+    /// Writing was stopped from outside.
+    #[error("{}: stopped, the checkpoint is incomplete", file.display())]
+    Stopped {
+        /// The file that was being written.
+        file: PathBuf,
+    },
+
     /// A file that every checkpoint has is not there.
     #[error("{}: expected {expected}, found no such file", file.display())]
     MissingFile {

@@ -4,6 +4,7 @@
 //! and maps the shards. From then on [`Checkpoint::tensor`] gives the bytes of any [`Role`] as they lie in the file.
 //! Nothing here knows a GPU, and nothing allocates by a number that a file merely claims.
 
+pub mod catalog;
 pub mod config;
 mod error;
 mod header;
@@ -11,8 +12,10 @@ mod index;
 mod locate;
 mod names;
 mod source;
+pub mod synth;
 mod tensor;
 
+pub use catalog::{Catalogued, TensorSpec, TensorTable};
 pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod, Yarn};
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};

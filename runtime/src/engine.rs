@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role, TensorTable};
 use porism_shaders as shaders;
 use porism_shaders::kernels::pages::PAGE;
 
@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
 use crate::host::HostExecutor;
+use crate::layout::Layout;
 use crate::model::forward::{Ffn, Model};
 use crate::model::step::{self, CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
@@ -726,7 +727,7 @@ fn ops<'r>(
     ops
 }
 
-fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
+pub(crate) fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
     let per_sequence = options.context.next_multiple_of(PAGE);
     let most = options.sequences * per_sequence;
     let cache_tokens =
@@ -741,42 +742,26 @@ fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
 
 /// Every byte before the first is allocated, with the largest prefill step that fits.
 pub fn plan(
-    checkpoint: &Checkpoint,
+    table: &dyn TensorTable,
     device_name: &str,
     device: DeviceIndex,
     tuning: Tuning,
     options: &EngineOptions,
 ) -> Result<MemoryPlan, Error> {
-    let config = checkpoint.config();
-    let limit = config.max_position_embeddings as usize;
-    if options.context > limit {
-        return Err(Error::ContextBeyondModel { asked: options.context, limit });
-    }
-    if options.context == 0 || options.sequences == 0 {
-        return Err(Error::EmptyPrompt);
-    }
-    let picks = config.num_experts_per_tok.max(1) as usize;
-    let most = options.chunk.max(options.sequences).min(MAX_PAIRS / picks).max(options.sequences);
-    let smallest = SMALLEST_CHUNK.max(options.sequences).min(most);
-    let staging =
-        if device == DeviceIndex::Host { 0 } else { STAGING_BYTES.min(2 * checkpoint.weight_bytes()) };
-    let mut chunk = most.min(options.context.next_multiple_of(SMALLEST_CHUNK)).max(smallest);
-    loop {
+    let config = table.config();
+    let weights = Layout::new(table, tuning.max_binding_bytes).model()?.total();
+    let staging = staging_bytes(device == DeviceIndex::Host, weights, options.budget.is_some());
+    let chunks = chunks(config, options)?;
+    let smallest = chunks.last().copied().unwrap_or(1);
+    for chunk in chunks {
         let bytes = step::bytes(config, sizes(options, chunk));
-        let plan = MemoryPlan {
-            weights: checkpoint.weight_bytes(),
-            cache: bytes.cache,
-            activations: bytes.activations,
-            staging: if options.budget.is_some() { staging.min(1 << 20) } else { staging },
-            chunk,
-        };
+        let plan = MemoryPlan { weights, cache: bytes.cache, activations: bytes.activations, staging, chunk };
         let bindable = bytes.largest_binding <= tuning.max_binding_bytes;
         let affordable = options.budget.is_none_or(|budget| plan.total() <= budget);
         if bindable && affordable {
             return Ok(plan);
         }
         if chunk > smallest {
-            chunk = (chunk / 2).max(smallest);
             continue;
         }
         let device = device_name.to_owned();
@@ -799,6 +784,35 @@ pub fn plan(
             }
         });
     }
+    unreachable!("the smallest step fits or is refused")
+}
+
+/// Tokens of a prefill step worth trying, the largest first.
+///
+/// # Errors
+/// A context that is empty or beyond the model's.
+pub(crate) fn chunks(config: &ModelConfig, options: &EngineOptions) -> Result<Vec<usize>, Error> {
+    let limit = config.max_position_embeddings as usize;
+    if options.context > limit {
+        return Err(Error::ContextBeyondModel { asked: options.context, limit });
+    }
+    if options.context == 0 || options.sequences == 0 {
+        return Err(Error::EmptyPrompt);
+    }
+    let picks = config.num_experts_per_tok.max(1) as usize;
+    let most = options.chunk.max(options.sequences).min(MAX_PAIRS / picks).max(options.sequences);
+    let smallest = SMALLEST_CHUNK.max(options.sequences).min(most);
+    let mut chunks = vec![most.min(options.context.next_multiple_of(SMALLEST_CHUNK)).max(smallest)];
+    while let Some(last) = chunks.last().copied().filter(|last| *last > smallest) {
+        chunks.push((last / 2).max(smallest));
+    }
+    Ok(chunks)
+}
+
+/// Upload and read-back buffers of a device that holds so many bytes of weights; less where its memory has a budget.
+pub(crate) fn staging_bytes(host: bool, weights: u64, budgeted: bool) -> u64 {
+    let most = if budgeted { 1 << 20 } else { STAGING_BYTES };
+    if host { 0 } else { most.min(2 * weights) }
 }
 
 fn candidates(row: &[u32], vocab_size: usize) -> Result<Candidates, Error> {

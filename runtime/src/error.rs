@@ -73,6 +73,18 @@ pub enum Error {
         /// Bytes allowed.
         budget: u64,
     },
+    /// No division of the model among the devices works.
+    #[error("{what} does not fit: {shortfall} bytes are missing on {device}")]
+    DoesNotFit {
+        /// Model, context and what it needs at least.
+        what: String,
+        /// The device where that is missing.
+        device: String,
+        /// Bytes more that would do there.
+        shortfall: u64,
+        /// What would help, the best first.
+        ways_out: Vec<String>,
+    },
     /// More tokens than the context holds.
     #[error("{tokens} tokens do not fit the context of {context}")]
     ContextTooLong {

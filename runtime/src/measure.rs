@@ -150,7 +150,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
 /// Reads a buffer of 64 MiB (the host: 256 MiB) several times and returns the best rate in GB/s.
 pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
     match device {
-        DeviceIndex::Host => Ok(host_read_bandwidth()),
+        DeviceIndex::Host => Ok(host_read_bandwidth(256 << 20)),
         DeviceIndex::Adapter(index) => {
             let mut executor = GpuExecutor::new(gpu::open(index)?);
             adapter_read_bandwidth(&mut executor)
@@ -158,9 +158,14 @@ pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
     }
 }
 
-fn host_read_bandwidth() -> f64 {
+/// The host's rate in GB/s from a smaller buffer: good enough to plan with, and quick.
+pub fn quick_host_bandwidth() -> f64 {
+    host_read_bandwidth(64 << 20)
+}
+
+fn host_read_bandwidth(bytes: usize) -> f64 {
     use rayon::prelude::*;
-    let words: Vec<u64> = vec![1; (256 << 20) / 8];
+    let words: Vec<u64> = vec![1; bytes / 8];
     let best = (0..5)
         .map(|_| {
             let started = Instant::now();

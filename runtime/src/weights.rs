@@ -11,7 +11,7 @@ use crate::executor::Executor;
 use crate::recording::View;
 
 /// Rows in one piece of a split matrix are a multiple of this, so that block scales stay whole.
-const ROW_UNIT: u32 = 128;
+pub(crate) const ROW_UNIT: u32 = 128;
 
 /// Matrices that are multiplied with the same x: their rows one after the other are the columns of y.
 #[derive(Clone, Debug)]

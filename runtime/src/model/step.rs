@@ -1,6 +1,8 @@
 //! What a step needs besides weights: its inputs, the activations' buffers and the caches, all allocated when the model
 //! is opened.
 
+use std::ops::Range;
+
 use porism_loader::ModelConfig;
 use porism_shaders::kernels::{matmul, sparse_attention};
 
@@ -209,17 +211,49 @@ fn lengths(c: &ModelConfig, sizes: Sizes) -> Lengths {
 
 /// What the buffers of steps of these sizes take.
 pub fn bytes(c: &ModelConfig, sizes: Sizes) -> StepBytes {
+    bytes_of_layers(c, sizes, 0..c.num_hidden_layers)
+}
+
+/// The same on a device that is home to some of the layers only: it has their caches and no others.
+pub fn bytes_of_layers(c: &ModelConfig, sizes: Sizes, layers: Range<u32>) -> StepBytes {
     let mut all = StepBytes::default();
+    let mut caches = 0;
     for (name, length) in lengths(c, sizes).buffers {
-        let bytes = (length * 4).next_multiple_of(16).max(16);
-        all.largest_binding = all.largest_binding.max(bytes);
+        let bytes = buffer_bytes(length);
         if name.ends_with("_cache") {
-            all.cache += bytes;
+            // Two per layer, in order.
+            if layers.contains(&(caches / 2)) {
+                all.cache += bytes;
+                all.largest_binding = all.largest_binding.max(bytes);
+            }
+            caches += 1;
         } else {
             all.activations += bytes;
+            all.largest_binding = all.largest_binding.max(bytes);
         }
     }
     all
+}
+
+/// Activations of a device that computes some experts of other devices' layers and is home to none.
+pub fn remote_bytes(c: &ModelConfig, sizes: Sizes) -> u64 {
+    const NEEDED: [&str; 9] = [
+        "x",
+        "expert_ids",
+        "expert_weights",
+        "pair_order",
+        "tiles",
+        "expert_groups",
+        "act",
+        "part",
+        "shared_out",
+    ];
+    let buffers = lengths(c, sizes).buffers;
+    buffers.iter().filter(|(name, _)| NEEDED.contains(name)).map(|(_, length)| buffer_bytes(*length)).sum()
+}
+
+fn buffer_bytes(length: u64) -> u64 {
+    (length * 4).next_multiple_of(16).max(16)
 }
 
 impl Step {
@@ -232,7 +266,7 @@ impl Step {
         let Lengths { buffers, logits_rows, max_splits } = lengths(c, sizes);
         let mut views = Vec::with_capacity(buffers.len());
         for (name, length) in &buffers {
-            let bytes = (length * 4).next_multiple_of(16).max(16);
+            let bytes = buffer_bytes(*length);
             views.push((*name, View { buffer: executor.allocate(name, bytes)?, offset: 0, bytes }));
         }
         let view = |name: &str| views.iter().find(|(n, _)| *n == name).expect("listed in lengths").1;

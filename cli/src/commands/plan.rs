@@ -1,0 +1,273 @@
+//! `porism plan`: which device would hold what, and how fast that would be. Nothing is loaded.
+
+use anyhow::Result;
+use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
+use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::measure;
+use porism_runtime::plan::{self, Device, Heat, Plan, Request};
+use serde_json::{Value, json};
+
+use crate::args;
+use crate::failure::Failure;
+use crate::host::HostProfile;
+use crate::model::{EMBEDDED_NAME, Model};
+use crate::rig;
+use crate::settings::{DeviceSpec, read_input};
+use crate::ui::{self, Ui};
+
+/// The context where none is asked for, in tokens.
+const DEFAULT_CONTEXT: u32 = 4096;
+/// Experts in a line of the picture.
+const CELLS_PER_LINE: usize = 128;
+
+pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
+    let subject = Subject::find(args.model.as_deref())?;
+    let table = subject.table();
+    let config = table.config();
+    let context = args.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_position_embeddings));
+    let devices = match &args.rig {
+        Some(path) => rig::read(path)?,
+        None => here(args.device.device.as_ref().map(|list| list.0.as_slice()))?,
+    };
+    let mut request = Request::new(context as usize);
+    if let Some(path) = &args.heat {
+        let heat: Heat = serde_json::from_slice(&read_input(path)?)
+            .map_err(|error| Failure::usage(format!("{}: no heat statistics: {error}", path.display())))?;
+        heat.check(config)
+            .map_err(|reason| Failure::usage(format!("{}: of another model: {reason}", path.display())))?;
+        request.heat = Some(heat);
+    }
+    let plan = plan::plan(table, &devices, &request)?;
+    if args.json {
+        ui.json(&to_json(&subject.name(), context, &devices, &plan))?;
+    } else {
+        print(ui, &subject.name(), context, &devices, &plan)?;
+    }
+    Ok(0)
+}
+
+/// For hints: what can be planned without weights.
+pub fn catalogue_names() -> String {
+    let names: Vec<_> = catalog::names().collect();
+    format!("the catalogue has {}", names.join(", "))
+}
+
+/// What is planned.
+enum Subject {
+    Files(Model, Box<Checkpoint>),
+    Known(Box<Catalogued>),
+}
+
+impl Subject {
+    /// A model's files, or without those an entry of the catalogue.
+    fn find(name: Option<&str>) -> Result<Self> {
+        match Model::find_or_embedded(name) {
+            Ok(model) => {
+                let checkpoint = model.checkpoint(Options { allow_nan: true })?;
+                Ok(Self::Files(model, Box::new(checkpoint)))
+            }
+            Err(Error::NoModel { name, as_directory, as_name }) => match catalog::find(&name) {
+                Some(known) => Ok(Self::Known(Box::new(known))),
+                None => {
+                    let message = format!(
+                        "no model `{name}`: as a directory, {as_directory}; as a name in the Hugging Face cache, \
+                         {as_name}; in the catalogue, it is unknown"
+                    );
+                    Err(Failure::model(message).hint(catalogue_names()).into())
+                }
+            },
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    fn table(&self) -> &dyn TensorTable {
+        match self {
+            Self::Files(_, checkpoint) => checkpoint.as_ref(),
+            Self::Known(known) => known.as_ref(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Files(Model::Embedded, _) => EMBEDDED_NAME.to_owned(),
+            Self::Files(model, _) => model.label(),
+            Self::Known(known) => known.name().to_owned(),
+        }
+    }
+}
+
+/// The devices of this machine: those asked for, else every real GPU and the host.
+fn here(asked: Option<&[DeviceSpec]>) -> Result<Vec<Device>> {
+    let adapters = gpu::adapters();
+    let specs: Vec<DeviceSpec> = match asked {
+        Some(list) => list.to_vec(),
+        None => {
+            let real = adapters.iter().filter(|adapter| !adapter.is_software());
+            let real = real.map(|adapter| DeviceSpec { index: adapter.index, budget: None });
+            real.chain([DeviceSpec { index: DeviceIndex::Host, budget: None }]).collect()
+        }
+    };
+    if specs.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
+        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
+    }
+    let host_bandwidth = measure::quick_host_bandwidth() * 1e9;
+    let mut measured: Vec<(DeviceIndex, f64)> = Vec::new();
+    let mut devices = Vec::new();
+    for spec in specs {
+        let DeviceIndex::Adapter(index) = spec.index else {
+            let memory = spec.budget.unwrap_or_else(|| HostProfile::read().available_bytes);
+            devices.push(Device::host(Some(memory).filter(|bytes| *bytes > 0), host_bandwidth));
+            continue;
+        };
+        let Some(profile) = adapters.iter().find(|adapter| adapter.index == spec.index) else {
+            let found = format!("{} adapters", adapters.len());
+            return Err(porism_runtime::Error::NoSuchDevice { index, found }.into());
+        };
+        // The same adapter twice is measured once.
+        let known = measured.iter().find(|(index, _)| *index == spec.index).map(|(_, rate)| *rate);
+        let rate = match known {
+            Some(rate) => rate,
+            None => measure::read_bandwidth(spec.index)? * 1e9,
+        };
+        measured.push((spec.index, rate));
+        let link = if profile.is_software() { host_bandwidth } else { Device::LINK };
+        let mut device = Device::adapter(&format!("{index}: {}", profile.name), spec.budget, rate, link);
+        device.max_binding_bytes = profile.limits.max_storage_buffer_binding_size;
+        devices.push(device);
+    }
+    Ok(devices)
+}
+
+fn to_json(name: &str, context: u32, devices: &[Device], plan: &Plan) -> Value {
+    let list: Vec<Value> = devices
+        .iter()
+        .zip(&plan.devices)
+        .map(|(device, part)| {
+            let kinds = part.weights.rows().map(|(kind, bytes)| (kind.name().to_owned(), bytes.into()));
+            json!({
+                "name": device.name,
+                "memory_bytes": device.memory,
+                "weights_bytes": part.weights.total(),
+                "cache_bytes": part.cache,
+                "activations_bytes": part.activations,
+                "staging_bytes": part.staging,
+                "layers": part.layers.len(),
+                "first_layer": (!part.layers.is_empty()).then_some(part.layers.start),
+                "experts": part.experts + part.streamed,
+                "streamed_experts": part.streamed,
+                "slots": part.slots,
+                "disk_bytes": part.disk,
+                "embedding": part.embedding,
+                "head": part.head,
+                "weights_by_kind": kinds.collect::<serde_json::Map<_, Value>>(),
+                "bandwidth_bytes_per_second": device.bandwidth,
+                "link_bytes_per_second": device.link,
+            })
+        })
+        .collect();
+    // Layers without experts have empty lists, so that placement[layer][expert] is a device's index.
+    let placement: Vec<Vec<usize>> =
+        plan.placement.iter().map(|layer| layer.iter().map(|place| place.device).collect()).collect();
+    json!({
+        "schema": 1,
+        "model": name,
+        "context": context,
+        "chunk": plan.chunk,
+        "devices": list,
+        "weights_bytes": plan.weights(),
+        "placement": placement,
+        "predicted": {
+            "decode_tokens_per_second": plan.predicted.decode_tokens_per_second,
+            "prefill_tokens_per_second": plan.predicted.prefill_tokens_per_second,
+            "limited_by": plan.predicted.limited_by,
+            "prefill_limited_by": plan.predicted.prefill_limited_by,
+        },
+        "notes": plan.notes,
+    })
+}
+
+fn print(ui: &Ui, name: &str, context: u32, devices: &[Device], plan: &Plan) -> Result<()> {
+    ui.heading(&format!(
+        "{name} with a context of {} tokens: {} of weights",
+        ui::count(context.into()),
+        ui::bytes(plan.weights())
+    ))?;
+    ui.line("")?;
+    let headings =
+        ["", "device", "memory", "weights", "cache", "activations", "staging", "free", "layers", "experts"];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    for (index, (device, part)) in devices.iter().zip(&plan.devices).enumerate() {
+        let size = |bytes: u64| if bytes == 0 { "-".to_owned() } else { ui::bytes(bytes) };
+        let layers = match part.layers.len() {
+            0 => "-".to_owned(),
+            1 => part.layers.start.to_string(),
+            _ => format!("{}-{}", part.layers.start, part.layers.end - 1),
+        };
+        rows.push(vec![
+            letter(index).to_string(),
+            device.name.clone(),
+            device.memory.map_or("?".to_owned(), ui::bytes),
+            size(part.weights.total()),
+            size(part.cache),
+            size(part.activations),
+            size(part.staging),
+            device.memory.map_or("?".to_owned(), |memory| ui::bytes(memory - part.total())),
+            layers,
+            ui::count((part.experts + part.streamed).into()),
+        ]);
+    }
+    for (index, line) in ui::table(&rows, &[2, 3, 4, 5, 6, 7, 8, 9]).iter().enumerate() {
+        if index == 0 { ui.heading(line)? } else { ui.line(line)? }
+    }
+    ui.line("")?;
+    for (device, part) in devices.iter().zip(&plan.devices) {
+        let kinds: Vec<String> = part
+            .weights
+            .rows()
+            .map(|(kind, bytes)| format!("{} {}", kind.name(), ui::bytes(bytes)))
+            .collect();
+        if !kinds.is_empty() {
+            ui.line(&format!("{}: {}", device.name, kinds.join(", ")))?;
+        }
+    }
+    let predicted = &plan.predicted;
+    ui.line("")?;
+    ui.line(&format!(
+        "predicted: {:.1} tokens/s generated, limited by {}",
+        predicted.decode_tokens_per_second, predicted.limited_by
+    ))?;
+    ui.line(&format!(
+        "           {:.0} tokens/s of a prompt in steps of {}, limited by {}",
+        predicted.prefill_tokens_per_second, plan.chunk, predicted.prefill_limited_by
+    ))?;
+    for note in &plan.notes {
+        ui.line(&format!("note: {note}"))?;
+    }
+    if plan.placement.iter().any(|layer| !layer.is_empty()) {
+        ui.line("")?;
+        ui.heading("experts by layer")?;
+        for (index, device) in devices.iter().enumerate() {
+            let cell = (index, letter(index));
+            ui.line(&format!("    {} {}", ui.cells(&[cell, cell]), device.name))?;
+        }
+        for (layer, places) in plan.placement.iter().enumerate().filter(|(_, places)| !places.is_empty()) {
+            let cells: Vec<(usize, char)> = places
+                .iter()
+                .map(|place| {
+                    let letter = letter(place.device);
+                    (place.device, if place.resident { letter } else { letter.to_ascii_lowercase() })
+                })
+                .collect();
+            for (part, cells) in cells.chunks(CELLS_PER_LINE).enumerate() {
+                let label = if part == 0 { layer.to_string() } else { String::new() };
+                ui.line(&format!("{label:>3} {}", ui.cells(cells)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `A`, `B`, …, and again from the start.
+fn letter(device: usize) -> char {
+    char::from(b'A' + (device % 26) as u8)
+}

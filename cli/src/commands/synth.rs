@@ -1,0 +1,59 @@
+//! `porism synth`: a checkpoint with the true shapes and shard layout of a known model.
+
+use std::sync::Mutex;
+
+use anyhow::Result;
+use porism_loader::synth::{self, Content};
+use porism_loader::{Error, TensorTable as _, catalog};
+
+use crate::args::Synth;
+use crate::commands::plan::catalogue_names;
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::ui::{self, Ui};
+
+pub fn run(args: &Synth, ui: &Ui) -> Result<u8> {
+    let Some(model) = catalog::find(&args.name) else {
+        let message = format!("`{}` is not in the catalogue", args.name);
+        return Err(Failure::model(message).hint(catalogue_names()).into());
+    };
+    let layers = model.config().num_hidden_layers;
+    let model = match args.layers {
+        Some(asked) if asked > layers => {
+            let message = format!("{asked} layers, {} has {layers}", args.name);
+            return Err(Failure::usage(message).into());
+        }
+        Some(asked) => model.with_layers(asked)?,
+        None => model,
+    };
+    let content = match args.random {
+        Some(seed) => Content::Random(seed),
+        None => Content::Sparse,
+    };
+    interrupt::install();
+    let total = model.stored_bytes();
+    let what = format!("writing {}", args.name);
+    let state = Mutex::new((0, ui.phase(&what, total)));
+    let written = synth::write(&model, &args.directory, content, &|bytes| {
+        let mut state = state.lock().expect("never poisoned");
+        state.0 += bytes;
+        let (done, phase) = (state.0, &mut state.1);
+        phase.update(done.min(total), total);
+        !interrupt::requested()
+    });
+    let (_, phase) = state.into_inner().expect("never poisoned");
+    let written = match written {
+        Err(Error::Stopped { .. }) => return Err(porism_runtime::Error::Interrupted.into()),
+        other => other?,
+    };
+    phase.finish();
+    ui.line(&format!(
+        "{}: {}, {}, {}{}",
+        args.directory.display(),
+        ui::plural(written.shards as u64, "shard"),
+        ui::plural(written.tensors as u64, "tensor"),
+        ui::bytes(written.bytes),
+        if content == Content::Sparse { ", almost nothing of it on disk" } else { "" }
+    ))?;
+    Ok(0)
+}
