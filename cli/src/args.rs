@@ -135,10 +135,10 @@ pub struct Run {
 #[command(next_help_heading = "Prompt")]
 pub struct RunInput {
     /// The same as the argument MODEL
-    #[arg(short, long = "model", value_name = "MODEL", hide = true)]
+    #[arg(short, long = "model", value_name = "MODEL")]
     pub model: Option<String>,
     /// The same as the argument PROMPT
-    #[arg(short, long = "prompt", value_name = "TEXT", hide = true, conflicts_with_all = ["file", "ids"])]
+    #[arg(short, long = "prompt", value_name = "TEXT", conflicts_with_all = ["file", "ids"])]
     pub prompt: Option<String>,
     /// Read the prompt from FILE
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -160,7 +160,7 @@ pub struct RunInput {
     #[arg(long, alias = "no-thinking", overrides_with = "think")]
     pub no_think: bool,
     /// Take the prompt as it is: no chat encoding, no BOS
-    #[arg(long)]
+    #[arg(long, conflicts_with = "system")]
     pub raw: bool,
 }
 
@@ -169,22 +169,22 @@ pub struct RunInput {
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
     /// Generate at most N tokens [default: 4096, or what the context leaves]
-    #[arg(short = 'n', long = "max-tokens", aliases = ["predict", "n-predict"], value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', long = "max-tokens", aliases = ["predict", "n-predict"], value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
     /// Temperature; 0 always takes the likeliest token [default: the model's, else 1]
-    #[arg(long = "temp", alias = "temperature", value_name = "T")]
+    #[arg(long = "temp", alias = "temperature", value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f32>,
     /// Keep the likeliest tokens that make up this share of the probability [default: the model's, else 1]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
     /// Keep the K likeliest tokens; 0 keeps all [default: the model's, else 0]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<u32>,
     /// Keep tokens at least P times as likely as the likeliest [default: 0]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
     /// Divide positive logits of tokens that occurred by X, multiply negative ones [default: 1]
-    #[arg(long, alias = "repeat-penalty", value_name = "X")]
+    #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f32>,
     /// Seed of the random numbers: the same gives the same text [default: a new one each time]
     #[arg(short, long, value_name = "N")]

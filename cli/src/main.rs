@@ -1,5 +1,9 @@
 //! The porism command.
 
+#[allow(
+    rustdoc::broken_intra_doc_links,
+    reason = "these comments are the help text, where `[default]` is no link"
+)]
 mod args;
 mod commands;
 #[cfg(test)]

@@ -155,6 +155,7 @@ pub fn model_and_prompt(
             Ok(ModelAndPrompt { model: Model::find(&name)?, prompt: Some(prompt) })
         }
         (None, None, None) => Ok(ModelAndPrompt { model: Model::Embedded, prompt: None }),
+        (None, Some(only), None) if only.trim().is_empty() => Err(porism_runtime::Error::EmptyPrompt.into()),
         (None, Some(only), None) => match Model::find(&only) {
             Ok(model) => Ok(ModelAndPrompt { model, prompt: None }),
             Err(_) if other_prompt && only.contains(char::is_whitespace) => {

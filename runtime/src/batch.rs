@@ -36,6 +36,15 @@ pub enum Event {
         /// Why it ended.
         reason: FinishReason,
     },
+    /// A generation cannot go on: its logits cannot be sampled from. The others can.
+    Failed {
+        /// Which.
+        job: JobId,
+        /// The tokens generated before.
+        token_ids: Vec<u32>,
+        /// What is wrong.
+        error: String,
+    },
 }
 
 /// Tokens computed and saved by a batch.
@@ -176,6 +185,7 @@ impl<'e, 'c> Batch<'e, 'c> {
         let output = if argmax { Output::Argmax } else { Output::Candidates(&rows) };
         let reduced = self.engine.step(&work, output)?;
         self.facts.steps += 1;
+        let mut failed = Vec::new();
         for (row, (index, count)) in plan.iter().enumerate() {
             let running = &mut self.running[*index];
             let decoding = running.job.tokens.len() > running.job.prompt_len;
@@ -186,15 +196,26 @@ impl<'e, 'c> Batch<'e, 'c> {
                 continue;
             }
             let token = match &reduced {
-                Reduced::Tokens(tokens) => running.job.chooser.take(tokens[row]),
+                Reduced::Tokens(tokens) => Ok(running.job.chooser.take(tokens[row])),
                 Reduced::Candidates(candidates) => {
-                    running.job.chooser.choose(self.engine, row, &candidates[row])?
+                    running.job.chooser.choose(self.engine, row, &candidates[row])
                 }
                 Reduced::Nothing => unreachable!("an output was asked for"),
+            };
+            let token = match token {
+                Ok(token) => token,
+                Err(error) => {
+                    failed.push((running.job.id, error.to_string()));
+                    continue;
+                }
             };
             running.job.tokens.push(token);
             self.facts.decoded += 1;
             events.push(Event::Token { job: running.job.id, token });
+        }
+        for (job, error) in failed {
+            let token_ids = self.cancel(job).expect("it is running");
+            events.push(Event::Failed { job, token_ids, error });
         }
         self.retire(&mut events);
         Ok(events)

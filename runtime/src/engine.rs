@@ -162,6 +162,8 @@ pub struct StepFacts {
     pub dispatches: usize,
     /// Dispatches of the last layer.
     pub last_layer_dispatches: usize,
+    /// Recordings handed to the device, one submit each.
+    pub submits: u64,
     /// Bytes read back.
     pub readback_bytes: u64,
     /// Seconds of the passes by the device's own clock.
@@ -242,6 +244,7 @@ impl<'c> Engine<'c> {
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
         let plan = plan(checkpoint, device_name, device, executor.tuning(), options)?;
+        executor.set_staging(plan.staging);
         let sizes = sizes(options, plan.chunk);
         let total = checkpoint.weight_bytes();
         let mut done = 0;
@@ -398,7 +401,7 @@ impl<'c> Engine<'c> {
         let vocab_size = self.config().vocab_size;
         let (step, model) = (&self.step, &self.model);
         let mut ops =
-            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &mut self.copies);
+            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &self.copies);
         model.layers(&mut ops, step, &mut |_, _| {});
         let a = &step.activations;
         match output {
@@ -539,7 +542,7 @@ impl<'c> Engine<'c> {
         let picks = u64::from(tokens) * u64::from(c.num_experts_per_tok) * 4;
         let selected = u64::from(tokens) * u64::from(topk) * 4;
         let mut ops =
-            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &mut self.copies);
+            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &self.copies);
         model.layers(&mut ops, step, &mut |ops, layer| {
             if !trace {
                 return;
@@ -678,12 +681,17 @@ impl<'c> Engine<'c> {
                 .dispatches()
                 .filter(|d| d.label.layer == Some(last))
                 .count(),
+            submits: 0,
             readback_bytes: self.recording.read_bytes(),
             pass_seconds: None,
             record_seconds: 0.0,
         };
         let recorded = self.started.elapsed().as_secs_f64();
+        let submits = self.executor.submits();
         let bytes = self.executor.run(&self.recording)?.to_vec();
+        // A step that fails leaves the copies to the next one.
+        self.copies.clear();
+        self.facts.submits = self.executor.submits() - submits;
         self.facts.pass_seconds = self.executor.last_pass_seconds();
         self.facts.record_seconds = recorded + self.executor.last_encode_seconds();
         Ok(bytes)
@@ -711,10 +719,10 @@ fn ops<'r>(
     tuning: Tuning,
     (c, step): (&ModelConfig, &Step),
     tokens: u32,
-    copies: &mut Vec<RowCopy>,
+    copies: &[RowCopy],
 ) -> Ops<'r> {
     let mut ops = Ops { recording, tuning, tokens, layer: None, unused: step.activations.unused };
-    for copy in copies.drain(..) {
+    for copy in copies.iter().copied() {
         for (layer, caches) in (0..).zip(&step.caches) {
             ops.layer = Some(layer);
             ops.copy_rows(copy, c.kv_lora_rank + c.qk_rope_head_dim, caches.latent);

@@ -119,7 +119,7 @@ pub enum Error {
     Unsupported(String),
     /// The forward pass produced values that are not numbers.
     #[error(
-        "the logits hold {count} values that are not finite; the checkpoint or the device is broken, try `porism doctor`"
+        "logits are not finite ({count} counted); the checkpoint or the device is broken, try `porism doctor`"
     )]
     NotFinite {
         /// How many.

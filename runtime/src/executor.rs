@@ -41,6 +41,14 @@ pub trait Executor<'c> {
     /// Seconds between the first and the last timestamp of the passes of the last run, where the device can tell.
     fn last_pass_seconds(&self) -> Option<f64>;
 
+    /// How many bytes of uploads may be under way at once.
+    fn set_staging(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// Recordings handed to the device so far, one submit each.
+    fn submits(&self) -> u64;
+
     /// Seconds the CPU took to turn the last recording into commands of the device; 0 where there is no such step.
     fn last_encode_seconds(&self) -> f64 {
         0.0

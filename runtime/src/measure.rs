@@ -4,11 +4,17 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::cache::SequenceId;
 use crate::engine::{Engine, Output, Reduced, Work};
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::generate::{Chooser, Request};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
+use crate::sample::SamplingParams;
+
+/// Steps sampled after the timed ones; the engine's context must have room for them.
+pub const SAMPLED_STEPS: usize = 4;
 
 /// One combination of sizes, measured.
 #[derive(Clone, Debug, Serialize)]
@@ -29,11 +35,15 @@ pub struct BenchRun {
     pub dispatches_per_layer: usize,
     /// Dispatches of a decode step in all.
     pub dispatches_per_step: usize,
-    /// Command buffers submitted per decode step.
-    pub submits_per_step: f64,
-    /// Bytes read back per decode step.
+    /// Recordings handed to the device per decode step, one submit each.
+    pub submits_per_step: u64,
+    /// Bytes read back per greedy decode step, all sequences together.
     pub readback_bytes_per_step: u64,
-    /// Decode steps whose logits had to be read whole; none when greedy.
+    /// Steps sampled at temperature 1 and top-p 0.95 after the timed ones.
+    pub sampled_steps: usize,
+    /// Bytes read back by one of them, all sequences together.
+    pub sampled_readback_bytes_per_step: u64,
+    /// Rows of them whose logits had to be read whole, because the candidates did not settle the draw.
     pub full_logits_steps: usize,
     /// Bytes of weights that a token's computation reads.
     pub weight_bytes_per_token: u64,
@@ -115,10 +125,11 @@ pub fn run(
         }
     }
     let decode_seconds: f64 = walls.iter().sum();
+    let facts = engine.facts();
+    let sampled = sample(engine, &sequences, next)?;
     for sequence in sequences {
         engine.close_sequence(sequence);
     }
-    let facts = engine.facts();
     let weight_bytes_per_token = engine.weight_bytes_per_token();
     let decode_tokens_per_second = (decode * batch) as f64 / decode_seconds;
     Ok(BenchRun {
@@ -130,9 +141,11 @@ pub fn run(
         decode_tokens_per_second,
         dispatches_per_layer: facts.last_layer_dispatches,
         dispatches_per_step: facts.dispatches,
-        submits_per_step: 1.0,
+        submits_per_step: facts.submits,
         readback_bytes_per_step: facts.readback_bytes,
-        full_logits_steps: 0,
+        sampled_steps: SAMPLED_STEPS,
+        sampled_readback_bytes_per_step: sampled.0,
+        full_logits_steps: sampled.1,
         weight_bytes_per_token,
         weight_gb_per_second: weight_bytes_per_token as f64 * decode_tokens_per_second / batch as f64 / 1e9,
         device_read_gb_per_second,
@@ -140,6 +153,37 @@ pub fn run(
         cpu_microseconds_per_dispatch: median(&mut recorded).unwrap_or(f64::NAN),
         decode_step_milliseconds: median(&mut walls).unwrap_or(f64::NAN) * 1e3,
     })
+}
+
+/// Samples some steps; bytes read back by a step, and rows whose logits were read whole.
+fn sample(
+    engine: &mut Engine<'_>,
+    sequences: &[SequenceId],
+    mut next: Vec<u32>,
+) -> Result<(u64, usize), Error> {
+    let sampling = SamplingParams { top_p: 0.95, ..SamplingParams::default() };
+    let request = Request { max_tokens: SAMPLED_STEPS, sampling, seed: 1, stop_ids: vec![] };
+    let mut choosers =
+        sequences.iter().map(|_| Chooser::new(&request, &[])).collect::<Result<Vec<_>, _>>()?;
+    let mut readback = 0;
+    for _ in 0..SAMPLED_STEPS {
+        let tokens: Vec<[u32; 1]> = next.iter().map(|id| [*id]).collect();
+        let work: Vec<Work<'_>> = sequences
+            .iter()
+            .zip(&tokens)
+            .map(|(sequence, tokens)| Work { sequence: *sequence, tokens })
+            .collect();
+        let rows: Vec<_> = choosers.iter().map(Chooser::row).collect();
+        let Reduced::Candidates(candidates) = engine.step(&work, Output::Candidates(&rows))? else {
+            unreachable!("asked for candidates")
+        };
+        readback = engine.facts().readback_bytes;
+        next.clear();
+        for (row, (chooser, candidates)) in choosers.iter_mut().zip(&candidates).enumerate() {
+            next.push(chooser.choose(engine, row, candidates)?);
+        }
+    }
+    Ok((readback, choosers.iter().map(|chooser| chooser.full_logits).sum()))
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {

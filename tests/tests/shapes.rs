@@ -232,6 +232,10 @@ impl<'c> Executor<'c> for Narrow<'c> {
     fn last_pass_seconds(&self) -> Option<f64> {
         self.executor.last_pass_seconds()
     }
+
+    fn submits(&self) -> u64 {
+        self.executor.submits()
+    }
 }
 
 /// A variant's checkpoint, a prompt that leaves no choice to rounding, and what the equations make of it.

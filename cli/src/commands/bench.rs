@@ -19,8 +19,8 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
     let model = Model::find_or_embedded(args.model.as_deref())?;
     let checkpoint = model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
     let size = |list: &[u32]| list.iter().copied().max().unwrap_or(0) as usize;
-    // Decoding takes a step more than it counts, to warm up.
-    let context = size(&args.depth) + size(&args.prefill) + args.decode as usize + 1;
+    // Decoding takes a step more than it counts, to warm up; some sampled steps follow.
+    let context = size(&args.depth) + size(&args.prefill) + args.decode as usize + 1 + measure::SAMPLED_STEPS;
     let limit = checkpoint.config().max_position_embeddings as usize;
     if context > limit {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
@@ -118,12 +118,13 @@ fn print(ui: &Ui, runs: &[BenchRun]) -> Result<()> {
     let Some(run) = runs.first() else { return Ok(()) };
     ui.line("")?;
     ui.line(&format!(
-        "a decode step: {} dispatches ({} in the last layer), {:.1} µs of CPU each, {} submit, {} bytes read back, {:.2} ms",
+        "a decode step: {} dispatches ({} in the last layer), {:.1} µs of CPU each, {} submit, {} bytes read back (sampled: {}), {:.2} ms",
         run.dispatches_per_step,
         run.dispatches_per_layer,
         run.cpu_microseconds_per_dispatch,
         run.submits_per_step,
         ui::count(run.readback_bytes_per_step),
+        ui::count(run.sampled_readback_bytes_per_step),
         run.decode_step_milliseconds
     ))?;
     let outside = run

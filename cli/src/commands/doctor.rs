@@ -122,10 +122,9 @@ fn adapters(findings: &mut Findings, tested: &[Tested]) {
         let DeviceIndex::Adapter(index) = profile.index else { continue };
         let name = format!("device {index}");
         let found = format!(
-            "{} ({} {}), self-test: {}",
+            "{} ({}), self-test: {}",
             profile.name,
-            profile.driver,
-            profile.driver_info,
+            format!("{} {}", profile.driver, profile.driver_info).trim(),
             verdicts(device)
         );
         let failed = profile.selftest.iter().any(|test| matches!(test.verdict, Verdict::Fail(_)));

@@ -58,9 +58,17 @@ fn folder_of(output: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// Written beside the output and renamed, so that the output is whole or not there.
+/// Written beside the output and renamed, so that the output is whole or not there. Links are followed; a device or a
+/// pipe is written to as it is.
 fn write(args: &args::Logits, folder: &Path, tensors: Vec<(&'static str, Words<'_>)>) -> Result<u64> {
     let failed = || format!("cannot write {}", args.output.display());
+    let bytes = safetensors::serialize(tensors, None).with_context(failed)?;
+    let target = std::fs::canonicalize(&args.output).unwrap_or_else(|_| args.output.clone());
+    if target.exists() && !target.is_file() {
+        std::fs::write(&target, &bytes).with_context(failed)?;
+        return Ok(bytes.len() as u64);
+    }
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(folder);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".porism-").suffix(".safetensors");
     #[cfg(unix)]
@@ -69,11 +77,10 @@ fn write(args: &args::Logits, folder: &Path, tensors: Vec<(&'static str, Words<'
         // As for any new file: the umask decides.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let file = builder.tempfile_in(folder).with_context(failed)?;
-    safetensors::serialize_to_file(tensors, None, file.path()).with_context(failed)?;
-    let bytes = file.as_file().metadata().with_context(failed)?.len();
-    file.persist(&args.output).with_context(failed)?;
-    Ok(bytes)
+    let mut file = builder.tempfile_in(folder).with_context(failed)?;
+    std::io::Write::write_all(&mut file, &bytes).with_context(failed)?;
+    file.persist(&target).with_context(failed)?;
+    Ok(bytes.len() as u64)
 }
 
 /// Numbers of 4 bytes with their shape.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::selftest::{self, SelfTest};
 use crate::error::Error;
+use crate::recording::Dispatch;
 
 /// A device by the number `porism devices` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -180,14 +181,23 @@ fn open_untested(index: usize) -> Result<Gpu, Error> {
     };
     let profile = profile(index, adapter);
     let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::IMMEDIATES;
-    if !adapter.features().contains(wgpu::Features::IMMEDIATES) || profile.limits.max_immediate_size < 128 {
-        return Err(Error::OpenDevice {
-            device: profile.name,
-            reason: format!(
-                "its driver offers {} bytes of immediate data, 128 are needed; a newer driver may help",
-                profile.limits.max_immediate_size
-            ),
-        });
+    let l = &profile.limits;
+    let immediates = adapter.features().contains(wgpu::Features::IMMEDIATES);
+    for (what, found, needed) in [
+        (
+            "bytes of immediate data",
+            if immediates { l.max_immediate_size } else { 0 },
+            Dispatch::MAX_PARAMS as u32,
+        ),
+        ("storage buffers per kernel", l.max_storage_buffers_per_shader_stage, Dispatch::MAX_BINDINGS as u32),
+        ("bytes of workgroup memory", l.max_compute_workgroup_storage_size, 32 << 10),
+        ("threads per workgroup", l.max_compute_invocations_per_workgroup, 256),
+    ] {
+        if found < needed {
+            let reason =
+                format!("its driver offers {found} {what}, {needed} are needed; a newer driver may help");
+            return Err(Error::OpenDevice { device: profile.name, reason });
+        }
     }
     let opened = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
         label: Some("porism"),

@@ -12,8 +12,10 @@ use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
 
 /// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
 const UPLOAD_PIECE_BYTES: usize = 4 << 20;
-/// After so many uploaded bytes the queue is drained, which bounds the driver's staging memory.
+/// After so many uploaded bytes the queue is drained, which bounds the driver's staging memory, unless the plan says less.
 const UPLOAD_WINDOW_BYTES: u64 = 64 << 20;
+/// Smaller windows than this would upload word by word.
+const SMALLEST_WINDOW_BYTES: u64 = 64 << 10;
 
 /// An adapter as a device.
 pub struct GpuExecutor {
@@ -28,6 +30,8 @@ pub struct GpuExecutor {
     timestamps: Option<Timestamps>,
     last_pass_seconds: Option<f64>,
     last_encode_seconds: f64,
+    upload_window: u64,
+    submits: u64,
 }
 
 /// What a dispatch needs besides its Params, and for which dispatch that is.
@@ -72,6 +76,8 @@ impl GpuExecutor {
             timestamps: None,
             last_pass_seconds: None,
             last_encode_seconds: 0.0,
+            upload_window: UPLOAD_WINDOW_BYTES,
+            submits: 0,
         }
     }
 
@@ -474,7 +480,7 @@ impl<'c> Executor<'c> for GpuExecutor {
         let mut in_flight = 0;
         for (offset, piece) in pieces {
             let mut done = 0;
-            for part in piece.chunks(UPLOAD_PIECE_BYTES) {
+            for part in piece.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
                 let at = offset + done;
                 let whole = part.len() / 4 * 4;
                 self.gpu.queue.write_buffer(&buffer, at, &part[..whole]);
@@ -486,7 +492,7 @@ impl<'c> Executor<'c> for GpuExecutor {
                 }
                 done += part.len() as u64;
                 in_flight += part.len() as u64;
-                if in_flight >= UPLOAD_WINDOW_BYTES {
+                if in_flight >= self.upload_window {
                     self.gpu.queue.submit([]);
                     self.wait()?;
                     in_flight = 0;
@@ -521,17 +527,18 @@ impl<'c> Executor<'c> for GpuExecutor {
         let commands = self.encode(recording, staging.as_ref());
         self.last_encode_seconds = started.elapsed().as_secs_f64();
         self.gpu.queue.submit([commands]);
-        if let Some(staging) = &staging {
-            staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
-        }
-        if let Some(timestamps) = &self.timestamps {
-            timestamps.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
-        }
+        self.submits += 1;
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
         let memory = pollster::block_on(memory.pop());
         if let Some(error) = memory.or(internal).or(validation) {
             return Err(self.driver_error("step", error));
+        }
+        if let Some(staging) = &staging {
+            staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
+        }
+        if let Some(timestamps) = &self.timestamps {
+            timestamps.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
         }
         self.wait()?;
         let mut read_back = std::mem::take(&mut self.read_back);
@@ -557,5 +564,13 @@ impl<'c> Executor<'c> for GpuExecutor {
 
     fn last_encode_seconds(&self) -> f64 {
         self.last_encode_seconds
+    }
+
+    fn set_staging(&mut self, bytes: u64) {
+        self.upload_window = bytes.clamp(SMALLEST_WINDOW_BYTES, UPLOAD_WINDOW_BYTES);
+    }
+
+    fn submits(&self) -> u64 {
+        self.submits
     }
 }

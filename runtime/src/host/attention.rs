@@ -280,52 +280,101 @@ pub(super) fn absorb(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
 
 /// The indexer's scores of some positions of a token.
 struct IndexScores<'a> {
+    /// Value d of all heads' queries, then value d + 1; heads padded with zeros to [`HEAD_LANES`].
     queries: &'a [f32],
+    /// Weight of each head, padded with zeros.
     weights: &'a [f32],
-    dim: usize,
     scale: f32,
     /// Key of each position.
     keys: &'a [&'a [f32]],
     out: &'a mut [f32],
 }
 
+/// Heads are the lanes of the indexer's vectors, two at a time: a multiple of that for every instruction set.
+const HEAD_LANES: usize = 32;
+
 impl Vectorised for IndexScores<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        for (out, key) in self.out.iter_mut().zip(self.keys) {
-            let mut score = 0.0f32;
-            let mut fours = self.queries.chunks_exact(4 * self.dim);
-            let mut weights = self.weights.chunks_exact(4);
-            for (queries, weights) in (&mut fours).zip(&mut weights) {
-                let query = |head: usize| &queries[head * self.dim..][..self.dim];
-                let found = dots(simd, [query(0), query(1), query(2), query(3)], key);
-                for (dot, weight) in found.into_iter().zip(weights) {
-                    score += dot.max(0.0) * weight;
-                }
-            }
-            for (query, weight) in fours.remainder().chunks_exact(self.dim).zip(weights.remainder()) {
-                score += dots(simd, [query], key)[0].max(0.0) * weight;
-            }
-            *out = score * self.scale;
+        let IndexScores { queries, weights, scale, keys, out } = self;
+        let mut outs = out.chunks_exact_mut(4);
+        let mut fours = keys.chunks_exact(4);
+        for (out, keys) in (&mut outs).zip(&mut fours) {
+            out.copy_from_slice(&scores(simd, queries, weights, [keys[0], keys[1], keys[2], keys[3]], scale));
+        }
+        for (out, key) in outs.into_remainder().iter_mut().zip(fours.remainder()) {
+            [*out] = scores(simd, queries, weights, [key], scale);
         }
     }
 }
 
+/// `scale · Σ_h weights[h] · max(0, Σ_d queries[d][h] · key[d])` of K keys.
+#[inline(always)]
+fn scores<S: Simd, const K: usize>(
+    simd: S,
+    queries: &[f32],
+    weights: &[f32],
+    keys: [&[f32]; K],
+    scale: f32,
+) -> [f32; K] {
+    let heads = weights.len();
+    let mut totals = [simd.splat(0.0); K];
+    for first in (0..heads).step_by(2 * S::LANES) {
+        let mut sums = [[simd.splat(0.0); 2]; K];
+        for (d, query) in queries.chunks_exact(heads).enumerate() {
+            let query = &query[first..][..2 * S::LANES];
+            let (a, b) = (simd.load(query), simd.load(&query[S::LANES..]));
+            for (sums, key) in sums.iter_mut().zip(keys) {
+                let value = simd.splat(key[d]);
+                sums[0] = simd.multiply_add(a, value, sums[0]);
+                sums[1] = simd.multiply_add(b, value, sums[1]);
+            }
+        }
+        let weights = &weights[first..][..2 * S::LANES];
+        let (a, b) = (simd.load(weights), simd.load(&weights[S::LANES..]));
+        for (total, sums) in totals.iter_mut().zip(sums) {
+            *total = simd.multiply_add(simd.positive(sums[0]), a, *total);
+            *total = simd.multiply_add(simd.positive(sums[1]), b, *total);
+        }
+    }
+    let mut results = [0.0; K];
+    for (result, total) in results.iter_mut().zip(totals) {
+        *result = simd.sum(total) * scale;
+    }
+    results
+}
+
 /// `index_scores.wgsl`
-pub(super) fn index_scores(path: Path, call: &mut Call<'_>) {
+pub(super) fn index_scores(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
     /// Positions of a task.
     const POSITIONS: usize = 256;
     let p: shaders::index_scores::Params = call.params();
     let tokens = call.groups[1] as usize;
     let covered = call.groups[0] as usize * index_scores::TILE;
     let (heads, dim) = (p.heads as usize, p.dim as usize);
+    let padded = heads.next_multiple_of(HEAD_LANES);
     let mut bindings = call.binder();
     let (index_q, index_cache, projected) = (bindings.f32(), bindings.f32(), bindings.f32());
     let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
     let stride = p.scores_stride as usize;
     let scores = &mut bindings.f32_mut()[..tokens * stride];
+    // Queries with the heads side by side, then the heads' weights.
+    let prepared = (dim + 1) * padded;
+    scratch.clear();
+    scratch.resize(tokens * prepared, 0.0);
+    scratch.par_chunks_exact_mut(prepared).enumerate().for_each(|(token, out)| {
+        let queries = &index_q[token * heads * dim..][..heads * dim];
+        for (head, query) in queries.chunks_exact(dim).enumerate() {
+            for (d, value) in query.iter().enumerate() {
+                out[d * padded + head] = *value;
+            }
+        }
+        let weights = &projected[token * p.stride as usize + p.weights_offset as usize..][..heads];
+        out[dim * padded..][..heads].copy_from_slice(weights);
+    });
+    let prepared_of = |token: usize| scratch[token * prepared..][..prepared].split_at(dim * padded);
     let mut tasks = Vec::new();
     for (token, scores) in scores.chunks_exact_mut(stride).enumerate() {
         let length = (positions[token] as usize + 1).min(covered);
@@ -334,12 +383,11 @@ pub(super) fn index_scores(path: Path, call: &mut Call<'_>) {
         }
     }
     tasks.into_par_iter().for_each_init(Vec::new, |keys: &mut Vec<&[f32]>, (token, first, out)| {
-        let queries = &index_q[token * heads * dim..][..heads * dim];
-        let weights = &projected[token * p.stride as usize + p.weights_offset as usize..][..heads];
+        let (queries, weights) = prepared_of(token);
         let pages = &page_table[(sequences[token] * p.pages_per_sequence) as usize..];
         let key = |s: usize| &index_cache[pages::cache_row(pages, s) * dim..][..dim];
         keys.clear();
         keys.extend((first..first + out.len()).map(key));
-        path.run(IndexScores { queries, weights, dim, scale: p.scale, keys, out });
+        path.run(IndexScores { queries, weights, scale: p.scale, keys, out });
     });
 }

@@ -34,6 +34,8 @@ pub struct HostExecutor<'c> {
     read_back: Vec<u8>,
     /// Kept so that kernels need not ask for memory again.
     scratch: [Vec<f32>; 2],
+    /// Recordings run so far.
+    submits: u64,
 }
 
 impl Default for HostExecutor<'_> {
@@ -55,7 +57,13 @@ impl<'c> HostExecutor<'c> {
 
     /// A host that computes with one instruction set, or with the twins.
     pub fn with(path: Option<Path>) -> Self {
-        HostExecutor { path, buffers: Vec::new(), read_back: Vec::new(), scratch: Default::default() }
+        HostExecutor {
+            path,
+            buffers: Vec::new(),
+            read_back: Vec::new(),
+            scratch: Default::default(),
+            submits: 0,
+        }
     }
 
     fn bytes(&self, view: View) -> &[u8] {
@@ -124,7 +132,9 @@ impl<'c> HostExecutor<'c> {
                 (Some(path), shaders::ROUTER) => kernels::router(path, &mut scratch, &mut call),
                 (Some(_), shaders::ARGMAX) => kernels::argmax(&mut call),
                 (Some(path), shaders::ABSORB) => attention::absorb(path, &mut scratch[0], &mut call),
-                (Some(path), shaders::INDEX_SCORES) => attention::index_scores(path, &mut call),
+                (Some(path), shaders::INDEX_SCORES) => {
+                    attention::index_scores(path, &mut scratch[0], &mut call)
+                }
                 (Some(path), shaders::SPARSE_ATTENTION) => attention::sparse_attention(path, &mut call),
                 (Some(path), shaders::ATTENTION_OUTPUT) => {
                     attention::attention_output(path, &mut scratch, &mut call);
@@ -185,11 +195,16 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
     fn last_pass_seconds(&self) -> Option<f64> {
         None
     }
+
+    fn submits(&self) -> u64 {
+        self.submits
+    }
 }
 
 impl HostExecutor<'_> {
     fn run_here(&mut self, recording: &Recording) {
         self.read_back.clear();
+        self.submits += 1;
         for command in recording.commands() {
             match command {
                 Command::Upload { to, from } => self.write_bytes(*to, recording.upload_bytes(*to, *from)),

@@ -77,6 +77,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn positive(self, value: __m256) -> __m256 {
+        // SAFETY: `self` proves the feature. Of a NaN and a number the second comes out.
+        unsafe { _mm256_max_ps(value, _mm256_setzero_ps()) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m256) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe {

@@ -96,6 +96,12 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn positive(self, value: __m512) -> __m512 {
+        // SAFETY: `self` proves the feature. Of a NaN and a number the second comes out.
+        unsafe { _mm512_max_ps(value, _mm512_setzero_ps()) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: __m512) -> f32 {
         // SAFETY: `self` proves the features.
         unsafe {

@@ -33,6 +33,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn store(self, value: Self::V, to: &mut [f32]);
     /// a · b + c with one rounding; the portable path rounds twice.
     fn multiply_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The value or, where it is below 0 or NaN, 0.
+    fn positive(self, value: Self::V) -> Self::V;
     /// Sum of the lanes, halves folded onto each other.
     fn sum(self, value: Self::V) -> f32;
     /// Asks for a cache line that is read soon; any address will do.

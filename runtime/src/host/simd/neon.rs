@@ -85,6 +85,12 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    fn positive(self, value: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves the feature. Of a NaN and a number the number comes out.
+        unsafe { vmaxnmq_f32(value, vdupq_n_f32(0.0)) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: float32x4_t) -> f32 {
         // SAFETY: `self` proves the feature.
         unsafe {

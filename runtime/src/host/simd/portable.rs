@@ -44,6 +44,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn positive(self, value: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|lane| value[lane].max(0.0))
+    }
+
+    #[inline(always)]
     fn sum(self, v: [f32; 8]) -> f32 {
         let [a, b, c, d] = std::array::from_fn(|lane| v[lane] + v[lane + 4]);
         (a + c) + (b + d)
