@@ -69,6 +69,8 @@ pub enum Command {
     Devices(Devices),
     Bench(Bench),
     Doctor(Doctor),
+    Prove(Prove),
+    Check(Check),
     Synth(Synth),
     Completions(Completions),
 }
@@ -316,6 +318,151 @@ pub struct Logits {
     pub schedule: ScheduleArg,
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+const PROVE_DETAILS: &str = "\
+PROBLEM is a text, a text or Markdown file, `-` for stdin, or a problem set: a .json or .jsonl file whose rows have a
+`question` and perhaps a `problem_idx` or `id`.
+
+Proofs are written, read by a verifier until one passes, and the best are refined, round after round. A proof passes when
+every counted reading says 1; a reading that says less is judged in turn, and counts as much as the judge agrees. The
+same model reads what it wrote: passing is no certainty.
+
+Everything is saved in a folder, each completion before it counts. The same command goes on from there after any end. With
+the same seed the same proofs come out, whatever is worked on at once; only --time-limit breaks that.
+
+The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`, `proof`, `chosen`, `end`.
+Exits with 0 when a proof of every problem passed, with 1 when not.";
+
+const PROVE_EXAMPLES: &str = "\
+Examples:
+  porism prove \"Prove that gcd(84, 30) = 6.\"
+  porism prove IMO2025.json --only IMO2025-1 --model ./DeepSeek-Math-V2 --prompts math_templates.py
+  porism prove problem.md --proofs 64 --verifications 64 --rounds 16 --out runs/mine";
+
+/// Search for a proof
+#[derive(Debug, Args)]
+#[command(after_help = PROVE_EXAMPLES, after_long_help = format!("{PROVE_DETAILS}\n\n{PROVE_EXAMPLES}"))]
+pub struct Prove {
+    /// What to prove: a text, a file, a problem set, or `-`
+    #[arg(value_name = "PROBLEM", value_hint = ValueHint::FilePath)]
+    pub problem: Option<String>,
+    /// Take only this problem of a set; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub only: Vec<String>,
+    /// Folder of the run [default: runs/DATE-NAME]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub out: Option<PathBuf>,
+    /// Where DIR holds a run with other settings, start a copy of it beside it
+    #[arg(long)]
+    pub fork: bool,
+    /// Print JSON lines
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    #[command(flatten)]
+    pub budget: BudgetArgs,
+    #[command(flatten)]
+    pub prover: ProverArgs,
+}
+
+/// How much is searched.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Search")]
+pub struct BudgetArgs {
+    /// Rounds: the first writes, the others refine [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: Option<u32>,
+    /// Proofs per round [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub proofs: Option<u32>,
+    /// Readings before a proof is given up [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub minimum_readings: Option<u32>,
+    /// Let a proof pass with fewer readings, once the lower end of their 95 % interval is P
+    #[arg(long, value_name = "P")]
+    pub sure: Option<f64>,
+    /// Proofs to refine [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep: Option<u32>,
+    /// Read all proofs of a round and choose among those that pass
+    #[arg(long)]
+    pub finish_round: bool,
+    /// Stop after N tokens per problem
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_tokens_total: Option<u64>,
+    /// Stop after this time and take the best so far: `90s`, `10m`, `2h`
+    #[arg(long, value_name = "TIME", value_parser = crate::commands::prove::parse_duration)]
+    pub time_limit: Option<std::time::Duration>,
+}
+
+/// What `prove` and `check` have in common.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ProverArgs {
+    #[arg(short, long, value_name = "MODEL", value_hint = ValueHint::DirPath, help = MODEL_HELP)]
+    pub model: Option<String>,
+    /// A prompts.toml or a published math_templates.py [default: the model's, else the built-in]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub prompts: Option<PathBuf>,
+    /// Readings of a proof [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub verifications: Option<u32>,
+    /// Do not judge readings that say less than 1
+    #[arg(long)]
+    pub no_meta: bool,
+    /// Tokens of a proof at most, thinking included [default: 131072, or what the context leaves]
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens: Option<u32>,
+    /// Tokens of a reading at most, thinking included [default: 65536, or what the context leaves]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_tokens_per_reading: Option<u32>,
+    /// Temperature of proofs [default: 1]
+    #[arg(long = "temp", alias = "temperature", value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Temperature of readings [default: 1; 0.4 for models with a short context]
+    #[arg(long, value_name = "T")]
+    pub reading_temperature: Option<f32>,
+    /// Keep the likeliest tokens that make up this share of the probability [default: 0.95]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Seed of the run: the same gives the same proofs [default: the folder's, else 1]
+    #[arg(short, long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Completions worked on at once; changes the speed only
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub parallel: u32,
+    /// Room for a prompt and its answer, in tokens
+    #[arg(short = 'c', long = "ctx-size", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Grade a proof
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  porism check \"Prove that gcd(84, 30) = 6.\" proof.md\n  porism check problem.md proof.md --verifications 64 --json",
+    after_long_help = "\
+Reads the proof several times and prints each evaluation: 1 complete and rigorous, 0.5 right with omissions, 0 wrong. A
+reading that says less than 1 is judged in turn, and counts as much as the judge agrees. Exits with 0 when every counted
+reading says 1, with 1 when not.
+
+Examples:
+  porism check \"Prove that gcd(84, 30) = 6.\" proof.md
+  porism check problem.md proof.md --verifications 64 --json"
+)]
+pub struct Check {
+    /// The problem: a text, a file, or `-`
+    #[arg(value_name = "PROBLEM", value_hint = ValueHint::FilePath)]
+    pub problem: String,
+    /// The proof: a text, a file, or `-`
+    #[arg(value_name = "PROOF", value_hint = ValueHint::FilePath)]
+    pub proof: String,
+    /// Print one JSON object
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    #[command(flatten)]
+    pub prover: ProverArgs,
 }
 
 /// Turn text into token ids

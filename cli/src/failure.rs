@@ -60,6 +60,9 @@ pub fn code(error: &anyhow::Error) -> u8 {
         if let Some(error) = cause.downcast_ref::<porism_runtime::Error>() {
             return runtime_code(error);
         }
+        if cause.is::<porism_prover::store::StoreError>() {
+            return USAGE;
+        }
         if cause.is::<porism_loader::Error>() {
             return MODEL;
         }

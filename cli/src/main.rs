@@ -11,6 +11,7 @@ mod docs;
 mod failure;
 mod host;
 mod interrupt;
+mod local;
 mod model;
 mod rig;
 mod settings;
@@ -44,6 +45,8 @@ fn main() -> ExitCode {
         Command::Devices(args) => commands::devices::run(args, &ui),
         Command::Bench(args) => commands::bench::run(args, &ui),
         Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Prove(args) => commands::prove::run(args, &ui),
+        Command::Check(args) => commands::check::run(args, &ui),
         Command::Synth(args) => commands::synth::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
     };

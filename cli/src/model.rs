@@ -1,5 +1,6 @@
 //! Where a model comes from.
 
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use porism_loader::{Checkpoint, Options, resolve_model};
@@ -72,7 +73,62 @@ impl Model {
             Self::Directory(folder) => ChatTemplate::from_dir(folder),
         }
     }
+
+    /// The prompt set that comes with the model.
+    pub fn prompts(&self) -> std::io::Result<Option<String>> {
+        match self {
+            Self::Embedded => Ok(embedded(PROMPTS).map(|bytes| String::from_utf8_lossy(bytes).into_owned())),
+            Self::Directory(folder) => match std::fs::read_to_string(folder.join(PROMPTS)) {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Tells models apart by all that their answers depend on: every file's name, length, beginning and end. Hundreds of
+    /// gigabytes are not read for it.
+    pub fn fingerprint(&self) -> std::io::Result<String> {
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        let mut add = |name: &str, length: u64, ends: &[&[u8]]| {
+            parts.push(name.as_bytes().to_vec());
+            parts.push(length.to_le_bytes().to_vec());
+            parts.push(ends.concat());
+        };
+        match self {
+            Self::Embedded => {
+                for (name, bytes) in EMBEDDED.iter().filter(|(name, _)| *name != PROMPTS) {
+                    add(name, bytes.len() as u64, &[bytes]);
+                }
+            }
+            Self::Directory(folder) => {
+                let mut names: Vec<String> = std::fs::read_dir(folder)?
+                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                    .filter(|name| {
+                        name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".jinja")
+                    })
+                    .collect();
+                names.sort_unstable();
+                for name in names {
+                    let mut file = std::fs::File::open(folder.join(&name))?;
+                    let length = file.metadata()?.len();
+                    let mut begin = Vec::new();
+                    (&mut file).take(ENDS).read_to_end(&mut begin)?;
+                    let mut end = Vec::new();
+                    file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
+                    file.take(ENDS).read_to_end(&mut end)?;
+                    add(&name, length, &[&begin, &end]);
+                }
+            }
+        }
+        Ok(porism_prover::roles::fingerprint(parts.iter().map(Vec::as_slice)))
+    }
 }
+
+/// The file of a prompt set.
+const PROMPTS: &str = "prompts.toml";
+/// Bytes of a file's beginning and end that tell it apart: a shard's header and its last tensor.
+const ENDS: u64 = 1 << 16;
 
 fn embedded(name: &str) -> Option<&'static [u8]> {
     EMBEDDED.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)

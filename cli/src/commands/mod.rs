@@ -2,11 +2,13 @@
 
 pub mod bench;
 pub mod chat;
+pub mod check;
 pub mod completions;
 pub mod devices;
 pub mod doctor;
 pub mod logits;
 pub mod plan;
+pub mod prove;
 pub mod run;
 pub mod show;
 pub mod synth;

@@ -1,0 +1,97 @@
+//! `porism check`: grades a proof.
+
+use anyhow::Result;
+use porism_prover::check::{Grade, check};
+use porism_prover::complete::CompleteError;
+use porism_prover::problem::Problem;
+use porism_prover::roles::Role;
+use serde_json::json;
+
+use super::prove::{DEFAULT_SEED, Setup, text_or_file};
+use crate::args::Check;
+use crate::failure::{Failure, INTERRUPTED};
+use crate::interrupt;
+use crate::local::Local;
+use crate::ui::Ui;
+
+pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
+    if args.problem == "-" && args.proof == "-" {
+        return Err(Failure::usage("only one of problem and proof can come from stdin").into());
+    }
+    let problem = Problem::from_text(&text_or_file(&args.problem, "problem")?, &args.problem)?;
+    let proof = text_or_file(&args.proof, "proof")?;
+    if proof.trim().is_empty() {
+        return Err(Failure::usage("the proof is empty").into());
+    }
+    let setup = Setup::open(&args.prover)?;
+    let settings = setup.settings(&args.prover)?;
+    let seed = args.prover.seed.unwrap_or(DEFAULT_SEED);
+    interrupt::install();
+    let (mut engine, words) = setup.engine(&args.prover, ui)?;
+    let mut local = Local::new(&mut engine, words, args.prover.parallel as usize, None);
+    let mut told = |reading: u32, role: Role, score: Option<porism_prover::parse::Score>| {
+        let what = if role == Role::Verify { "reading" } else { "judgement of reading" };
+        let score = score.map_or("unreadable".to_owned(), |score| format!("score {}", score.value()));
+        if !args.json {
+            ui.aside(&format!("{what} {}: {score}", reading + 1));
+        }
+    };
+    let graded = check(
+        &problem,
+        proof.trim(),
+        &setup.prompts,
+        &settings,
+        seed,
+        &mut local,
+        &interrupt::requested,
+        &mut told,
+    );
+    let grade = match graded {
+        Ok(grade) => grade,
+        Err(CompleteError::Interrupted) => return Ok(INTERRUPTED),
+        Err(error) => return Err(error.into()),
+    };
+    if args.json {
+        ui.json(&as_json(&grade, seed))?;
+    } else {
+        for reading in &grade.readings {
+            let weight = match reading.weight {
+                1.0 => String::new(),
+                weight => format!(" (counts {weight}: the judge does not agree)"),
+            };
+            ui.heading(&format!("Reading {}: {}{weight}", reading.number + 1, reading.score.value()))?;
+            ui.text(&format!("{}\n\n", reading.text))?;
+        }
+        let counted = grade.readings.iter().filter(|reading| reading.weight > 0.0).count();
+        match grade.mean() {
+            Some(mean) => ui.note(&format!(
+                "mean {mean:.2} of {counted} counted readings by the same model; {} unreadable",
+                grade.unreadable.len()
+            )),
+            None => ui.warn("no reading counts, so there is no grade"),
+        }
+    }
+    Ok(u8::from(!grade.passed()))
+}
+
+fn as_json(grade: &Grade, seed: u64) -> serde_json::Value {
+    let reading = |reading: &porism_prover::search::Reading| {
+        json!({
+            "reading": reading.number + 1,
+            "score": reading.score,
+            "weight": reading.weight,
+            "evaluation": reading.text,
+            "judgement": reading.meta.as_ref().map(|(text, score)| json!({"score": score, "text": text})),
+        })
+    };
+    let unreadable = |(number, why): &(u32, String)| json!({"reading": number + 1, "problem": why});
+    json!({
+        "schema": 1,
+        "passed": grade.passed(),
+        "meanscore": grade.mean(),
+        "readings": grade.readings.iter().map(reading).collect::<Vec<_>>(),
+        "unreadable": grade.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
+        "tokens": grade.tokens,
+        "seed": seed,
+    })
+}

@@ -1,0 +1,421 @@
+//! `porism prove`: problems in, proofs out, with everything that was found in a folder.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::Result;
+use porism_loader::{Checkpoint, Options};
+use porism_prover::problem::{self, Problem};
+use porism_prover::prompts::PromptSet;
+use porism_prover::search::{End, Event, Limits, Plan, Settings, State, search};
+use porism_prover::store::{self, Manifest, Prompts, Run};
+use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::sample::SamplingParams;
+
+use super::run::open_engine;
+use crate::args::{Prove, ProverArgs};
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::local::{Local, Words};
+use crate::model::Model;
+use crate::settings::{self, choose_device};
+use crate::ui::Ui;
+
+/// Models with a shorter context see one evaluation at a time: more would leave no room for a proof.
+const SHORT_CONTEXT: u32 = 8192;
+/// So small a model slips at temperature 1 while it recomputes a right proof.
+const SMALL_READING_TEMPERATURE: f32 = 0.4;
+
+pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
+    let problems = problems(args.problem.as_deref(), &args.only)?;
+    let setup = Setup::open(&args.prover)?;
+    let settings = search_settings(args, &setup)?;
+    let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
+    let old = store::read_manifest(&folder)?;
+    let model = setup.identity()?;
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        seed: args.prover.seed.or(old.map(|old| old.seed)).unwrap_or(DEFAULT_SEED),
+        problems: Manifest::problems(&problems),
+        generator: model.clone(),
+        verifier: model,
+        prompts: Prompts {
+            source: setup.prompts.source().to_owned(),
+            fingerprint: setup.prompts.fingerprint().to_owned(),
+        },
+        settings,
+    };
+    let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
+    interrupt::install();
+    let (mut engine, words) = setup.engine(&args.prover, ui)?;
+    let deadline = args.budget.time_limit.map(|limit| Instant::now() + limit);
+    let mut local = Local::new(&mut engine, words, args.prover.parallel as usize, deadline);
+    let limits = Limits { interrupted: &interrupt::requested, deadline };
+    let mut teller = Teller { ui, json: args.json, broken: None };
+    let found = search(&mut run, &manifest, &problems, &setup.prompts, &mut local, &limits, &mut |event| {
+        teller.tell(event);
+    });
+    tracing::info!("{}", local.facts());
+    if let Some(error) = teller.broken {
+        return Err(error);
+    }
+    let plans = match found {
+        Ok(plans) => plans,
+        Err(porism_prover::search::SearchError::Complete(
+            porism_prover::complete::CompleteError::Interrupted,
+        )) => {
+            ui.note(&format!("interrupted; the same command goes on from {}", run.folder().display()));
+            return Ok(crate::failure::INTERRUPTED);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if !args.json {
+        show(&problems, &plans, run.folder(), ui)?;
+    }
+    Ok(u8::from(!plans.iter().all(Plan::passed)))
+}
+
+/// Without `--seed` a run has this one: the same command gives the same proofs.
+pub const DEFAULT_SEED: u64 = 1;
+
+/// What `prove` and `check` have in common.
+pub struct Setup {
+    model: Model,
+    checkpoint: Checkpoint,
+    pub prompts: PromptSet,
+}
+
+impl Setup {
+    pub fn open(args: &ProverArgs) -> Result<Self> {
+        let model = Model::find_or_embedded(args.model.as_deref())?;
+        let prompts = match &args.prompts {
+            Some(file) => PromptSet::open(file)?,
+            None => match model.prompts()? {
+                Some(text) => PromptSet::from_toml(&text, &format!("{}/prompts.toml", model.label()))?,
+                None => PromptSet::built_in(),
+            },
+        };
+        let checkpoint = model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
+        Ok(Self { model, checkpoint, prompts })
+    }
+
+    /// Which model it is.
+    fn identity(&self) -> Result<store::Model> {
+        Ok(store::Model { name: self.model.label(), fingerprint: self.model.fingerprint()? })
+    }
+
+    /// The settings that do not depend on the command.
+    pub fn settings(&self, args: &ProverArgs) -> Result<Settings> {
+        let usual = Settings::default();
+        let small = self.checkpoint.config().max_position_embeddings < SHORT_CONTEXT;
+        let reading_temperature = if small { SMALL_READING_TEMPERATURE } else { usual.reading_temperature };
+        let settings = Settings {
+            verifications: args.verifications.unwrap_or(usual.verifications),
+            meta_verify: !args.no_meta,
+            evaluations_to_refine: if small { 1 } else { usual.evaluations_to_refine },
+            max_tokens_per_proof: args.max_tokens.unwrap_or(usual.max_tokens_per_proof),
+            max_tokens_per_reading: args.max_tokens_per_reading.unwrap_or(usual.max_tokens_per_reading),
+            temperature: args.temperature.unwrap_or(usual.temperature),
+            reading_temperature: args.reading_temperature.unwrap_or(reading_temperature),
+            top_p: args.top_p.unwrap_or(usual.top_p),
+            ..usual
+        };
+        for temperature in [settings.temperature, settings.reading_temperature] {
+            let sampling = SamplingParams { temperature, top_p: settings.top_p, ..SamplingParams::default() };
+            sampling.validate().map_err(porism_runtime::Error::from)?;
+        }
+        Ok(settings)
+    }
+
+    /// Loads the weights.
+    pub fn engine<'c>(&'c self, args: &ProverArgs, ui: &Ui) -> Result<(Engine<'c>, Words)> {
+        let words = Words::open(&self.model, &self.checkpoint)?;
+        let settings = self.settings(args)?;
+        let limit = self.checkpoint.config().max_position_embeddings;
+        // A prompt holds a proof and its evaluations, and the answer may be as long as a proof.
+        let usual = settings.max_tokens_per_proof.saturating_add(settings.max_tokens_per_reading);
+        let context = match args.context {
+            Some(asked) if asked > limit => {
+                let (asked, limit) = (asked as usize, limit as usize);
+                return Err(porism_runtime::Error::ContextBeyondModel { asked, limit }.into());
+            }
+            asked => asked.unwrap_or(limit.min(usual)) as usize,
+        };
+        let sequences = args.parallel as usize;
+        // Sequences that ended are kept for what others share with them, and few grow as long as they may.
+        let cache_tokens = if context <= 4096 { None } else { Some(context * sequences.div_ceil(4).max(1)) };
+        let options = EngineOptions { sequences: sequences + 2, cache_tokens, ..EngineOptions::new(context) };
+        let device = choose_device(args.device.device.as_ref())?;
+        Ok((open_engine(ui, &self.model, &self.checkpoint, device, &options)?, words))
+    }
+}
+
+fn search_settings(args: &Prove, setup: &Setup) -> Result<Settings> {
+    let common = setup.settings(&args.prover)?;
+    let settings = Settings {
+        rounds: args.budget.rounds.unwrap_or(common.rounds),
+        proofs: args.budget.proofs.unwrap_or(common.proofs),
+        minimum_readings: args.budget.minimum_readings.unwrap_or(common.minimum_readings),
+        sure: args.budget.sure,
+        keep: args.budget.keep.unwrap_or(common.keep),
+        finish_round: args.budget.finish_round,
+        max_tokens_total: args.budget.max_tokens_total,
+        ..common
+    };
+    if settings.minimum_readings > settings.verifications {
+        let message = format!(
+            "--minimum-readings is {}, more than the {} of --verifications",
+            settings.minimum_readings, settings.verifications
+        );
+        return Err(Failure::usage(message).into());
+    }
+    if settings.sure.is_some_and(|sure| !(sure > 0.0 && sure < 1.0)) {
+        return Err(Failure::usage("--sure must lie between 0 and 1").into());
+    }
+    Ok(settings)
+}
+
+/// A text, a file, a set, or stdin.
+fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
+    let argument = argument.unwrap_or("-");
+    let path = Path::new(argument);
+    let extension =
+        path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let is_set = matches!(extension.as_str(), "json" | "jsonl")
+        && (path.exists() || !argument.contains(char::is_whitespace));
+    if is_set {
+        let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        return Ok(problem::read_set(&settings::read_text(path)?, argument, &stem, only)?);
+    }
+    if !only.is_empty() {
+        return Err(Failure::usage(
+            "--only picks problems of a set, and the problem is no .json or .jsonl file",
+        )
+        .into());
+    }
+    Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
+}
+
+/// The text itself if it has white space and is no file; `-` is stdin.
+pub fn text_or_file(argument: &str, what: &str) -> Result<String> {
+    let path = Path::new(argument);
+    if argument == "-" || path.exists() {
+        return settings::read_text(path);
+    }
+    if argument.trim().is_empty() {
+        return Err(Failure::usage(format!("the {what} is empty")).into());
+    }
+    if argument.contains(char::is_whitespace) {
+        return Ok(argument.to_owned());
+    }
+    let message = format!("`{argument}` is no file, and no {what} either (it has no white space)");
+    Err(Failure::usage(message).hint(format!("check the path, or quote the {what}")).into())
+}
+
+/// `runs/<date>-<slug>`; an older run of the same problems is gone on with.
+fn default_folder(problems: &[Problem]) -> PathBuf {
+    let slug = match problems {
+        [one] if one.source == "problem" => one.problem_idx.clone(),
+        [one] => problem::slug(&format!("{} {}", one.problem_idx, one.question)),
+        many => problem::slug(&format!("{} {}", many[0].source, Manifest::problems(many))),
+    };
+    let runs = Path::new("runs");
+    let ending = format!("-{slug}");
+    let entries = std::fs::read_dir(runs).into_iter().flatten().filter_map(Result::ok);
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let newest = names.filter(|name| name.len() == ending.len() + 10 && name.ends_with(&ending)).max();
+    runs.join(newest.unwrap_or_else(|| format!("{}{ending}", today())))
+}
+
+/// `2026-11-24`, in UTC.
+fn today() -> String {
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // Days to a date in the Gregorian calendar: eras of 400 years that begin in March.
+    let days = i64::try_from(seconds / 86_400).unwrap_or(0) + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// `90s`, `10m`, `2h`, `1.5h` → time.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: give a number and a unit, as in `90s`, `10m`, `2h`");
+    let text = text.trim();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1.0,
+        'm' => 60.0,
+        'h' => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let number = &text[..text.len() - 1];
+    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(wrong());
+    }
+    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    // A hundred years.
+    if seconds > 0.0 && seconds < 3.2e9 { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
+}
+
+/// Turns events into lines: JSON on stdout, or words on stderr.
+struct Teller<'a> {
+    ui: &'a Ui,
+    json: bool,
+    broken: Option<anyhow::Error>,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, event: &Event<'_>) {
+        if self.json {
+            if let Err(error) = self.ui.json(event) {
+                // The reader went away; what is found is in the folder all the same.
+                self.broken.get_or_insert(error);
+            }
+            return;
+        }
+        match event {
+            Event::Start { folder, problems, seed, resumed } => {
+                let problems = if *problems == 1 { String::new() } else { format!(", {problems} problems") };
+                let resumed = if *resumed == 0 {
+                    String::new()
+                } else {
+                    format!(", {resumed} completions are there already")
+                };
+                self.ui.note(&format!("{folder}: seed {seed}{problems}{resumed}"));
+            }
+            Event::Completion {
+                problem_idx,
+                role,
+                round_idx,
+                proof,
+                reading,
+                score,
+                problem,
+                tokens,
+                spent,
+                ..
+            } => {
+                let what = match *role {
+                    "generate" => format!("proof {proof} written"),
+                    "refine" => format!("proof {proof} refined"),
+                    "verify" => format!("proof {proof} read, reading {reading}"),
+                    "meta_verify" => format!("proof {proof}, reading {reading} judged"),
+                    _ => "two proofs compared".to_owned(),
+                };
+                let outcome = match (score, problem) {
+                    (_, Some(problem)) => format!("lost: {problem}"),
+                    (Some(score), None) if matches!(*role, "generate" | "refine") => {
+                        format!("rates itself {}", score.value())
+                    }
+                    (Some(score), None) => format!("score {}", score.value()),
+                    (None, None) => "done".to_owned(),
+                };
+                self.ui.aside(&format!(
+                    "{problem_idx} round {round_idx}: {what}: {outcome} ({tokens} tokens, {} in all)",
+                    spent.tokens
+                ));
+            }
+            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings } => {
+                let words = match state {
+                    State::Passed => "passed".to_owned(),
+                    State::Rejected => "rejected".to_owned(),
+                    State::Undecided => "undecided".to_owned(),
+                    State::Failed(why) => format!("lost: {why}"),
+                    State::Duplicate(twin) => format!("the same as proof {twin}"),
+                    State::Writing | State::Reading => return,
+                };
+                let mean = meanscore
+                    .map_or(String::new(), |mean| format!(", mean {mean:.2} of {readings} readings"));
+                self.ui.note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {words}{mean}"));
+            }
+            Event::Chosen { .. } => {}
+            Event::End { passed, problems, spent, seconds } => {
+                self.ui.note(&format!(
+                    "{passed} of {} passed; {} completions, {} tokens, {seconds:.1} s",
+                    crate::ui::plural(*problems as u64, "problem"),
+                    spent.completions,
+                    spent.tokens
+                ));
+            }
+        }
+    }
+}
+
+/// The chosen proofs on stdout, and what they are worth.
+fn show(problems: &[Problem], plans: &[Plan], folder: &Path, ui: &Ui) -> Result<()> {
+    for (problem, plan) in problems.iter().zip(plans) {
+        let chosen = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)));
+        let several = problems.len() > 1;
+        let Some((proof, attempt)) = chosen else {
+            ui.warn(&format!("{}: no proof was written", problem.problem_idx));
+            continue;
+        };
+        if several {
+            ui.heading(&problem.problem_idx)?;
+        }
+        ui.text(&format!("{}\n", attempt.proof))?;
+        if several {
+            ui.line("")?;
+        }
+        let counted = proof.readings.iter().filter(|reading| reading.weight > 0.0).count();
+        let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
+        match plan.end {
+            Some((End::Passed, _)) => ui.note(&format!(
+                "proof {} passed {counted} of {counted} readings by the same model; that is no certainty",
+                proof.proof_id
+            )),
+            _ => ui.warn(&format!(
+                "no proof passed; proof {} is the best of {} ({mean}, {counted} readings)",
+                proof.proof_id,
+                plan.pool().count()
+            )),
+        }
+    }
+    ui.note(&format!("everything is in {}", folder.display()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_parsed() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "s", "10", "-1s", "0m", "1e3s", "5d", "9999999999h", "1.2.3s", "½h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_problem_is_a_text_a_file_or_a_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let read = |argument: &str, only: &[String]| problems(Some(argument), only);
+        assert_eq!(read("Prove it.", &[]).unwrap()[0].question, "Prove it.");
+        assert_eq!(read(&write("p.md", "Prove this.\n"), &[]).unwrap()[0].question, "Prove this.");
+        let set = write("set.json", "[{\"id\": 1, \"question\": \"a\"}, {\"id\": 2, \"question\": \"b\"}]");
+        assert_eq!(read(&set, &[]).unwrap().len(), 2);
+        assert_eq!(read(&set, &["2".to_owned()]).unwrap()[0].source, "set");
+        for bad in ["", " ", "nothing", "no.json", &write("empty.md", " \n")] {
+            assert_eq!(crate::failure::code(&read(bad, &[]).unwrap_err()), 2, "{bad}");
+        }
+        assert!(read("Prove it.", &["1".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn dates_are_dates() {
+        let today = today();
+        assert!(today.len() == 10 && today.as_str() > "2026-01-01", "{today}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Who answers. The search hands over requests and asks for answers; how many are worked on at once is the answerer's
+//! affair.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::roles::Key;
+
+/// One prompt to be answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Names the request until it is answered; never used twice.
+    pub ticket: u64,
+    /// What it is for: an answerer may have other models for other roles.
+    pub key: Key,
+    /// The user's message.
+    pub prompt: String,
+    /// Seed of the draws: the same request gives the same answer, whatever else is worked on.
+    pub seed: u64,
+    /// At most so many tokens, the thinking included.
+    pub max_tokens: u32,
+    /// Divides the logits.
+    pub temperature: f32,
+    /// Share of the probability that is kept.
+    pub top_p: f32,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model said so.
+    Stop,
+    /// As many tokens as allowed, or as the context holds.
+    Length,
+    /// Something else that an endpoint named.
+    Other(String),
+}
+
+/// A finished answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// What came before `</think>`.
+    pub thinking: String,
+    /// What came after it.
+    pub answer: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The request's.
+    pub ticket: u64,
+    /// The completion, or why this attempt is lost; the search goes on without it.
+    pub result: Result<Completion, String>,
+}
+
+/// Why nothing more can be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum CompleteError {
+    /// Somebody asked for an end; what was under way is lost.
+    #[error("interrupted")]
+    Interrupted,
+    /// The engine or every endpoint failed.
+    #[error(transparent)]
+    Broken(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Answers requests.
+pub trait Complete {
+    /// How many requests are worth having under way at once.
+    fn width(&self) -> usize;
+
+    /// Takes a request.
+    fn submit(&mut self, request: Request);
+
+    /// Forgets a request; no answer will come for it, unless it has come already.
+    fn cancel(&mut self, ticket: u64);
+
+    /// Waits for an answer, in whatever order; `None` when there is none after about so long.
+    ///
+    /// # Errors
+    /// [`CompleteError`] when no request can be answered any more.
+    fn poll(&mut self, wait: Duration) -> Result<Option<Answer>, CompleteError>;
+}

@@ -1,0 +1,13 @@
+//! Natural-language proving with a language model: write, verify, meta-verify, refine, until a proof passes or the budget
+//! ends. Who answers is behind [`complete::Complete`]; this crate knows no device.
+//!
+//! Start reading at [`search`].
+
+pub mod check;
+pub mod complete;
+pub mod parse;
+pub mod problem;
+pub mod prompts;
+pub mod roles;
+pub mod search;
+pub mod store;

@@ -1,0 +1,1149 @@
+//! The search: write proofs, read them, refine the best, until one passes or the budget ends.
+//!
+//! Two halves. [`Planner::plan`] is a pure function: from the completions there are, in the logical order (round, proof,
+//! reading), it says what is known and which completions are wanted next. [`search`] hands these out, journals what comes
+//! back and plans again. Which completion came first, what was worked on together and how often the program was killed
+//! cannot matter, because the plan does not see it. Completions that were wanted before an earlier one decided otherwise are
+//! left out of the pool and counted as spent.
+//!
+//! ```text
+//! w_i = 1, for a score below 1 what the meta-verifier says of it: 1, 0.5, 0      mean = Σ w_i s_i / Σ w_i
+//! after the i-th reading, from the smallest number of readings on:
+//!   passes  when every counted reading says 1 and there are as many as asked (or enough to be as sure as asked)
+//!   fails   when a counted reading says less
+//!   stays undecided when more than half as many as asked were dismissed: so much doubt is not talked away
+//! ```
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::complete::{Complete, CompleteError, Completion, Finish, Request};
+use crate::parse::{self, Attempt, Score};
+use crate::problem::Problem;
+use crate::prompts::PromptSet;
+use crate::roles::{Key, Role, fingerprint};
+use crate::store::{Manifest, Record, Run, StoreError};
+
+/// How much is asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Rounds at most: the first writes, the others refine.
+    pub rounds: u32,
+    /// Proofs per round.
+    pub proofs: u32,
+    /// Readings of a proof, all 1, for it to pass.
+    pub verifications: u32,
+    /// Readings before a decision.
+    pub minimum_readings: u32,
+    /// A proof whose readings are all 1 passes earlier, once the lower end of their 95 % Wilson interval is at least this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sure: Option<f64>,
+    /// Whether scores below 1 are judged in turn.
+    pub meta_verify: bool,
+    /// So many of the best proofs are refined.
+    pub keep: u32,
+    /// Evaluations shown to the one who refines, lowest scores first.
+    pub evaluations_to_refine: u32,
+    /// Read all proofs of a round before choosing, not only up to the first that passes.
+    pub finish_round: bool,
+    /// No completion is asked for once those before it took so many tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tokens_total: Option<u64>,
+    /// Tokens of a proof at most, thinking included.
+    pub max_tokens_per_proof: u32,
+    /// Tokens of a reading at most, thinking included.
+    pub max_tokens_per_reading: u32,
+    /// Of those who write.
+    pub temperature: f32,
+    /// Of those who read.
+    pub reading_temperature: f32,
+    /// Of all roles.
+    pub top_p: f32,
+}
+
+impl Settings {
+    /// The temperature of a role.
+    pub fn temperature(&self, role: Role) -> f32 {
+        if role.writes() { self.temperature } else { self.reading_temperature }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rounds: 4,
+            proofs: 8,
+            verifications: 8,
+            minimum_readings: 2,
+            sure: None,
+            meta_verify: true,
+            keep: 4,
+            evaluations_to_refine: 8,
+            finish_round: false,
+            max_tokens_total: None,
+            max_tokens_per_proof: 128 * 1024,
+            max_tokens_per_reading: 64 * 1024,
+            temperature: 1.0,
+            reading_temperature: 1.0,
+            top_p: 0.95,
+        }
+    }
+}
+
+/// One reading of a proof.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Its number; unreadable ones are left out.
+    pub number: u32,
+    /// The evaluation.
+    pub text: String,
+    /// Its score.
+    pub score: Score,
+    /// What the meta-verifier said of it, and its score.
+    pub meta: Option<(String, Score)>,
+    /// How much it counts.
+    pub weight: f64,
+}
+
+/// What is known of a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not there yet.
+    Writing,
+    /// Lost, and why.
+    Failed(String),
+    /// The same text as an earlier proof, by its id.
+    Duplicate(u32),
+    /// Being read.
+    Reading,
+    /// Every counted reading says 1, and there are enough.
+    Passed,
+    /// A counted reading says less.
+    Rejected,
+    /// Too few readings could be read, or too many were dismissed.
+    Undecided,
+}
+
+/// A proof of the pool, or one that is being made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proof {
+    /// From 1, in logical order; unique within its problem.
+    pub proof_id: u32,
+    /// Round, from 0.
+    pub round: u32,
+    /// Place within the round.
+    pub index: u32,
+    /// The proof it was made from.
+    pub parent: Option<u32>,
+    /// What was written.
+    pub attempt: Option<Attempt>,
+    /// Readings that could be read, in order.
+    pub readings: Vec<Reading>,
+    /// Readings that could not.
+    pub unreadable: u32,
+    /// What is known.
+    pub state: State,
+    /// Tokens spent on it and its readings.
+    pub tokens: u64,
+}
+
+impl Proof {
+    /// Σ of the weights.
+    pub fn weight(&self) -> f64 {
+        self.readings.iter().map(|reading| reading.weight).sum()
+    }
+
+    /// The weighted mean; `None` without a counted reading.
+    pub fn mean(&self) -> Option<f64> {
+        let weight = self.weight();
+        let sum: f64 = self.readings.iter().map(|reading| reading.weight * reading.score.value()).sum();
+        (weight > 0.0).then(|| sum / weight)
+    }
+
+    fn self_score(&self) -> f64 {
+        self.attempt.as_ref().and_then(|attempt| attempt.self_score).map_or(0.0, Score::value)
+    }
+
+    /// Whether nothing more is asked about it.
+    fn is_settled(&self) -> bool {
+        !matches!(self.state, State::Writing | State::Reading)
+    }
+
+    /// Whether it is a proof at all, and not a copy.
+    fn counts(&self) -> bool {
+        !matches!(self.state, State::Writing | State::Failed(_) | State::Duplicate(_))
+    }
+
+    /// Better ones first: mean, readings, self score, earlier.
+    fn rank(&self, other: &Proof) -> Ordering {
+        self.quality(other).then(self.proof_id.cmp(&other.proof_id))
+    }
+
+    fn quality(&self, other: &Proof) -> Ordering {
+        let mean = |proof: &Proof| proof.mean().unwrap_or(-1.0);
+        let passed = |proof: &Proof| proof.state == State::Passed;
+        passed(other)
+            .cmp(&passed(self))
+            .then(mean(other).total_cmp(&mean(self)))
+            .then(other.weight().total_cmp(&self.weight()))
+            .then(other.self_score().total_cmp(&self.self_score()))
+    }
+
+    /// A line of the published pool, with fields of ours after the published ones.
+    fn pool_line(&self) -> serde_json::Value {
+        let attempt = self.attempt.as_ref();
+        let mut score2ratings = serde_json::Map::new();
+        for score in [Score::One, Score::Half, Score::Zero] {
+            let ratings: Vec<_> = self.readings.iter().filter(|reading| reading.score == score).collect();
+            if ratings.is_empty() {
+                continue;
+            }
+            let rating = |reading: &&Reading| {
+                let quality =
+                    reading.meta.iter().map(|(text, score)| json!({"quality": text, "score": score}));
+                json!({
+                    "rating": reading.text,
+                    "quality": quality.collect::<Vec<_>>(),
+                    "score": reading.score,
+                    "reading": reading.number,
+                    "weight": reading.weight,
+                })
+            };
+            score2ratings.insert(score.key().to_owned(), ratings.iter().map(rating).collect());
+        }
+        json!({
+            "proof": attempt.map_or("", |attempt| &attempt.proof),
+            "meanscore": self.mean(),
+            "score2ratings": score2ratings,
+            "self_eval": {
+                "self_eval": attempt.map_or("null", |attempt| &attempt.self_evaluation),
+                "self_eval_score": self.self_score(),
+            },
+            "proof_id": self.proof_id,
+            "dep_proof_ids": self.parent.iter().collect::<Vec<_>>(),
+            "round_idx": self.round + 1,
+            "index": self.index,
+            "state": self.state,
+            "readings": self.readings.len(),
+            "unreadable": self.unreadable,
+            "weight": self.weight(),
+            "tokens": self.tokens,
+        })
+    }
+}
+
+/// Why the search of a problem ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// A proof passed.
+    Passed,
+    /// All rounds are done.
+    Rounds,
+    /// The tokens are spent.
+    Tokens,
+    /// The time is over.
+    Time,
+}
+
+/// The state of one problem.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// All proofs in logical order; the last ones may not be finished.
+    pub proofs: Vec<Proof>,
+    /// What should be asked next, in logical order.
+    wanted: Vec<Ask>,
+    /// How it ended, and the id of the chosen proof; `None` while completions are wanted.
+    pub end: Option<(End, Option<u32>)>,
+}
+
+impl Plan {
+    /// The chosen proof.
+    pub fn chosen(&self) -> Option<&Proof> {
+        let id = self.end?.1?;
+        self.proofs.iter().find(|proof| proof.proof_id == id)
+    }
+
+    /// Whether a proof passed.
+    pub fn passed(&self) -> bool {
+        matches!(self.end, Some((End::Passed, Some(_))))
+    }
+
+    /// The proofs that are in the pool: settled, whole and no copies.
+    pub fn pool(&self) -> impl Iterator<Item = &Proof> {
+        self.proofs.iter().filter(|proof| proof.counts() && proof.is_settled())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Ask {
+    key: Key,
+    prompt: String,
+    request: String,
+    seed: u64,
+    max_tokens: u32,
+}
+
+/// The completions of a run by key, and what they were asked with.
+#[derive(Debug, Default)]
+struct Results {
+    by_key: HashMap<Key, Vec<Known>>,
+    spent: Spent,
+}
+
+#[derive(Debug)]
+struct Known {
+    request: String,
+    tokens: u64,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug)]
+enum Outcome {
+    Attempt(Attempt),
+    Evaluation(String, Score),
+    Preference(usize),
+    Nothing(String),
+}
+
+/// What a run has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spent {
+    /// Completions, lost ones included.
+    pub completions: u64,
+    /// Completions that failed.
+    pub failed: u64,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+}
+
+impl Results {
+    fn add(&mut self, record: &Record) {
+        self.spent.completions += 1;
+        let (tokens, outcome) = match &record.completion {
+            Some(completion) => {
+                self.spent.tokens += completion.tokens;
+                self.spent.prompt_tokens += completion.prompt_tokens;
+                (completion.tokens, read(record.key.role, completion))
+            }
+            None => {
+                self.spent.failed += 1;
+                (0, Outcome::Nothing(record.error.clone().unwrap_or_default()))
+            }
+        };
+        let known = Known { request: record.request.clone(), tokens, outcome };
+        self.by_key.entry(record.key).or_default().push(known);
+    }
+}
+
+/// What a completion means for the role it was asked in.
+fn read(role: Role, completion: &Completion) -> Outcome {
+    let unreadable = |what: &str| Outcome::Nothing(what.to_owned());
+    match (&completion.finish, role) {
+        (Finish::Length, _) => unreadable("ran out of tokens"),
+        (Finish::Other(why), _) => Outcome::Nothing(format!("ended with `{why}`")),
+        (Finish::Stop, Role::Generate | Role::Refine) => parse::attempt(&completion.answer)
+            .map_or_else(|| unreadable("has no `## Solution`"), Outcome::Attempt),
+        (Finish::Stop, Role::Verify | Role::MetaVerify) => parse::evaluation(&completion.answer).map_or_else(
+            || unreadable("has no score in a box"),
+            |evaluation| Outcome::Evaluation(evaluation.text, evaluation.score),
+        ),
+        (Finish::Stop, Role::Compare) => parse::preference(&completion.answer)
+            .map_or_else(|| unreadable("has no 1 or 2 in a box"), Outcome::Preference),
+    }
+}
+
+/// Plans one problem.
+struct Planner<'a> {
+    index: u32,
+    problem: &'a Problem,
+    prompts: &'a PromptSet,
+    manifest: &'a Manifest,
+    results: &'a Results,
+    // Fingerprints of requests by key: prompts are long, and a key's never changes once it can be asked.
+    requests: &'a RefCell<HashMap<Key, String>>,
+    enough: usize,
+}
+
+/// The way through the logical order.
+struct Walk {
+    proofs: Vec<Proof>,
+    wanted: Vec<Ask>,
+    tokens: u64,
+}
+
+/// The walk met something beyond which nothing may be asked.
+enum Halt {
+    /// Work is under way.
+    Pending,
+    /// The tokens are spent.
+    Spent,
+}
+
+impl Planner<'_> {
+    fn settings(&self) -> &Settings {
+        &self.manifest.settings
+    }
+
+    fn plan(&self) -> Plan {
+        let mut walk = Walk { proofs: Vec::new(), wanted: Vec::new(), tokens: 0 };
+        let end = match self.rounds(&mut walk) {
+            Ok(end) => Some(end),
+            Err(Halt::Spent) if walk.wanted.is_empty() => {
+                let chosen = best(&walk.proofs).map(|proof| proof.proof_id);
+                let passed = best(&walk.proofs).is_some_and(|proof| proof.state == State::Passed);
+                Some((if passed { End::Passed } else { End::Tokens }, chosen))
+            }
+            Err(Halt::Pending | Halt::Spent) => None,
+        };
+        Plan { proofs: walk.proofs, wanted: walk.wanted, end }
+    }
+
+    fn rounds(&self, walk: &mut Walk) -> Result<(End, Option<u32>), Halt> {
+        let settings = self.settings();
+        for round in 0..settings.rounds {
+            let parents = self.parents(&walk.proofs);
+            let start = walk.proofs.len();
+            let mut settled = true;
+            for index in 0..settings.proofs {
+                let parent = (!parents.is_empty()).then(|| &parents[index as usize % parents.len()]);
+                let halt = self.proof(walk, round, index, parent);
+                let newest = walk.proofs.last();
+                let passed = newest.is_some_and(|proof| proof.state == State::Passed);
+                let decided = newest.is_some_and(Proof::is_settled);
+                if settled && passed && !settings.finish_round {
+                    return Ok((End::Passed, newest.map(|proof| proof.proof_id)));
+                }
+                settled &= decided;
+                halt?;
+                if walk.wanted.len() >= self.enough {
+                    return Err(Halt::Pending);
+                }
+            }
+            if !settled {
+                return Err(Halt::Pending);
+            }
+            if walk.proofs[start..].iter().any(|proof| proof.state == State::Passed) {
+                return Ok((End::Passed, self.choose(walk)?));
+            }
+        }
+        Ok((End::Rounds, self.choose(walk)?))
+    }
+
+    /// The proofs worth refining, best first, with the prompt that asks for it.
+    fn parents(&self, proofs: &[Proof]) -> Vec<(u32, String)> {
+        let mut ranked: Vec<&Proof> = proofs.iter().filter(|proof| proof.counts()).collect();
+        ranked.sort_by(|a, b| a.rank(b));
+        ranked.truncate(self.settings().keep as usize);
+        ranked.into_iter().map(|proof| (proof.proof_id, self.refine_prompt(proof))).collect()
+    }
+
+    fn refine_prompt(&self, proof: &Proof) -> String {
+        let mut readings: Vec<&Reading> =
+            proof.readings.iter().filter(|reading| reading.weight > 0.0).collect();
+        // Stable: equal scores stay in the order of reading.
+        readings.sort_by_key(|reading| reading.score);
+        readings.truncate(self.settings().evaluations_to_refine as usize);
+        let texts: Vec<&str> = readings.iter().map(|reading| reading.text.as_str()).collect();
+        let text = proof.attempt.as_ref().map_or("", |attempt| &attempt.proof);
+        self.prompts.refine(&self.problem.question, text, &texts)
+    }
+
+    /// Walks through one proof and its readings, and adds it to the walk.
+    fn proof(
+        &self,
+        walk: &mut Walk,
+        round: u32,
+        index: u32,
+        parent: Option<&(u32, String)>,
+    ) -> Result<(), Halt> {
+        let proof_id = u32::try_from(walk.proofs.len()).unwrap_or(u32::MAX - 1) + 1;
+        let mut proof = Proof {
+            proof_id,
+            round,
+            index,
+            parent: parent.map(|parent| parent.0),
+            attempt: None,
+            readings: Vec::new(),
+            unreadable: 0,
+            state: State::Writing,
+            tokens: 0,
+        };
+        let before = walk.tokens;
+        let halt = self.write_and_read(walk, &mut proof, parent);
+        proof.tokens = walk.tokens - before;
+        // A proof that the budget leaves no room for was never begun.
+        let begun = !(matches!(halt, Err(Halt::Spent)) && proof.state == State::Writing);
+        if begun {
+            if matches!(halt, Err(Halt::Spent)) && proof.state == State::Reading {
+                proof.state = State::Undecided;
+            }
+            walk.proofs.push(proof);
+        }
+        halt
+    }
+
+    fn write_and_read(
+        &self,
+        walk: &mut Walk,
+        proof: &mut Proof,
+        parent: Option<&(u32, String)>,
+    ) -> Result<(), Halt> {
+        let role = if parent.is_some() { Role::Refine } else { Role::Generate };
+        let key = Key { problem: self.index, round: proof.round, proof: proof.index, role, reading: 0 };
+        let prompt = || match parent {
+            Some((_, prompt)) => prompt.clone(),
+            None => self.prompts.generate(&self.problem.question),
+        };
+        match self.look_up(walk, key, prompt)? {
+            None => return Ok(()),
+            Some(Outcome::Attempt(attempt)) => proof.attempt = Some(attempt.clone()),
+            Some(Outcome::Nothing(why)) => {
+                proof.state = State::Failed(why.clone());
+                return Ok(());
+            }
+            Some(other) => unreachable!("a proof was read as {other:?}"),
+        }
+        let text = proof.attempt.as_ref().map_or("", |attempt| &attempt.proof);
+        let same = |other: &&Proof| other.attempt.as_ref().is_some_and(|attempt| attempt.proof == text);
+        if let Some(twin) = walk.proofs.iter().find(same) {
+            proof.state = State::Duplicate(twin.proof_id);
+            return Ok(());
+        }
+        proof.state = State::Reading;
+        self.readings(walk, proof)
+    }
+
+    fn readings(&self, walk: &mut Walk, proof: &mut Proof) -> Result<(), Halt> {
+        let settings = self.settings();
+        let attempt = proof.attempt.clone().expect("only written proofs are read");
+        let question = &self.problem.question;
+        let key = |role, reading| Key {
+            problem: self.index,
+            round: proof.round,
+            proof: proof.index,
+            role,
+            reading,
+        };
+        // Unreadable and dismissed readings are replaced, within reason.
+        let most = settings.verifications.saturating_mul(2).saturating_add(2);
+        for number in 0..most {
+            let verify = || self.prompts.verify(question, &attempt.proof);
+            let outcome = self.look_up(walk, key(Role::Verify, number), verify)?;
+            let Some(outcome) = outcome else {
+                // More of them at once, as long as every one so far says 1: they are needed if that goes on.
+                let have = u32::try_from(proof.readings.len()).unwrap_or(u32::MAX);
+                let least = settings.minimum_readings.saturating_sub(have);
+                let chunk = least.max(have).clamp(1, settings.verifications.saturating_sub(have).max(1));
+                for ahead in 1..chunk.min(most - number) {
+                    if walk.wanted.len() < self.enough {
+                        self.want(walk, key(Role::Verify, number + ahead), verify);
+                    }
+                }
+                return Ok(());
+            };
+            let (text, score) = match outcome {
+                Outcome::Evaluation(text, score) => (text.clone(), *score),
+                Outcome::Nothing(_) => {
+                    proof.unreadable += 1;
+                    continue;
+                }
+                other => unreachable!("a reading was read as {other:?}"),
+            };
+            let mut meta = None;
+            if score < Score::One && settings.meta_verify {
+                let judge = || self.prompts.meta_verify(question, &attempt.proof, &text);
+                match self.look_up(walk, key(Role::MetaVerify, number), judge)? {
+                    None => return Ok(()),
+                    Some(Outcome::Evaluation(text, score)) => meta = Some((text.clone(), *score)),
+                    // An unreadable judgement changes nothing.
+                    Some(_) => {}
+                }
+            }
+            let weight = meta.as_ref().map_or(1.0, |(_, score)| score.value());
+            proof.readings.push(Reading { number, text, score, meta, weight });
+            if let Some(state) = decide(settings, &proof.readings) {
+                proof.state = state;
+                return Ok(());
+            }
+        }
+        proof.state = State::Undecided;
+        Ok(())
+    }
+
+    /// The id of the best proof. Where several are equally good, they are compared pairwise, each pair in both orders.
+    fn choose(&self, walk: &mut Walk) -> Result<Option<u32>, Halt> {
+        const COMPARED: usize = 4;
+        let mut ranked: Vec<Proof> = walk.proofs.iter().filter(|proof| proof.counts()).cloned().collect();
+        ranked.sort_by(Proof::rank);
+        let Some(mut champion) = ranked.first().cloned() else {
+            return Ok(None);
+        };
+        let equals = ranked.iter().skip(1).take_while(|proof| proof.quality(&ranked[0]) == Ordering::Equal);
+        if !self.prompts.compares() {
+            return Ok(Some(champion.proof_id));
+        }
+        for (pair, challenger) in equals.take(COMPARED - 1).enumerate() {
+            let mut votes = 0;
+            let mut missing = false;
+            for reading in 0..2 {
+                let text = |proof: &Proof| {
+                    proof.attempt.as_ref().map_or(String::new(), |attempt| attempt.proof.clone())
+                };
+                let (first, second) = match reading {
+                    0 => (text(&champion), text(challenger)),
+                    _ => (text(challenger), text(&champion)),
+                };
+                let prompt =
+                    || self.prompts.compare(&self.problem.question, &first, &second).unwrap_or_default();
+                let pair = u32::try_from(pair).unwrap_or(u32::MAX);
+                let key = Key {
+                    problem: self.index,
+                    round: champion.round,
+                    proof: pair,
+                    role: Role::Compare,
+                    reading,
+                };
+                match self.look_up(walk, key, prompt)? {
+                    None => missing = true,
+                    // In the second order the challenger stands first.
+                    Some(Outcome::Preference(better)) if (*better == 1) == (reading == 0) => votes += 1,
+                    Some(_) => {}
+                }
+            }
+            if missing {
+                return Err(Halt::Pending);
+            }
+            if votes == 2 {
+                champion = challenger.clone();
+            }
+        }
+        Ok(Some(champion.proof_id))
+    }
+
+    /// What a completion said; `None` when it is not there, and then it is wanted.
+    fn look_up(
+        &self,
+        walk: &mut Walk,
+        key: Key,
+        prompt: impl Fn() -> String,
+    ) -> Result<Option<&Outcome>, Halt> {
+        if self.settings().max_tokens_total.is_some_and(|most| walk.tokens >= most) {
+            return Err(Halt::Spent);
+        }
+        if let Some(known) = self.results.by_key.get(&key) {
+            let mut requests = self.requests.borrow_mut();
+            let request = requests.entry(key).or_insert_with(|| self.request(key, &prompt()));
+            if let Some(known) = known.iter().find(|known| known.request == *request) {
+                walk.tokens += known.tokens;
+                return Ok(Some(&known.outcome));
+            }
+            // It was asked otherwise, before a fork.
+            requests.remove(&key);
+        }
+        self.want(walk, key, prompt);
+        Ok(None)
+    }
+
+    fn want(&self, walk: &mut Walk, key: Key, prompt: impl FnOnce() -> String) {
+        let prompt = prompt();
+        let request = self.request(key, &prompt);
+        if self
+            .results
+            .by_key
+            .get(&key)
+            .is_some_and(|known| known.iter().any(|known| known.request == request))
+        {
+            return;
+        }
+        walk.wanted.push(Ask {
+            key,
+            seed: self.seed(key),
+            max_tokens: self.max_tokens(key.role),
+            prompt,
+            request,
+        });
+    }
+
+    fn seed(&self, key: Key) -> u64 {
+        key.seed(self.manifest.seed, &self.problem.problem_idx)
+    }
+
+    fn max_tokens(&self, role: Role) -> u32 {
+        if role.writes() {
+            self.settings().max_tokens_per_proof
+        } else {
+            self.settings().max_tokens_per_reading
+        }
+    }
+
+    /// Fingerprint of all that an answer depends on.
+    fn request(&self, key: Key, prompt: &str) -> String {
+        let settings = self.settings();
+        let model = if key.role.writes() { &self.manifest.generator } else { &self.manifest.verifier };
+        fingerprint([
+            model.fingerprint.as_bytes(),
+            prompt.as_bytes(),
+            &self.seed(key).to_le_bytes(),
+            &self.max_tokens(key.role).to_le_bytes(),
+            &settings.temperature(key.role).to_le_bytes(),
+            &settings.top_p.to_le_bytes(),
+        ])
+    }
+}
+
+/// Whether a proof passed or failed after these readings.
+fn decide(settings: &Settings, readings: &[Reading]) -> Option<State> {
+    let counted: Vec<&Reading> = readings.iter().filter(|reading| reading.weight > 0.0).collect();
+    if (readings.len() - counted.len()) * 2 > settings.verifications as usize {
+        return Some(State::Undecided);
+    }
+    let least = settings.minimum_readings.min(settings.verifications).max(1) as usize;
+    if counted.len() < least {
+        return None;
+    }
+    if counted.iter().any(|reading| reading.score < Score::One) {
+        return Some(State::Rejected);
+    }
+    let dismissed = readings.len() - counted.len();
+    let sure = settings.sure.is_some_and(|sure| wilson_lower_all_ones(counted.len()) >= sure);
+    (sure && dismissed * 2 <= counted.len() || counted.len() >= settings.verifications as usize)
+        .then_some(State::Passed)
+}
+
+/// Lower end of the 95 % Wilson interval of n ones among n: n / (n + z²).
+fn wilson_lower_all_ones(n: usize) -> f64 {
+    const Z: f64 = 1.959_963_984_540_054;
+    n as f64 / (n as f64 + Z * Z)
+}
+
+fn best(proofs: &[Proof]) -> Option<&Proof> {
+    proofs.iter().filter(|proof| proof.counts()).min_by(|a, b| a.rank(b))
+}
+
+/// What happens, for people and for `--json`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// A search begins or goes on.
+    Start {
+        /// The run's folder.
+        folder: &'a str,
+        /// How many problems.
+        problems: usize,
+        /// The run's seed.
+        seed: u64,
+        /// Completions that are there already.
+        resumed: u64,
+    },
+    /// A completion came or was lost.
+    Completion {
+        /// The problem's name.
+        problem_idx: &'a str,
+        /// What it was for.
+        role: &'static str,
+        /// Round, from 1.
+        round_idx: u32,
+        /// Proof within the round, from 1.
+        proof: u32,
+        /// Reading, from 1.
+        reading: u32,
+        /// Score of an evaluation or self-evaluation.
+        score: Option<Score>,
+        /// What was wrong with it.
+        problem: Option<&'a str>,
+        /// Tokens generated.
+        tokens: u64,
+        /// Seconds it took.
+        seconds: f64,
+        /// What the run has cost so far.
+        spent: Spent,
+    },
+    /// A proof was decided.
+    Proof {
+        /// The problem's name.
+        problem_idx: &'a str,
+        /// Its id.
+        proof_id: u32,
+        /// Round, from 1.
+        round_idx: u32,
+        /// What became of it.
+        state: &'a State,
+        /// Mean of its readings.
+        meanscore: Option<f64>,
+        /// How many readings could be read.
+        readings: usize,
+    },
+    /// A problem is done.
+    Chosen {
+        /// The problem's name.
+        problem_idx: &'a str,
+        /// Why it ended.
+        end: End,
+        /// The chosen proof's id.
+        proof_id: Option<u32>,
+        /// Its text.
+        proof: Option<&'a str>,
+        /// Mean of its readings.
+        meanscore: Option<f64>,
+        /// How many readings it has.
+        readings: usize,
+    },
+    /// All is done.
+    End {
+        /// Problems with a proof that passed.
+        passed: usize,
+        /// Problems.
+        problems: usize,
+        /// What the run has cost.
+        spent: Spent,
+        /// Seconds of this session.
+        seconds: f64,
+    },
+}
+
+/// Why a search cannot go on. What was found is saved.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The one who answers.
+    #[error(transparent)]
+    Complete(#[from] CompleteError),
+}
+
+/// What may end a search early.
+pub struct Limits<'a> {
+    /// Asked often; true ends with [`CompleteError::Interrupted`].
+    pub interrupted: &'a dyn Fn() -> bool,
+    /// When the best proof so far is taken.
+    pub deadline: Option<Instant>,
+}
+
+/// Searches for proofs of all problems of a run and writes its files. Returns one finished plan per problem.
+///
+/// # Errors
+/// [`SearchError`]; the folder then holds all that was found, and the same call goes on from there.
+pub fn search(
+    run: &mut Run,
+    manifest: &Manifest,
+    problems: &[Problem],
+    prompts: &PromptSet,
+    complete: &mut dyn Complete,
+    limits: &Limits<'_>,
+    observe: &mut dyn FnMut(&Event<'_>),
+) -> Result<Vec<Plan>, SearchError> {
+    let started = Instant::now();
+    let mut results = Results::default();
+    run.records().iter().for_each(|record| results.add(record));
+    let folder = run.folder().display().to_string();
+    observe(&Event::Start {
+        folder: &folder,
+        problems: problems.len(),
+        seed: manifest.seed,
+        resumed: results.spent.completions,
+    });
+    let mut driver = Driver {
+        run,
+        manifest,
+        problems,
+        prompts,
+        results,
+        requests: RefCell::new(HashMap::new()),
+        under_way: HashMap::new(),
+        next_ticket: 0,
+        plans: vec![None; problems.len()],
+        told: HashSet::new(),
+    };
+    let outcome = driver.work(complete, limits, observe);
+    for ticket in driver.under_way.keys() {
+        complete.cancel(*ticket);
+    }
+    if let Err(error) = outcome {
+        // The pool of an interrupted run is worth looking at; the first error is worth more than a second one.
+        drop(driver.write_pools());
+        drop(driver.run.end(started.elapsed().as_secs_f64()));
+        return Err(error);
+    }
+    driver.write_pools()?;
+    driver.write_results()?;
+    let plans: Vec<Plan> = driver.plans.into_iter().flatten().collect();
+    driver.run.end(started.elapsed().as_secs_f64())?;
+    observe(&Event::End {
+        passed: plans.iter().filter(|plan| plan.passed()).count(),
+        problems: plans.len(),
+        spent: driver.results.spent,
+        seconds: started.elapsed().as_secs_f64(),
+    });
+    Ok(plans)
+}
+
+struct Driver<'a> {
+    run: &'a mut Run,
+    manifest: &'a Manifest,
+    problems: &'a [Problem],
+    prompts: &'a PromptSet,
+    results: Results,
+    requests: RefCell<HashMap<Key, String>>,
+    under_way: HashMap<u64, Ask>,
+    next_ticket: u64,
+    plans: Vec<Option<Plan>>,
+    told: HashSet<(usize, u32)>,
+}
+
+impl Driver<'_> {
+    fn work(
+        &mut self,
+        complete: &mut dyn Complete,
+        limits: &Limits<'_>,
+        observe: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<(), SearchError> {
+        const WAIT: Duration = Duration::from_millis(100);
+        // The problem whose completion came last; at first all of them.
+        let mut stale: Vec<usize> = (0..self.problems.len()).collect();
+        loop {
+            for index in std::mem::take(&mut stale) {
+                self.replan(index, complete.width(), observe)?;
+                if self.is_finished(index) {
+                    let is_its = |ask: &Ask| ask.key.problem as usize == index;
+                    self.under_way
+                        .iter()
+                        .filter(|(_, ask)| is_its(ask))
+                        .for_each(|(ticket, _)| complete.cancel(*ticket));
+                    self.under_way.retain(|_, ask| !is_its(ask));
+                }
+            }
+            if (0..self.problems.len()).all(|index| self.is_finished(index)) {
+                return Ok(());
+            }
+            if (limits.interrupted)() {
+                return Err(CompleteError::Interrupted.into());
+            }
+            if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.stop_at_deadline(observe);
+                return Ok(());
+            }
+            self.hand_out(complete);
+            let answer = match complete.poll(WAIT) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => continue,
+                // A deadline is how we interrupt the answerer ourselves.
+                Err(CompleteError::Interrupted) if !(limits.interrupted)() && limits.deadline.is_some() => {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Some(ask) = self.under_way.remove(&answer.ticket) else {
+                continue;
+            };
+            stale.push(ask.key.problem as usize);
+            let (completion, error) = match answer.result {
+                Ok(completion) => (Some(completion), None),
+                Err(error) => (None, Some(error)),
+            };
+            let record = Record { key: ask.key, request: ask.request, seed: ask.seed, completion, error };
+            self.results.add(&record);
+            self.tell(&record, observe);
+            self.run.append(record)?;
+        }
+    }
+
+    fn hand_out(&mut self, complete: &mut dyn Complete) {
+        let width = complete.width().max(1);
+        let busy: HashSet<Key> = self.under_way.values().map(|ask| ask.key).collect();
+        let wanted: Vec<Ask> = self
+            .plans
+            .iter()
+            .flatten()
+            .flat_map(|plan| &plan.wanted)
+            .filter(|ask| !busy.contains(&ask.key))
+            .take(width.saturating_sub(busy.len()))
+            .cloned()
+            .collect();
+        for ask in wanted {
+            let ticket = self.next_ticket;
+            self.next_ticket += 1;
+            complete.submit(Request {
+                ticket,
+                key: ask.key,
+                prompt: ask.prompt.clone(),
+                seed: ask.seed,
+                max_tokens: ask.max_tokens,
+                temperature: self.manifest.settings.temperature(ask.key.role),
+                top_p: self.manifest.settings.top_p,
+            });
+            self.under_way.insert(ticket, ask);
+        }
+    }
+
+    fn is_finished(&self, index: usize) -> bool {
+        self.plans[index].as_ref().is_some_and(|plan| plan.end.is_some())
+    }
+
+    fn replan(
+        &mut self,
+        index: usize,
+        width: usize,
+        observe: &mut dyn FnMut(&Event<'_>),
+    ) -> Result<(), SearchError> {
+        let planner = Planner {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            problem: &self.problems[index],
+            prompts: self.prompts,
+            manifest: self.manifest,
+            results: &self.results,
+            requests: &self.requests,
+            // What is under way is wanted still, and comes first.
+            enough: width.max(1) * 2,
+        };
+        let plan = planner.plan();
+        let problem_idx = self.problems[index].problem_idx.as_str();
+        let mut news = false;
+        for proof in plan.proofs.iter().filter(|proof| proof.is_settled()) {
+            if self.told.insert((index, proof.proof_id)) {
+                news = true;
+                observe(&Event::Proof {
+                    problem_idx,
+                    proof_id: proof.proof_id,
+                    round_idx: proof.round + 1,
+                    state: &proof.state,
+                    meanscore: proof.mean(),
+                    readings: proof.readings.len(),
+                });
+            }
+        }
+        let finished = plan.end.is_some();
+        self.plans[index] = Some(plan);
+        if news {
+            self.write_pool(index)?;
+        }
+        if finished {
+            self.tell_chosen(index, observe);
+        }
+        Ok(())
+    }
+
+    fn stop_at_deadline(&mut self, observe: &mut dyn FnMut(&Event<'_>)) {
+        for index in 0..self.problems.len() {
+            let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
+                continue;
+            };
+            plan.wanted.clear();
+            for proof in plan.proofs.iter_mut().filter(|proof| proof.state == State::Reading) {
+                proof.state = State::Undecided;
+            }
+            let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
+            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { End::Time };
+            plan.end = Some((end, best.map(|(_, id)| id)));
+            self.tell_chosen(index, observe);
+        }
+    }
+
+    fn tell_chosen(&self, index: usize, observe: &mut dyn FnMut(&Event<'_>)) {
+        let Some((plan, (end, proof_id))) =
+            self.plans[index].as_ref().and_then(|plan| Some((plan, plan.end?)))
+        else {
+            return;
+        };
+        let chosen = plan.chosen();
+        observe(&Event::Chosen {
+            problem_idx: &self.problems[index].problem_idx,
+            end,
+            proof_id,
+            proof: chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str()),
+            meanscore: chosen.and_then(Proof::mean),
+            readings: chosen.map_or(0, |proof| proof.readings.len()),
+        });
+    }
+
+    fn tell(&self, record: &Record, observe: &mut dyn FnMut(&Event<'_>)) {
+        let outcome =
+            self.results.by_key.get(&record.key).and_then(|known| known.last()).map(|known| &known.outcome);
+        let (score, problem) = match outcome {
+            Some(Outcome::Attempt(attempt)) => (attempt.self_score, None),
+            Some(Outcome::Evaluation(_, score)) => (Some(*score), None),
+            Some(Outcome::Preference(_)) | None => (None, None),
+            Some(Outcome::Nothing(why)) => (None, Some(why.as_str())),
+        };
+        let key = record.key;
+        observe(&Event::Completion {
+            problem_idx: &self.problems[key.problem as usize].problem_idx,
+            role: key.role.name(),
+            round_idx: key.round + 1,
+            proof: key.proof + 1,
+            reading: key.reading + 1,
+            score,
+            problem,
+            tokens: record.completion.as_ref().map_or(0, |completion| completion.tokens),
+            seconds: record.completion.as_ref().map_or(0.0, |completion| completion.seconds),
+            spent: self.results.spent,
+        });
+    }
+
+    fn write_pools(&self) -> Result<(), StoreError> {
+        (0..self.problems.len()).try_for_each(|index| self.write_pool(index))
+    }
+
+    fn write_pool(&self, index: usize) -> Result<(), StoreError> {
+        let Some(plan) = &self.plans[index] else {
+            return Ok(());
+        };
+        let problem = &self.problems[index];
+        let lines: String = plan.pool().map(|proof| format!("{}\n", proof.pool_line())).collect();
+        let name = Path::new("pool").join(&problem.source).join(format!("{}.jsonl", problem.problem_idx));
+        self.run.write(&name, &lines)
+    }
+
+    fn write_results(&self) -> Result<(), StoreError> {
+        let mut predictions = String::new();
+        let mut solution = String::new();
+        for (problem, plan) in self.problems.iter().zip(self.plans.iter().flatten()) {
+            let chosen = plan.chosen();
+            let proof = chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str());
+            let prediction = json!({
+                "question": problem.question,
+                "problem_idx": problem.problem_idx,
+                "model_prediction": {
+                    "proof": proof,
+                    "average_automatic_rating": chosen.and_then(Proof::mean),
+                },
+                "source": problem.source,
+                "passed": plan.passed(),
+                "proof_id": chosen.map(|proof| proof.proof_id),
+                "readings": chosen.map_or(0, |proof| proof.readings.len()),
+            });
+            predictions.push_str(&format!("{prediction}\n"));
+            solution.push_str(&solution_text(problem, plan));
+        }
+        self.run.write("predictions.jsonl".as_ref(), &predictions)?;
+        self.run.write("solution.md".as_ref(), &solution)
+    }
+}
+
+fn solution_text(problem: &Problem, plan: &Plan) -> String {
+    let mut text = format!("# {}\n\n{}\n\n", problem.problem_idx, problem.question);
+    let Some((proof, attempt)) = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)))
+    else {
+        text.push_str("No proof was written.\n\n");
+        return text;
+    };
+    let counted = proof.readings.iter().filter(|reading| reading.weight > 0.0);
+    let ones = counted.clone().filter(|reading| reading.score == Score::One).count();
+    let verdict = if plan.passed() { "Passed" } else { "Did not pass" };
+    text.push_str(&format!(
+        "## Proof\n\n{}\n\n{verdict}: {ones} of {} counted readings by the verifier say 1.\n\n",
+        attempt.proof,
+        counted.count()
+    ));
+    text
+}

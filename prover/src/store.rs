@@ -1,0 +1,490 @@
+//! A run is a folder. `events.jsonl` is the truth: one line per finished completion, on the disk before it counts. All else
+//! can be made again from it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `run.toml` | seed, models, prompt set, settings |
+//! | `problem.md` or `problems.jsonl` | what is to be proved |
+//! | `events.jsonl` | the journal: [`Line`] |
+//! | `pool/<source>/<problem_idx>.jsonl` | one proof a line, the fields of the published pool and ours |
+//! | `predictions.jsonl` | the chosen proofs in the published output format |
+//! | `solution.md` | the chosen proofs for people |
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::complete::Completion;
+use crate::problem::Problem;
+use crate::roles::{Key, fingerprint};
+use crate::search::Settings;
+
+/// What goes wrong with a run's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file cannot be read or made.
+    #[error("{path}: {what}: {source}")]
+    File {
+        /// The file.
+        path: String,
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The journal takes no more, as on a full disk.
+    #[error(
+        "{path}: cannot be written: {source}; every completion before this one is saved, and the same command goes on from there"
+    )]
+    Journal {
+        /// The journal.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line of a file is not what this program writes.
+    #[error("{path}: line {line} is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The folder holds something else.
+    #[error("{path}: holds other files and no run.toml, so it is no run; name another folder")]
+    NotARun {
+        /// The folder.
+        path: String,
+    },
+    /// The folder holds a run with other settings.
+    #[error(
+        "{path}: holds another run: {setting} was {was}, now it is {now}; name another folder, or use --fork to start a copy of the run with the new value"
+    )]
+    Changed {
+        /// The folder.
+        path: String,
+        /// What differs.
+        setting: String,
+        /// Its value in the folder.
+        was: String,
+        /// Its value now.
+        now: String,
+    },
+    /// Another process works in the folder.
+    #[error("{path}: another process is working on this run")]
+    Locked {
+        /// The folder.
+        path: String,
+    },
+}
+
+/// Who answers, and how to tell that it is the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Model {
+    /// For people.
+    pub name: String,
+    /// Of the weights, or of the endpoint's address and model name.
+    pub fingerprint: String,
+}
+
+/// Where the prompts come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompts {
+    /// The file, or `built-in`.
+    pub source: String,
+    /// Of its text.
+    pub fingerprint: String,
+}
+
+/// `run.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Of this format.
+    pub version: u32,
+    /// Of the run.
+    pub seed: u64,
+    /// Fingerprint of the problems.
+    pub problems: String,
+    /// Writes and refines.
+    pub generator: Model,
+    /// Reads and compares.
+    pub verifier: Model,
+    /// What they are asked.
+    pub prompts: Prompts,
+    /// How much is asked.
+    pub settings: Settings,
+}
+
+impl Manifest {
+    /// The version this program writes.
+    pub const VERSION: u32 = 1;
+
+    /// Fingerprint of a list of problems.
+    pub fn problems(problems: &[Problem]) -> String {
+        fingerprint(problems.iter().flat_map(|problem| {
+            [problem.source.as_bytes(), problem.problem_idx.as_bytes(), problem.question.as_bytes()]
+        }))
+    }
+
+    /// The first difference that makes the completions of `old` useless: name, old and new value. Numbers of proofs, readings
+    /// and rounds, and budgets may change: decisions are made anew from the completions there are.
+    fn difference(&self, old: &Manifest) -> Option<(String, String, String)> {
+        let model = |model: &Model| format!("{} ({})", model.name, model.fingerprint);
+        let prompts = |prompts: &Prompts| format!("{} ({})", prompts.source, prompts.fingerprint);
+        let (new, was) = (&self.settings, &old.settings);
+        let pairs = [
+            ("the format's version", old.version.to_string(), self.version.to_string()),
+            ("the problem", old.problems.clone(), self.problems.clone()),
+            ("the seed", old.seed.to_string(), self.seed.to_string()),
+            ("the model", model(&old.generator), model(&self.generator)),
+            ("the verifier's model", model(&old.verifier), model(&self.verifier)),
+            ("the prompt set", prompts(&old.prompts), prompts(&self.prompts)),
+            ("temperature", was.temperature.to_string(), new.temperature.to_string()),
+            ("reading_temperature", was.reading_temperature.to_string(), new.reading_temperature.to_string()),
+            ("top_p", was.top_p.to_string(), new.top_p.to_string()),
+            (
+                "max_tokens_per_proof",
+                was.max_tokens_per_proof.to_string(),
+                new.max_tokens_per_proof.to_string(),
+            ),
+            (
+                "max_tokens_per_reading",
+                was.max_tokens_per_reading.to_string(),
+                new.max_tokens_per_reading.to_string(),
+            ),
+            (
+                "evaluations_to_refine",
+                was.evaluations_to_refine.to_string(),
+                new.evaluations_to_refine.to_string(),
+            ),
+        ];
+        let differ = |pair: &(&str, String, String)| {
+            // The same weights under another name are the same.
+            let digest =
+                |text: &str| text.rsplit_once('(').map_or(text.to_owned(), |(_, digest)| digest.to_owned());
+            digest(&pair.1) != digest(&pair.2)
+        };
+        let found = pairs.into_iter().find(differ);
+        found.map(|(setting, was, now)| (setting.to_owned(), was, now))
+    }
+}
+
+/// A finished completion.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What it is for.
+    pub key: Key,
+    /// Fingerprint of everything that was asked: model, prompt, seed, sampling, limit.
+    pub request: String,
+    /// Its seed.
+    pub seed: u64,
+    /// What came, unless the attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<Completion>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// A line of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Line {
+    /// The program began or went on.
+    Session {
+        /// Seconds since 1970.
+        unix_seconds: u64,
+        /// The program's version.
+        version: String,
+    },
+    /// A completion ended.
+    Completion(Box<Record>),
+    /// The program ended by itself.
+    End {
+        /// Seconds since 1970.
+        unix_seconds: u64,
+        /// How long this session took.
+        seconds: f64,
+    },
+}
+
+/// An open run.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    journal: Journal,
+    // Held for its lock.
+    _lock: File,
+    records: Vec<Record>,
+    seconds: f64,
+}
+
+impl Run {
+    /// Opens a run's folder, or makes it. With `fork`, a folder whose run was made with other settings is left alone; its
+    /// completions are copied to a new folder beside it, where those that still fit are used again.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub fn open(
+        folder: &Path,
+        manifest: &Manifest,
+        problems: &[Problem],
+        fork: bool,
+    ) -> Result<Self, StoreError> {
+        let mut folder = folder.to_owned();
+        if let Some(old) = read_manifest(&folder)? {
+            if let Some((setting, was, now)) = manifest.difference(&old) {
+                if !fork {
+                    return Err(StoreError::Changed { path: shown(&folder), setting, was, now });
+                }
+                let copy = free_name(&folder);
+                make_folder(&copy)?;
+                let (from, to) = (folder.join(JOURNAL), copy.join(JOURNAL));
+                fs::copy(&from, &to).map_err(file_error(&from, "cannot be copied"))?;
+                folder = copy;
+            }
+        } else {
+            make_folder(&folder)?;
+            let mut entries = fs::read_dir(&folder).map_err(file_error(&folder, "cannot be listed"))?;
+            // A kill before run.toml was written leaves the lock.
+            if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK)) {
+                return Err(StoreError::NotARun { path: shown(&folder) });
+            }
+        }
+        let lock = lock(&folder)?;
+        let text = toml::to_string(manifest).expect("a manifest is TOML");
+        write_whole(&folder.join(MANIFEST), text.as_bytes())?;
+        write_problems(&folder, problems)?;
+        let (journal, lines) = Journal::open(&folder.join(JOURNAL))?;
+        let mut run = Self { folder, journal, _lock: lock, records: Vec::new(), seconds: 0.0 };
+        for line in lines {
+            match line {
+                Line::Completion(record) => run.records.push(*record),
+                Line::End { seconds, .. } => run.seconds += seconds,
+                Line::Session { .. } => {}
+            }
+        }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        run.journal.append(&Line::Session { unix_seconds: now(), version })?;
+        Ok(run)
+    }
+
+    /// Where it is; another place than asked for after a fork.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The completions so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Seconds of the sessions that ended by themselves.
+    pub fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    /// Adds a completion; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Journal`]; the journal is then as it was before.
+    pub fn append(&mut self, record: Record) -> Result<(), StoreError> {
+        let line = Line::Completion(Box::new(record));
+        self.journal.append(&line)?;
+        if let Line::Completion(record) = line {
+            self.records.push(*record);
+        }
+        Ok(())
+    }
+
+    /// Notes that the program ends by itself.
+    ///
+    /// # Errors
+    /// [`StoreError::Journal`]
+    pub fn end(&mut self, seconds: f64) -> Result<(), StoreError> {
+        self.journal.append(&Line::End { unix_seconds: now(), seconds })
+    }
+
+    /// Writes a file of the run, whole or not at all. `name` may have folders in it.
+    ///
+    /// # Errors
+    /// [`StoreError::File`]
+    pub fn write(&self, name: &Path, contents: &str) -> Result<(), StoreError> {
+        let path = self.folder.join(name);
+        if let Some(parent) = path.parent() {
+            make_folder(parent)?;
+        }
+        write_whole(&path, contents.as_bytes())
+    }
+}
+
+const MANIFEST: &str = "run.toml";
+const JOURNAL: &str = "events.jsonl";
+const LOCK: &str = ".lock";
+
+/// Reads `run.toml`; `None` where there is none.
+///
+/// # Errors
+/// [`StoreError`] when it cannot be read.
+pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>, StoreError> {
+    let path = folder.join(MANIFEST);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(file_error(&path, "cannot be read")(error)),
+    };
+    let damaged = |error: toml::de::Error| StoreError::Damaged {
+        path: shown(&path),
+        line: error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1),
+        what: error.message().to_owned(),
+    };
+    toml::from_str(&text).map(Some).map_err(damaged)
+}
+
+/// Reads a run's journal without touching it; a torn last line is left out.
+///
+/// # Errors
+/// [`StoreError`]
+pub fn read_journal(folder: &Path) -> Result<Vec<Line>, StoreError> {
+    let path = folder.join(JOURNAL);
+    let bytes = fs::read(&path).map_err(file_error(&path, "cannot be read"))?;
+    Ok(parse_journal(&bytes, &path)?.0)
+}
+
+/// Lines that are whole, and the length of that part of the file.
+fn parse_journal(bytes: &[u8], path: &Path) -> Result<(Vec<Line>, usize), StoreError> {
+    let mut lines = Vec::new();
+    let mut good = 0;
+    let mut rest = bytes;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        match serde_json::from_slice(&rest[..end]) {
+            Ok(line) => lines.push(line),
+            // A crash of the whole machine may leave anything at the very end.
+            Err(_) if rest[end + 1..].iter().all(|byte| *byte == 0) => break,
+            Err(error) => {
+                let what = error.to_string();
+                return Err(StoreError::Damaged { path: shown(path), line: lines.len() + 1, what });
+            }
+        }
+        rest = &rest[end + 1..];
+        good += end + 1;
+    }
+    Ok((lines, good))
+}
+
+#[derive(Debug)]
+struct Journal {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Journal {
+    fn open(path: &Path) -> Result<(Self, Vec<Line>), StoreError> {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = opened.map_err(file_error(path, "cannot be opened"))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(file_error(path, "cannot be read"))?;
+        let (lines, good) = parse_journal(&bytes, path)?;
+        let length = good as u64;
+        if good < bytes.len() {
+            // The line was never counted: its completion is asked for again.
+            file.set_len(length).map_err(file_error(path, "cannot be shortened"))?;
+        }
+        file.seek(SeekFrom::Start(length)).map_err(file_error(path, "cannot be read"))?;
+        Ok((Self { path: path.to_owned(), file, length }, lines))
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), StoreError> {
+        let mut bytes = serde_json::to_vec(line).expect("a line of the journal is JSON");
+        bytes.push(b'\n');
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        if let Err(source) = written {
+            // Half a line would be dropped by the next reader anyhow.
+            let back =
+                self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::Start(self.length)));
+            drop(back);
+            return Err(StoreError::Journal { path: shown(&self.path), source });
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn write_problems(folder: &Path, problems: &[Problem]) -> Result<(), StoreError> {
+    match problems {
+        [one] => write_whole(&folder.join("problem.md"), format!("{}\n", one.question).as_bytes()),
+        many => {
+            let mut lines = String::new();
+            for problem in many {
+                lines.push_str(&serde_json::to_string(problem).expect("a problem is JSON"));
+                lines.push('\n');
+            }
+            write_whole(&folder.join("problems.jsonl"), lines.as_bytes())
+        }
+    }
+}
+
+/// Readers see the old file or the new one, never a part.
+fn write_whole(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let write = || {
+        let mut file = File::create(&part)?;
+        file.write_all(contents)?;
+        file.sync_data()?;
+        fs::rename(&part, path)
+    };
+    write().map_err(|error| {
+        drop(fs::remove_file(&part));
+        file_error(path, "cannot be written")(error)
+    })
+}
+
+fn make_folder(folder: &Path) -> Result<(), StoreError> {
+    fs::create_dir_all(folder).map_err(file_error(folder, "cannot be made"))
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK);
+    let file = File::create(&path).map_err(file_error(&path, "cannot be made"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(StoreError::Locked { path: shown(folder) }),
+        // Some file systems have no locks; a run is worth more than the warning.
+        Err(fs::TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn free_name(folder: &Path) -> PathBuf {
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut number = 2;
+    loop {
+        let candidate = folder.with_file_name(format!("{name}-fork-{number}"));
+        if !candidate.exists() {
+            return candidate;
+        }
+        number += 1;
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn file_error(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+    let path = shown(path);
+    move |source| StoreError::File { path, what, source }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
