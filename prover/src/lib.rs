@@ -5,9 +5,13 @@
 
 pub mod check;
 pub mod complete;
+pub mod confidence;
+pub mod markdown;
+mod math;
 pub mod parse;
 pub mod problem;
 pub mod prompts;
+pub mod report;
 pub mod roles;
 pub mod search;
 pub mod store;

@@ -1,0 +1,383 @@
+//! The page of a run: what it says, and that hostile text in it stays text.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use porism_prover::markdown::render;
+use porism_prover::report::{self, Evaluation, PooledProof, ProblemReport, Report, ReportError};
+use proptest::prelude::*;
+use serde_json::json;
+
+const HOSTILE: [&str; 14] = [
+    "<script>alert(1)</script>",
+    "\\(x\\)<script>alert(1)</script>\\[y\\]",
+    "[x](javascript:alert(1)) ![x](http://evil.example/x.png)",
+    "<javascript:alert(1)> <http://evil.example> http://evil.example",
+    "[x]: http://evil.example \"t\"\n\n[x] and [^1]\n\n[^1]: note",
+    "<img src=x onerror=alert(1)><svg onload=alert(1)><iframe src=http://evil.example>",
+    "\\(\\operatorname{<script>alert(1)</script>}\\) \\(\\text{</math><script>alert(1)</script>}\\)",
+    "\\(\\href{javascript:alert(1)}{x}\\) \\(\\url{http://evil.example}\\)",
+    "</article></main></body></html><style>*{display:none}</style>",
+    "<!-- <div> \\[ <b> \\( $ $$ ``` <![CDATA[",
+    "\u{e000}0\u{e001} \u{e002}script\u{e002} \u{e003}x](y) \u{e000}99999999999999999999\u{e001}",
+    "&lt;script&gt; &#60;script&#62; &amp;lt; &quot; onload=&quot;x",
+    "> > > <script>\n1. <script>\n\t<script>\n| <script> |\n|---|\n| <script> |",
+    "```html\n<script>alert(1)</script>\n```\n`<script>`",
+];
+
+/// Tags in our pages; anything else in one came out of a text.
+const TAGS: &str = " html head meta title style body header main section article aside footer h1 h2 h3 h4 h5 h6 p br hr div span \
+    strong em a ul ol li pre code blockquote table thead tbody tr th td details summary svg g line circle text title math mrow \
+    mi mn mo mtext mspace msub msup msubsup munder mover munderover mfrac msqrt mroot mtable mtr mtd ";
+
+/// Fails on an unknown or unbalanced element, on an attribute that could act or point outside.
+fn assert_inert(html: &str, of: &str) {
+    let mut open = Vec::new();
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if rest.starts_with("!DOCTYPE html>") {
+            continue;
+        }
+        let end = rest.find('>').unwrap_or_else(|| panic!("a tag never ends, of {of}"));
+        let tag = &rest[..end];
+        rest = &rest[end..];
+        if let Some(name) = tag.strip_prefix('/') {
+            assert_eq!(open.pop(), Some(name), "unbalanced, of {of}");
+            continue;
+        }
+        let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
+        let name = tag.split_whitespace().next().unwrap_or_default();
+        assert!(TAGS.contains(&format!(" {name} ")), "<{tag}> of {of}");
+        for attribute in tag.split_whitespace().skip(1) {
+            assert!(!attribute.starts_with("on") && !attribute.starts_with("src"), "<{tag}> of {of}");
+            assert!(!attribute.starts_with("href") || attribute.starts_with("href=\"#"), "<{tag}> of {of}");
+        }
+        if !empty && !matches!(name, "meta" | "br" | "hr") {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "{open:?} stay open, of {of}");
+}
+
+fn evaluation(score: f64, text: &str) -> Evaluation {
+    Evaluation { score, weight: 1.0, text: text.to_owned(), quality: vec![(1.0, text.to_owned())] }
+}
+
+fn proof(proof_id: u64, round_idx: u64, from: &[u64], scores: &[f64], text: &str) -> PooledProof {
+    PooledProof {
+        proof_id,
+        round_idx,
+        dep_proof_ids: from.to_vec(),
+        proof: text.to_owned(),
+        self_eval: text.to_owned(),
+        self_eval_score: Some(1.0),
+        meanscore: (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64),
+        state: "done".to_owned(),
+        evaluations: scores.iter().map(|&score| evaluation(score, text)).collect(),
+        ..PooledProof::default()
+    }
+}
+
+fn report(text: &str) -> Report {
+    let pool = vec![
+        proof(1, 1, &[], &[0.0, 0.5], text),
+        proof(2, 1, &[], &[], text),
+        proof(3, 2, &[1], &[0.5, 1.0], text),
+        proof(4, 3, &[3, 2], &[1.0; 8], text),
+    ];
+    Report {
+        title: text.to_owned(),
+        problems: vec![ProblemReport {
+            source: text.to_owned(),
+            problem_idx: text.to_owned(),
+            question: text.to_owned(),
+            chosen: Some(4),
+            passed: true,
+            pool,
+        }],
+        settings: vec![(text.to_owned(), text.to_owned())],
+        rerun: text.to_owned(),
+        contest: true,
+        notes: vec![text.to_owned()],
+        ..Report::default()
+    }
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    for text in HOSTILE {
+        assert_inert(&render(text).html, text);
+        assert_inert(&report(text).html().html, text);
+    }
+    let html = render(HOSTILE[0]).html;
+    assert_eq!(html, "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n");
+    // What Markdown would swallow is still there.
+    assert!(render(HOSTILE[4]).html.contains("[x]: http://evil.example"));
+}
+
+#[test]
+fn the_page_has_no_script_and_points_nowhere() {
+    let html = report("Let \\(x<1\\).").html().html;
+    assert_inert(&html, "a report");
+    for absent in ["<script", "http://", "https://", "url(", "@import", "javascript:"] {
+        assert!(!html.contains(absent), "{absent} is in the page");
+    }
+    assert!(html.contains("default-src 'none'"));
+}
+
+#[test]
+fn the_page_tells_everything() {
+    let page = report("Let \\(x=1\\).").html();
+    let html = &page.html;
+    // Statement, four proofs (the chosen one once), 12 evaluations with their meta-verifications, self evaluations of 4.
+    assert_eq!((page.formulas, page.not_rendered), (1 + 4 + 2 * 12 + 4, 0));
+    assert_eq!(html.matches("<math").count(), page.formulas);
+    for part in [
+        "passed 8 of 8 readings",
+        "Passed 8 of 8 readings by the same verifier",
+        "7 of those did not get full marks",
+        "Proof 4 · round 3 · mean 1.00 · 8 of 8 readings · own score 1 · from proof 3, 2",
+        "How to run it again",
+        "Where the chosen proof came from",
+        "prefers-color-scheme: dark",
+        "@media print",
+    ] {
+        assert!(html.contains(part), "{part} is missing");
+    }
+    // 4 dots, the ring; lines 1→3, 3→4, 2→4 and the three of the grid.
+    assert_eq!((html.matches("<circle").count(), html.matches("<line").count()), (5, 6));
+    assert!(!html.contains("proved"), "the page claims too much");
+}
+
+#[test]
+fn a_problem_without_proofs_has_a_page() {
+    let empty = Report { problems: vec![ProblemReport::default()], ..Report::default() };
+    let html = empty.html().html;
+    assert_inert(&html, "an empty report");
+    assert!(html.contains("No proof was written"));
+    assert!(Report::default().html().html.contains("</html>"));
+}
+
+#[test]
+fn wild_numbers_do_not_panic() {
+    let mut report = report("x");
+    let pool = &mut report.problems[0].pool;
+    pool[0].round_idx = u64::MAX;
+    pool[0].meanscore = Some(f64::NAN);
+    pool[1].round_idx = 0;
+    pool[3].dep_proof_ids = vec![4, 77, u64::MAX];
+    pool[3].evaluations[0].score = f64::INFINITY;
+    report.spent.seconds = f64::NAN;
+    assert_inert(&report.html().html, "wild numbers");
+}
+
+#[test]
+fn formulas_are_counted_and_never_dropped() {
+    let rendered = render("\\(a\\), $b$, \\[c\\\\[4pt]d\\], $$e$$, \\(\\nosuchcommand{x<y}\\), \\(f");
+    assert_eq!((rendered.formulas, rendered.rejected.len()), (5, 1));
+    assert_eq!(rendered.rejected, ["\\(\\nosuchcommand{x<y}\\)"]);
+    assert!(
+        rendered.html.contains("<code class=\"tex\">\\(\\nosuchcommand{x&lt;y}\\)</code>"),
+        "{}",
+        rendered.html
+    );
+    assert!(rendered.html.contains("\\(f") || rendered.html.contains("(f"), "{}", rendered.html);
+}
+
+/// Formulas in the ways that proofs write them.
+#[test]
+fn the_ways_of_proofs_are_rendered() {
+    for formula in [
+        "\\(\\ell_i(x)=\\tfrac12\\bigl(\\lfloor \\alpha x\\rfloor+\\binom{n}{k}\\bigr)\\)",
+        "\\[\nf(x)=\\begin{cases}\n\\displaystyle x^2 & \\text{if \\(x\\ge 0\\),}\\\\[4pt]\n-x & \\text{otherwise}.\n\\end{cases}\n\\tag{$\\ast$}\n\\]",
+        "\\[ x&=1\\\\ &<2 \\]",
+        "\\[\\boxed{n\\equiv 3 \\pmod{4}}\\tag{12}\\]",
+        "\\[\\sum_{\\substack{i<j\\\\ j\\mid n}} a_{ij}\\xrightarrow{n\\to\\infty}\\overline{AB}\\]",
+        "\\(\\mathbb Z_{>0}\\setminus\\{0\\},\\ \\gcd(a,b)=1,\\ \\operatorname{lcm}(a,b),\\ \\operatorname*{argmax}_x f\\)",
+        "\\[\\begin{array}{c|cc} n & 1 & 2\\\\ \\hline f & 3 & 4\\end{array}\\]",
+        "\\begin{align*} a &= b \\tag{1}\\\\ &= c \\nonumber \\end{align*}",
+        "\\[ S = \\{\\, x \\mid x \\not\\equiv 1,\\; 50\\%\\,\\}\\qquad(\\text{all } x)\\]",
+        "\\(\\widehat{ABC} = 90^\\circ,\\ \\overrightarrow{AB}\\parallel CD,\\ \\triangle ABC\\sim\\triangle DEF\\)",
+        "\\(\\left\\lceil \\frac{p^2}{q}\\right\\rceil \\ne \\sqrt[3]{x'}\\)",
+        "\\(\\text{if $x$ is 50% of \\emph{y}}\\)",
+    ] {
+        let rendered = render(formula);
+        assert_eq!((rendered.formulas, rendered.rejected.len()), (1, 0), "{formula}");
+        assert_inert(&rendered.html, formula);
+        assert!(!rendered.html.contains("merror"), "{formula}");
+    }
+}
+
+#[test]
+fn long_lines_take_time_in_proportion() {
+    let size = 10 << 20;
+    for unit in [
+        "x",
+        "\\(",
+        "\\({",
+        "\\[{",
+        "$",
+        "$a ",
+        "$$",
+        "\\begin{align}",
+        "`",
+        "*a",
+        "> ",
+        "- ",
+        "<b ",
+        "[a](",
+        "&",
+        "_a_ ",
+        "|",
+        "\\text{",
+        "\\({\\(x\\)",
+    ] {
+        let line = unit.repeat(size / unit.len());
+        let start = Instant::now();
+        let rendered = render(&line);
+        assert!(start.elapsed() < Duration::from_secs(60), "{unit:?} took {:?}", start.elapsed());
+        assert!(!rendered.html.is_empty());
+    }
+    let line = "\\(x_1\\) and ".repeat(20_000);
+    assert_eq!(render(&line).formulas, 20_000);
+}
+
+#[test]
+fn a_folder_becomes_a_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    assert!(matches!(report::write(path), Err(ReportError::NotARun { .. })));
+    fs::write(
+        path.join("run.toml"),
+        "version = 1\nseed = 7\n[generator]\nname = \"a model's\"\n[settings]\nrounds = 2\nproofs = 3\n",
+    )
+    .unwrap();
+    fs::write(path.join("problem.md"), "Show \\(1<2\\).").unwrap();
+    fs::create_dir_all(path.join("pool/set")).unwrap();
+    // The first line has the published fields only.
+    let published = json!({
+        "proof": "Clear.", "meanscore": 0.5, "proof_id": 1, "dep_proof_ids": [-1], "round_idx": 1,
+        "score2ratings": {"0.5": [{"rating": "Hm.", "score": 0.5}]},
+        "self_eval": {"self_eval": "null", "self_eval_score": 0},
+    });
+    let ours = json!({
+        "proof": "By \\(2-1>0\\).", "meanscore": 1.0, "proof_id": 2, "dep_proof_ids": [1], "round_idx": 2, "state": "passed",
+        "score2ratings": {"1": [{"rating": "Right.", "score": 1, "reading": 0, "weight": 1, "quality": []}]},
+        "self_eval": {"self_eval": "Good.", "self_eval_score": 1}, "unreadable": 1, "tokens": 12,
+    });
+    fs::write(path.join("pool/set/p1.jsonl"), format!("{published}\n{ours}\n{{\"proof\": \"torn")).unwrap();
+    let completion = json!({"event": "completion", "completion": {"tokens": 5, "prompt_tokens": 3}});
+    let failed = json!({"event": "completion", "error": "timeout"});
+    let end = json!({"event": "end", "seconds": 61.0});
+    fs::write(path.join("events.jsonl"), format!("{completion}\n{failed}\n{completion}\n{end}\n")).unwrap();
+
+    let unfinished = Report::from_folder(path).unwrap();
+    assert_eq!(unfinished.problems[0].question, "Show \\(1<2\\).");
+    assert_eq!((unfinished.problems[0].chosen, unfinished.problems[0].passed), (Some(2), false));
+    assert!(unfinished.notes[0].contains("has not ended"));
+
+    let prediction = json!({
+        "question": "Show \\(1<2\\).", "problem_idx": "p1", "source": "set", "passed": true, "proof_id": 2,
+        "model_prediction": {"proof": "By \\(2-1>0\\).", "average_automatic_rating": 1.0},
+    });
+    fs::write(path.join("predictions.jsonl"), format!("{prediction}\n")).unwrap();
+    let report = Report::from_folder(path).unwrap();
+    assert_eq!(report.problems.len(), 1);
+    let problem = &report.problems[0];
+    assert_eq!((problem.pool.len(), problem.chosen, problem.passed), (2, Some(2), true));
+    assert_eq!((report.spent.completions, report.spent.failed, report.spent.tokens), (2, 1, 10));
+    assert_eq!(
+        report.rerun,
+        "porism prove problem.md --model 'a model'\\''s' --seed 7 --rounds 2 --proofs 3 --out again"
+    );
+    let solution = problem.solution(true);
+    assert!(
+        solution.contains("## Proof\n\nBy \\(2-1>0\\).") && solution.contains("Passed 1 of 1 reading"),
+        "{solution}"
+    );
+
+    let written = fs::read_to_string(report::write(path).unwrap()).unwrap();
+    assert_eq!(written, report.html().html);
+    assert!(written.contains("1 min 1 s") && written.contains("1 more gave no score"));
+
+    fs::write(path.join("predictions.jsonl"), "{\n").unwrap();
+    match Report::from_folder(path) {
+        Err(ReportError::Damaged { line: 1, .. }) => {}
+        other => panic!("a damaged file gave {other:?}"),
+    }
+}
+
+fn pieces() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        Just("\\("),
+        Just("\\)"),
+        Just("\\["),
+        Just("\\]"),
+        Just("$"),
+        Just("$$"),
+        Just("{"),
+        Just("}"),
+        Just("\\"),
+        Just("\\\\"),
+        Just("&"),
+        Just("^"),
+        Just("_"),
+        Just("<"),
+        Just(">"),
+        Just("\n"),
+        Just("\n\n"),
+        Just("`"),
+        Just("*"),
+        Just("|"),
+        Just("---"),
+        Just("\\frac"),
+        Just("\\sqrt"),
+        Just("\\left("),
+        Just("\\right)"),
+        Just("\\begin{array}{c|c}"),
+        Just("\\end{array}"),
+        Just("\\begin{cases}"),
+        Just("\\end{cases}"),
+        Just("\\begin{aligned}"),
+        Just("\\end{aligned}"),
+        Just("\\hline"),
+        Just("\\text"),
+        Just("\\tag"),
+        Just("\\boxed"),
+        Just("\\operatorname"),
+        Just("\\substack"),
+        Just("\\not"),
+        Just("\\limits"),
+        Just("\\binom"),
+        Just("\\mathbb"),
+        Just("\\color"),
+        Just("[4pt]"),
+        Just("\\overset"),
+        Just("\\hspace{1em}"),
+        Just("x"),
+        Just("1.5"),
+        Just(" "),
+        Just("é"),
+        Just("\u{202e}"),
+        Just("\u{e000}"),
+        Just("'"),
+        Just("%"),
+        Just("#"),
+        Just("~"),
+    ];
+    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_inert(text in pieces()) {
+        let rendered = render(&text);
+        assert_inert(&rendered.html, &text);
+        prop_assert!(rendered.rejected.len() <= rendered.formulas);
+        // As one formula as well.
+        assert_inert(&render(&format!("\\({text}\\)")).html, &text);
+    }
+}
