@@ -71,6 +71,7 @@ pub enum Command {
     Doctor(Doctor),
     Prove(Prove),
     Check(Check),
+    Report(Report),
     Synth(Synth),
     Completions(Completions),
 }
@@ -463,6 +464,18 @@ pub struct Check {
     pub json: bool,
     #[command(flatten)]
     pub prover: ProverArgs,
+}
+
+/// Render a run of `prove` as one HTML page
+///
+/// The page needs no network and no script: problem, proofs with their mathematics, every evaluation, scores, and how
+/// sure it is. `prove` writes it by itself at its end; an unfinished run has one too.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  porism report runs/2026-11-24-prove-that-gcd-84-30-6")]
+pub struct Report {
+    /// Folder of the run; report.html is written into it
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub run: PathBuf,
 }
 
 /// Turn text into token ids

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(args, &ui),
         Command::Prove(args) => commands::prove::run(args, &ui),
         Command::Check(args) => commands::check::run(args, &ui),
+        Command::Report(args) => commands::report::run(args, &ui),
         Command::Synth(args) => commands::synth::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
     };

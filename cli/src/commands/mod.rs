@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod logits;
 pub mod plan;
 pub mod prove;
+pub mod report;
 pub mod run;
 pub mod show;
 pub mod synth;

@@ -69,8 +69,10 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         }
         Err(error) => return Err(error.into()),
     };
+    let page = porism_prover::report::write(run.folder())?;
     if !args.json {
         show(&problems, &plans, run.folder(), ui)?;
+        ui.note(&format!("report: {}", page.display()));
     }
     Ok(u8::from(!plans.iter().all(Plan::passed)))
 }
