@@ -1,6 +1,6 @@
 //! The search: write proofs, read them, refine the best, until one passes or the budget ends.
 //!
-//! Two halves. [`Planner::plan`] is a pure function: from the completions there are, in the logical order (round, proof,
+//! Two halves. `Planner::plan` is a pure function: from the completions there are, in the logical order (round, proof,
 //! reading), it says what is known and which completions are wanted next. [`search`] hands these out, journals what comes
 //! back and plans again. Which completion came first, what was worked on together and how often the program was killed
 //! cannot matter, because the plan does not see it. Completions that were wanted before an earlier one decided otherwise are
