@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::failure::EXIT_CODES;
+use porism_runtime::experts::Policy;
+
 use crate::settings::{DeviceList, ScheduleArg};
 
 const EXAMPLES: &str = "\
@@ -78,8 +80,8 @@ pub enum Command {
 
 const MODEL_HELP: &str =
     "A folder, a name in the Hugging Face cache, or nothing for the embedded porism-tiny";
-const DEVICE_HELP: &str = "An index from `porism devices` or `host`, with a memory budget if wanted: `0`, `0:8GiB`, `host` \
-    [default: the first real GPU, else host]";
+const DEVICE_HELP: &str = "Indices from `porism devices` and `host`, each with a memory budget if wanted: `0`, `0:8GiB`, \
+    `0:8GiB,1:4GiB,host` [default: every real GPU, else host]";
 
 /// `--device`.
 #[derive(Debug, Args)]
@@ -87,9 +89,25 @@ const DEVICE_HELP: &str = "An index from `porism devices` or `host`, with a memo
 pub struct DeviceArgs {
     #[arg(long, alias = "dev", value_name = "DEVICE", env = "PORISM_DEVICE", hide_env_values = true, help = DEVICE_HELP)]
     pub device: Option<DeviceList>,
+    /// Place experts by how often they were used, as a run with --heat-out has recorded it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub heat: Option<PathBuf>,
     /// Let FP8 weights through that are not numbers
     #[arg(long)]
     pub allow_nan: bool,
+}
+
+/// Experts that come and go.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device")]
+pub struct ExpertArgs {
+    /// Who leaves an adapter that has not room for all its experts: `lfru` the least used of late, `lru` the one not used
+    /// for longest, `pinned` none that the plan put there
+    #[arg(long, value_name = "POLICY", default_value = "lfru")]
+    pub expert_cache: Policy,
+    /// Write how often each expert was used to FILE, for --heat
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub heat_out: Option<PathBuf>,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -127,6 +145,8 @@ pub struct Run {
     pub sampling: SamplingArgs,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub experts: ExpertArgs,
     #[command(flatten)]
     pub output: RunOutput,
 }
@@ -256,9 +276,6 @@ pub struct Plan {
     /// Room for prompt and answer, in tokens [default: 4096, or what the model allows]
     #[arg(short = 'c', long = "ctx-size", alias = "max-model-len", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
-    /// Place experts by how often they were used
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub heat: Option<PathBuf>,
     #[command(flatten)]
     pub device: DeviceArgs,
     /// Print one JSON object
@@ -437,6 +454,8 @@ pub struct ProverArgs {
     pub context: Option<u32>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub experts: ExpertArgs,
 }
 
 /// Grade a proof
@@ -546,6 +565,8 @@ pub struct Bench {
     pub batch: Vec<u32>,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub experts: ExpertArgs,
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,

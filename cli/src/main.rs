@@ -13,6 +13,7 @@ mod host;
 mod interrupt;
 mod local;
 mod model;
+mod opening;
 mod rig;
 mod settings;
 mod stream;

@@ -161,8 +161,8 @@ mod tests {
         for entry in folder.read_dir().unwrap() {
             let devices = read(&entry.unwrap().path()).unwrap();
             let model = porism_loader::catalog::find("deepseek-math-v2").unwrap();
-            let request = porism_runtime::plan::Request::new(4096);
-            porism_runtime::plan::plan(&model, &devices, &request).unwrap();
+            let options = porism_runtime::EngineOptions::new(4096);
+            porism_runtime::plan::plan(&model, &devices, &options).unwrap();
             seen += 1;
         }
         assert_eq!(seen, 3);

@@ -6,22 +6,17 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
+use porism_runtime::DeviceSpec;
 use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::plan::Heat;
+
+use porism_loader::ModelConfig;
 
 use crate::failure::Failure;
 use crate::model::Model;
 
 /// The most that is read of a prompt, a conversation or a list of ids.
 const INPUT_LIMIT: u64 = 64 << 20;
-
-/// A device and the memory that may be used of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceSpec {
-    /// Which.
-    pub index: DeviceIndex,
-    /// Bytes; `None` is up to the engine.
-    pub budget: Option<u64>,
-}
 
 /// The value of `--device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,20 +80,35 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
 }
 
-/// The one device to use: what was asked, else the first real GPU, else the host. Software adapters are many times
-/// slower than the host and are taken only when asked for.
-pub fn choose_device(asked: Option<&DeviceList>) -> Result<DeviceSpec> {
-    match asked.map(|list| list.0.as_slice()) {
-        Some([one]) => Ok(*one),
-        Some(several) => {
-            let message = format!("{} devices at once are not supported yet", several.len());
-            Err(Failure::usage(message).hint("name one device, as in `--device 0` or `--device host`").into())
-        }
+/// The devices to use: what was asked, else every real GPU, else the host. Software adapters are many times slower than
+/// the host and are taken only when asked for.
+pub fn choose_devices(asked: Option<&DeviceList>) -> Result<Vec<DeviceSpec>> {
+    let list = match asked {
+        Some(list) => list.0.clone(),
         None => {
-            let real = gpu::adapters().into_iter().find(|adapter| !adapter.is_software());
-            Ok(DeviceSpec { index: real.map_or(DeviceIndex::Host, |adapter| adapter.index), budget: None })
+            let adapters = gpu::adapters().into_iter().filter(|adapter| !adapter.is_software());
+            let mut real: Vec<DeviceSpec> = adapters.map(|adapter| adapter.index.into()).collect();
+            if real.is_empty() {
+                real.push(DeviceIndex::Host.into());
+            }
+            real
         }
+    };
+    if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
+        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
     }
+    Ok(list)
+}
+
+/// The value of `--heat`, for a model of this kind.
+pub fn read_heat(path: &Path, config: &ModelConfig) -> Result<Heat> {
+    let heat: Heat = serde_json::from_slice(&read_input(path)?).map_err(|error| {
+        Failure::usage(format!("{}: no heat statistics: {error}", path.display()))
+            .hint("`porism run --heat-out FILE` writes them")
+    })?;
+    heat.check(config)
+        .map_err(|reason| Failure::usage(format!("{}: of another model: {reason}", path.display())))?;
+    Ok(heat)
 }
 
 /// `--schedule`.
@@ -282,9 +292,9 @@ mod tests {
         ] {
             assert!(list(bad).is_err(), "{bad}");
         }
-        assert!(
-            choose_device(Some(&list("0,1").unwrap())).unwrap_err().to_string().contains("not supported yet")
-        );
+        let twice = choose_devices(Some(&list("host,0,host:1GiB").unwrap()));
+        assert!(twice.unwrap_err().to_string().contains("given twice"));
+        assert_eq!(choose_devices(Some(&list("0,0,host").unwrap())).unwrap().len(), 3);
     }
 
     #[test]

@@ -1,22 +1,25 @@
-//! One model on one device: opened by plan, run step by step.
+//! One model on one device or several: opened by plan, run step by step.
 
 use std::time::Instant;
 
-use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role, TensorTable};
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 use porism_shaders as shaders;
 use porism_shaders::kernels::pages::PAGE;
 
 use crate::cache::{Pages, RowCopy, SequenceId};
 use crate::error::Error;
-use crate::executor::{Executor, Tuning};
+use crate::executor::Executor;
+use crate::experts::{Policy, Pool, PoolFacts};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
 use crate::host::HostExecutor;
-use crate::layout::Layout;
-use crate::model::forward::{Ffn, Model};
-use crate::model::step::{self, CANDIDATES, Sizes, Step};
+use crate::model::forward::{self, Model, Share};
+use crate::model::step::{CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
-use crate::recording::{Command, Label, Recording};
+use crate::plan::{self, Device, Heat, Plan};
+use crate::recording::Recording;
+use crate::rig::{Node, Rig};
 use crate::sample::Candidates;
+use crate::weights::slot_layout;
 
 /// Tokens of a prefill step, where memory allows.
 const CHUNK: usize = 256;
@@ -40,46 +43,101 @@ pub struct EngineOptions {
     pub sequences: usize,
     /// Tokens cached in all; fewer than `sequences` × `context` where not all grow long. `None`: that product.
     pub cache_tokens: Option<usize>,
-    /// Bytes of device memory that may be used.
-    pub budget: Option<u64>,
+    /// Who leaves an adapter whose experts come and go.
+    pub policy: Policy,
+    /// Recorded use of experts, by which they are placed.
+    pub heat: Option<Heat>,
+    /// Whether the use of experts is recorded.
+    pub count_experts: bool,
 }
 
 impl EngineOptions {
     /// One sequence of up to `context` tokens.
     pub fn new(context: usize) -> Self {
-        EngineOptions { context, chunk: CHUNK, sequences: 1, cache_tokens: None, budget: None }
+        EngineOptions {
+            context,
+            chunk: CHUNK,
+            sequences: 1,
+            cache_tokens: None,
+            policy: Policy::default(),
+            heat: None,
+            count_experts: false,
+        }
+    }
+}
+
+/// A device and the memory that may be used of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceSpec {
+    /// Which. An adapter may be named twice: it is then two devices that share its memory.
+    pub index: DeviceIndex,
+    /// Bytes; `None`: as many as it has.
+    pub budget: Option<u64>,
+}
+
+impl From<DeviceIndex> for DeviceSpec {
+    fn from(index: DeviceIndex) -> Self {
+        DeviceSpec { index, budget: None }
+    }
+}
+
+/// A device that is ready to be loaded.
+pub struct OpenDevice<'c> {
+    /// Which, and how much of it.
+    pub spec: DeviceSpec,
+    /// For people.
+    pub name: String,
+    /// What runs its recordings.
+    pub executor: Box<dyn Executor<'c> + 'c>,
+    /// What it is expected to read its own memory with, in bytes per second: by its kind, never measured, so that the
+    /// same devices always get the same plan.
+    pub bandwidth: f64,
+}
+
+impl OpenDevice<'_> {
+    /// Opens a device.
+    ///
+    /// # Errors
+    /// A device that does not exist or cannot be used.
+    pub fn open(spec: DeviceSpec) -> Result<Self, Error> {
+        let bandwidth = gpu::nominal_bandwidth(spec.index);
+        let DeviceIndex::Adapter(index) = spec.index else {
+            return Ok(OpenDevice {
+                spec,
+                name: "host".into(),
+                executor: Box::new(HostExecutor::new()),
+                bandwidth,
+            });
+        };
+        let gpu = gpu::open(index)?;
+        let name = gpu.profile.name.clone();
+        let mut executor = GpuExecutor::new(gpu);
+        executor.enable_timestamps();
+        Ok(OpenDevice { spec, name, executor: Box::new(executor), bandwidth })
+    }
+
+    /// As the plan sees it.
+    fn planned(&self) -> Device {
+        let host = self.spec.index == DeviceIndex::Host;
+        let mut device = if host {
+            Device::host(self.spec.budget, self.bandwidth)
+        } else {
+            Device::adapter(&self.name, self.spec.budget, self.bandwidth, Device::LINK)
+        };
+        device.max_binding_bytes = self.executor.tuning().max_binding_bytes;
+        device
     }
 }
 
 /// Bytes loaded so far.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadProgress {
-    /// Bytes on the device.
+    /// Number of the device in the list.
+    pub device: usize,
+    /// Bytes on it.
     pub done: u64,
-    /// Bytes in all.
+    /// Bytes there will be.
     pub total: u64,
-}
-
-/// Bytes of device memory by use, known before anything is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Weights and scales.
-    pub weights: u64,
-    /// Latent and indexer caches.
-    pub cache: u64,
-    /// Activations and inputs.
-    pub activations: u64,
-    /// Upload and read-back buffers; none on the host.
-    pub staging: u64,
-    /// Tokens of a prefill step.
-    pub chunk: usize,
-}
-
-impl MemoryPlan {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.weights + self.cache + self.activations + self.staging
-    }
 }
 
 /// Tokens of one sequence in a step.
@@ -172,18 +230,17 @@ pub struct StepFacts {
     pub record_seconds: f64,
 }
 
-/// A model on a device.
+/// A model on one device or several.
 pub struct Engine<'c> {
-    executor: Box<dyn Executor<'c> + 'c>,
-    device_name: String,
-    device: DeviceIndex,
-    model: Model,
-    step: Step,
+    rig: Rig<'c>,
+    config: ModelConfig,
+    specs: Vec<DeviceSpec>,
     sizes: Sizes,
     pages: Pages,
-    plan: MemoryPlan,
+    plan: Plan,
     frequencies: Vec<f64>,
     amplitude: f64,
+    /// For what runs outside a step.
     recording: Recording,
     scratch: Scratch,
     facts: StepFacts,
@@ -210,60 +267,49 @@ struct Scratch {
 }
 
 impl<'c> Engine<'c> {
-    /// Opens a device, plans every byte, then loads the weights.
+    /// Opens devices, plans every byte, then loads the weights.
     ///
     /// # Errors
     /// A device that cannot be used, a plan that does not fit, a fault in the checkpoint, or what `progress` returns.
     pub fn open(
         checkpoint: &'c Checkpoint,
-        device: DeviceIndex,
+        devices: &[DeviceSpec],
         options: &EngineOptions,
         progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let (executor, name): (Box<dyn Executor<'c> + 'c>, String) = match device {
-            DeviceIndex::Host => (Box::new(HostExecutor::new()), "host".into()),
-            DeviceIndex::Adapter(index) => {
-                let gpu = gpu::open(index)?;
-                let name = gpu.profile.name.clone();
-                let mut executor = GpuExecutor::new(gpu);
-                executor.enable_timestamps();
-                (Box::new(executor), name)
-            }
-        };
-        Self::on(executor, &name, device, checkpoint, options, progress)
+        let devices = devices.iter().map(|spec| OpenDevice::open(*spec)).collect::<Result<_, _>>()?;
+        Self::on(devices, checkpoint, options, progress)
     }
 
-    /// The same on an executor that is already there.
+    /// The same on devices that are already open.
     pub fn on(
-        mut executor: Box<dyn Executor<'c> + 'c>,
-        device_name: &str,
-        device: DeviceIndex,
+        devices: Vec<OpenDevice<'c>>,
         checkpoint: &'c Checkpoint,
         options: &EngineOptions,
         progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
-        let plan = plan(checkpoint, device_name, device, executor.tuning(), options)?;
-        executor.set_staging(plan.staging);
+        let planned: Vec<Device> = devices.iter().map(OpenDevice::planned).collect();
+        let plan = plan::plan(checkpoint, &planned, options)?;
         let sizes = sizes(options, plan.chunk);
-        let total = checkpoint.weight_bytes();
-        let mut done = 0;
-        let mut report = |bytes: u64| {
-            done += bytes;
-            progress(LoadProgress { done: done.min(total), total })
-        };
-        let check = device != DeviceIndex::Host || total <= HOST_CHECK_BYTES;
-        let model = Model::load(checkpoint, &mut *executor, check, &mut report)?;
-        let step = Step::allocate(&mut *executor, config, sizes)?;
+        let specs = devices.iter().map(|device| device.spec).collect();
+        let mut nodes = Vec::new();
+        for (index, device) in devices.into_iter().enumerate() {
+            let total = plan.devices[index].weights.total() + plan.devices[index].disk;
+            let mut done = 0;
+            let mut report = |bytes: u64| {
+                done += bytes;
+                progress(LoadProgress { device: index, done: done.min(total), total })
+            };
+            nodes.push(node(device, checkpoint, &plan, index, sizes, options.policy, &mut report)?);
+        }
         let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
         Ok(Engine {
-            device_name: device_name.to_owned(),
-            device,
+            rig: Rig::new(nodes, plan.placement.clone(), options.count_experts),
+            config: config.clone(),
+            specs,
             frequencies: config.rope_inverse_frequencies(),
             amplitude: config.rope_amplitude(),
-            executor,
-            model,
-            step,
             sizes,
             pages,
             plan,
@@ -278,22 +324,29 @@ impl<'c> Engine<'c> {
 
     /// The architecture.
     pub fn config(&self) -> &ModelConfig {
-        &self.model.config
+        &self.config
     }
 
-    /// Name of the device.
-    pub fn device_name(&self) -> &str {
-        &self.device_name
+    /// Names of the devices.
+    pub fn device_names(&self) -> String {
+        let names: Vec<&str> = self.rig.nodes().iter().map(|node| node.name.as_str()).collect();
+        names.join(" + ")
     }
 
-    /// The device's number.
-    pub fn device(&self) -> DeviceIndex {
-        self.device
+    /// The devices, in the order in which they were given.
+    pub fn devices(&self) -> &[DeviceSpec] {
+        &self.specs
     }
 
-    /// Bytes of the buffers that hold weights, padding and scales included.
+    /// Bytes of the buffers that hold weights, padding, scales and slots included.
     pub fn weight_bytes(&self) -> u64 {
-        self.model.bytes
+        self.weight_bytes_by_device().iter().sum()
+    }
+
+    /// The same of each device.
+    pub fn weight_bytes_by_device(&self) -> Vec<u64> {
+        let of = |node: &Node<'_>| node.model.bytes + node.pool.as_ref().map_or(0, Pool::bytes);
+        self.rig.nodes().iter().map(of).collect()
     }
 
     /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
@@ -302,9 +355,19 @@ impl<'c> Engine<'c> {
         self.weight_bytes_per_token
     }
 
-    /// Bytes by use.
-    pub fn plan(&self) -> &MemoryPlan {
+    /// What lies where, with the bytes of each device.
+    pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// How often each expert was picked since the engine was opened, if that is counted.
+    pub fn heat(&self) -> Option<&Heat> {
+        self.rig.heat()
+    }
+
+    /// What happened to the slots of each device that has any.
+    pub fn pools(&self) -> impl Iterator<Item = (&str, PoolFacts)> {
+        self.rig.pools()
     }
 
     /// Tokens a sequence may grow to.
@@ -362,7 +425,7 @@ impl<'c> Engine<'c> {
 
     /// Whether all ids are known to the model.
     pub fn check_ids(&self, ids: &[u32]) -> Result<(), Error> {
-        let vocab_size = self.config().vocab_size;
+        let vocab_size = self.config.vocab_size;
         match ids.iter().position(|id| *id >= vocab_size) {
             None => Ok(()),
             Some(position) => Err(Error::TokenOutOfRange { id: ids[position].into(), position, vocab_size }),
@@ -393,23 +456,23 @@ impl<'c> Engine<'c> {
             self.scratch.output_rows.push(rows - 1);
         }
         let rows = work.len() as u32;
-        assert!(rows <= self.step.logits_rows, "{rows} sequences, logits of {} fit", self.step.logits_rows);
+        let fit = self.head_step().logits_rows;
+        assert!(rows <= fit, "{rows} sequences, logits of {fit} fit");
         if let Output::Candidates(sampling) = output {
             self.upload_sampling(sampling);
         }
-        self.upload_inputs();
-        let vocab_size = self.config().vocab_size;
-        let (step, model) = (&self.step, &self.model);
-        let mut ops =
-            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &self.copies);
-        model.layers(&mut ops, step, &mut |_, _| {});
+        self.begin_recordings(tokens);
+        let vocab_size = self.config.vocab_size;
+        forward::layers(&mut self.rig, tokens, &mut |_, _, _| {})?;
+        let head = self.rig.head_home();
+        let (mut ops, model, step) = self.rig.recorder(head, tokens, None);
         let a = &step.activations;
         match output {
             Output::Nothing => {}
             Output::Argmax => {
                 model.head(&mut ops, step, 0, rows);
                 ops.argmax(vocab_size, a.logits, a.sampled, rows);
-                self.recording.read(a.sampled.slice(0, u64::from(rows) * 8));
+                ops.recording.read(a.sampled.slice(0, u64::from(rows) * 8));
             }
             Output::Candidates(sampling) => {
                 model.head(&mut ops, step, 0, rows);
@@ -436,7 +499,7 @@ impl<'c> Engine<'c> {
                     [a.logits, a.indices, step.inputs.temperatures, a.sampled],
                     rows,
                 );
-                self.recording.read(a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4));
+                ops.recording.read(a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4));
             }
         }
         let bytes = self.run()?;
@@ -460,30 +523,12 @@ impl<'c> Engine<'c> {
         }
     }
 
-    /// Runs a step dispatch by dispatch, each waited for, and returns what each took in seconds: where time goes, with
-    /// the cost of a submit in every figure.
-    pub fn profile(&mut self, work: &[Work<'_>]) -> Result<Vec<(Label, f64)>, Error> {
-        self.step(work, Output::Argmax)?;
-        let commands: Vec<Command> = self.recording.commands().to_vec();
-        let mut alone = Recording::default();
-        let mut times = Vec::new();
-        for command in commands {
-            let Command::Dispatch(dispatch) = command else { continue };
-            alone.clear();
-            alone.dispatch(dispatch);
-            let started = Instant::now();
-            self.executor.run(&alone)?;
-            times.push((dispatch.label, started.elapsed().as_secs_f64()));
-        }
-        Ok(times)
-    }
-
     /// All logits of row `row` of the last step, as they were sampled from.
     pub fn read_logits(&mut self, row: usize) -> Result<Vec<f32>, Error> {
-        let bytes = u64::from(self.config().vocab_size) * 4;
+        let bytes = u64::from(self.config.vocab_size) * 4;
         self.recording.clear();
-        self.recording.read(self.step.activations.logits.slice(row as u64 * bytes, bytes));
-        let read = self.executor.run(&self.recording)?;
+        self.recording.read(self.head_step().activations.logits.slice(row as u64 * bytes, bytes));
+        let read = self.rig.head_executor().run(&self.recording)?;
         Ok(floats(read))
     }
 
@@ -532,39 +577,38 @@ impl<'c> Engine<'c> {
         let tokens = self.begin(&[work])?;
         self.scratch.output_rows.clear();
         self.scratch.output_rows.extend(0..tokens);
-        self.upload_inputs();
-        let (step, model) = (&self.step, &self.model);
-        let c = &model.config;
-        let a = &step.activations;
+        self.begin_recordings(tokens);
+        let c = &self.config;
         let topk = c.indexer.as_ref().map_or(0, |i| i.index_topk);
-        let sparse = topk > 0 && step.longest > topk;
+        let sparse = topk > 0 && self.head_step().longest > topk;
         let hidden = u64::from(tokens) * u64::from(c.hidden_size) * 4;
         let picks = u64::from(tokens) * u64::from(c.num_experts_per_tok) * 4;
         let selected = u64::from(tokens) * u64::from(topk) * 4;
-        let mut ops =
-            ops(&mut self.recording, self.executor.tuning(), (&model.config, step), tokens, &self.copies);
-        model.layers(&mut ops, step, &mut |ops, layer| {
+        forward::layers(&mut self.rig, tokens, &mut |ops, step, layer| {
             if !trace {
                 return;
             }
+            let a = &step.activations;
             ops.recording.read(a.h.slice(0, hidden));
             let Some(layer) = layer else { return };
-            if matches!(model.layers[layer].ffn, Ffn::Moe(_)) {
+            if c.is_moe(layer) {
                 ops.recording.read(a.expert_ids.slice(0, picks));
             }
             if sparse {
                 ops.recording.read(a.selected.slice(0, selected));
             }
-        });
+        })?;
+        let head = self.rig.head_home();
+        let (mut ops, model, step) = self.rig.recorder(head, tokens, None);
         let row_bytes = u64::from(c.vocab_size) * 4;
         let mut done = 0;
         while done < tokens {
             let count = step.logits_rows.min(tokens - done);
             model.head(&mut ops, step, done, count);
-            ops.recording.read(a.logits.slice(0, u64::from(count) * row_bytes));
+            ops.recording.read(step.activations.logits.slice(0, u64::from(count) * row_bytes));
             done += count;
         }
-        let moe: Vec<bool> = model.layers.iter().map(|layer| matches!(layer.ffn, Ffn::Moe(_))).collect();
+        let moe: Vec<bool> = (0..c.num_hidden_layers).map(|layer| c.is_moe(layer)).collect();
         let bytes = self.run()?;
         let mut rest = &bytes[..];
         let mut take = |count: u64| {
@@ -637,7 +681,9 @@ impl<'c> Engine<'c> {
             let per = self.pages.pages_per_sequence();
             self.pages.table(w.sequence, &mut s.page_table[w.sequence.0 * per..][..per]);
         }
-        self.step.longest = longest as u32;
+        for (_, node) in self.rig.homes_mut() {
+            node.step.longest = longest as u32;
+        }
         Ok(tokens as u32)
     }
 
@@ -654,48 +700,105 @@ impl<'c> Engine<'c> {
         }
     }
 
-    fn upload_inputs(&mut self) {
-        let (s, inputs) = (&self.scratch, &self.step.inputs);
-        let recording = &mut self.recording;
-        recording.clear();
-        recording.upload(inputs.token_ids, &s.token_ids);
-        recording.upload(inputs.positions, &s.positions);
-        recording.upload(inputs.sequences, &s.sequences);
-        recording.upload(inputs.cache_rows, &s.cache_rows);
-        recording.upload(inputs.rope, &s.rope);
-        recording.upload(inputs.page_table, &s.page_table);
-        recording.upload(inputs.output_rows, &s.output_rows);
-        if !s.temperatures.is_empty() {
-            recording.upload(inputs.temperatures, &s.temperatures);
-            recording.upload(inputs.penalties, &s.penalties);
-            recording.upload(inputs.seen, &s.seen);
+    /// Empties all recordings and begins them: the step's inputs, and the copies of forked pages, on every home.
+    fn begin_recordings(&mut self, tokens: u32) {
+        self.rig.begin();
+        let s = &self.scratch;
+        let head = self.rig.head_home();
+        for (index, node) in self.rig.homes_mut() {
+            let (recording, inputs) = (&mut node.recording, &node.step.inputs);
+            recording.upload(inputs.token_ids, &s.token_ids);
+            recording.upload(inputs.positions, &s.positions);
+            recording.upload(inputs.sequences, &s.sequences);
+            recording.upload(inputs.cache_rows, &s.cache_rows);
+            recording.upload(inputs.rope, &s.rope);
+            recording.upload(inputs.page_table, &s.page_table);
+            recording.upload(inputs.output_rows, &s.output_rows);
+            if index == head && !s.temperatures.is_empty() {
+                recording.upload(inputs.temperatures, &s.temperatures);
+                recording.upload(inputs.penalties, &s.penalties);
+                recording.upload(inputs.seen, &s.seen);
+            }
+            let (mut ops, model, step) = node.recorder(tokens, None);
+            copy_pages(&mut ops, model, step, &self.copies);
         }
     }
 
+    fn head_step(&self) -> &Step {
+        &self.rig.nodes()[self.rig.head_home()].step
+    }
+
     fn run(&mut self) -> Result<Vec<u8>, Error> {
-        let last = self.model.layers.len() as u32 - 1;
-        self.facts = StepFacts {
-            dispatches: self.recording.dispatches().count(),
-            last_layer_dispatches: self
-                .recording
-                .dispatches()
-                .filter(|d| d.label.layer == Some(last))
-                .count(),
-            submits: 0,
-            readback_bytes: self.recording.read_bytes(),
-            pass_seconds: None,
-            record_seconds: 0.0,
-        };
         let recorded = self.started.elapsed().as_secs_f64();
-        let submits = self.executor.submits();
-        let bytes = self.executor.run(&self.recording)?.to_vec();
+        let bytes = self.rig.finish()?;
         // A step that fails leaves the copies to the next one.
         self.copies.clear();
-        self.facts.submits = self.executor.submits() - submits;
-        self.facts.pass_seconds = self.executor.last_pass_seconds();
-        self.facts.record_seconds = recorded + self.executor.last_encode_seconds();
+        let facts = self.rig.facts();
+        self.facts = StepFacts {
+            dispatches: facts.dispatches,
+            last_layer_dispatches: facts.last_layer_dispatches,
+            submits: facts.submits,
+            readback_bytes: facts.readback_bytes,
+            pass_seconds: facts.pass_seconds,
+            // With several submits devices were at work while the step was recorded.
+            record_seconds: if facts.submits == 1 { recorded } else { 0.0 } + facts.encode_seconds,
+        };
         Ok(bytes)
     }
+}
+
+/// Loads a device's part of a plan.
+fn node<'c>(
+    device: OpenDevice<'c>,
+    checkpoint: &'c Checkpoint,
+    plan: &Plan,
+    index: usize,
+    sizes: Sizes,
+    policy: Policy,
+    progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+) -> Result<Node<'c>, Error> {
+    let OpenDevice { spec, name, mut executor, .. } = device;
+    let (config, part) = (checkpoint.config(), &plan.devices[index]);
+    let executor_ref = &mut *executor;
+    executor_ref.set_staging(part.staging);
+    let check = spec.index != DeviceIndex::Host || checkpoint.weight_bytes() <= HOST_CHECK_BYTES;
+    let residents: Vec<Vec<u32>> = plan
+        .placement
+        .iter()
+        .map(|places| {
+            let here = (0u32..).zip(places).filter(|(_, place)| place.device == index && place.resident);
+            here.map(|(expert, _)| expert).collect()
+        })
+        .collect();
+    let in_slots = part.slots > 0;
+    let none = vec![vec![]; residents.len()];
+    let share = Share {
+        range: part.layers.clone(),
+        embedding: part.embedding,
+        head: part.head,
+        residents: if in_slots { none } else { residents.clone() },
+    };
+    let model = Model::load(checkpoint, executor_ref, &share, check, progress)?;
+    let step = if share.is_home() || part.experts > 0 {
+        Step::allocate(executor_ref, config, sizes, share.is_home().then(|| share.range.clone()))?
+    } else {
+        Step::nothing()
+    };
+    let mut pool = None;
+    if in_slots {
+        let here = |places: &Vec<plan::Place>| places.iter().map(|place| place.device == index).collect();
+        let mine = plan.placement.iter().map(here).collect();
+        let layout = |layer| slot_layout(checkpoint, layer);
+        let slots = part.slots as usize;
+        let mut made = Pool::allocate(executor_ref, checkpoint, policy, slots, mine, layout)?;
+        let keys: Vec<_> = (0u32..)
+            .zip(&residents)
+            .flat_map(|(layer, experts)| experts.iter().map(move |expert| (layer, *expert)))
+            .collect();
+        made.fill(executor_ref, &keys, progress)?;
+        pool = Some(made);
+    }
+    Ok(Node::new(executor, name, spec.index, model, step, pool))
 }
 
 fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
@@ -713,17 +816,11 @@ fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
     always + (experts as f64 * share) as u64
 }
 
-/// The step's vocabulary, with the copies of forked pages recorded first.
-fn ops<'r>(
-    recording: &'r mut Recording,
-    tuning: Tuning,
-    (c, step): (&ModelConfig, &Step),
-    tokens: u32,
-    copies: &[RowCopy],
-) -> Ops<'r> {
-    let mut ops = Ops { recording, tuning, tokens, layer: None, unused: step.activations.unused };
+/// Records the copies of forked pages in the caches that a device has.
+fn copy_pages(ops: &mut Ops<'_>, model: &Model, step: &Step, copies: &[RowCopy]) {
+    let c = &model.config;
     for copy in copies.iter().copied() {
-        for (layer, caches) in (0..).zip(&step.caches) {
+        for (layer, caches) in model.range.clone().zip(&step.caches) {
             ops.layer = Some(layer);
             ops.copy_rows(copy, c.kv_lora_rank + c.qk_rope_head_dim, caches.latent);
             if let Some(indexer) = c.indexer.as_ref().filter(|_| c.has_indexer(layer)) {
@@ -731,8 +828,6 @@ fn ops<'r>(
             }
         }
     }
-    ops.layer = None;
-    ops
 }
 
 pub(crate) fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
@@ -746,53 +841,6 @@ pub(crate) fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
         context: options.context as u32,
         cache_tokens: cache_tokens as u32,
     }
-}
-
-/// Every byte before the first is allocated, with the largest prefill step that fits.
-pub fn plan(
-    table: &dyn TensorTable,
-    device_name: &str,
-    device: DeviceIndex,
-    tuning: Tuning,
-    options: &EngineOptions,
-) -> Result<MemoryPlan, Error> {
-    let config = table.config();
-    let weights = Layout::new(table, tuning.max_binding_bytes).model()?.total();
-    let staging = staging_bytes(device == DeviceIndex::Host, weights, options.budget.is_some());
-    let chunks = chunks(config, options)?;
-    let smallest = chunks.last().copied().unwrap_or(1);
-    for chunk in chunks {
-        let bytes = step::bytes(config, sizes(options, chunk));
-        let plan = MemoryPlan { weights, cache: bytes.cache, activations: bytes.activations, staging, chunk };
-        let bindable = bytes.largest_binding <= tuning.max_binding_bytes;
-        let affordable = options.budget.is_none_or(|budget| plan.total() <= budget);
-        if bindable && affordable {
-            return Ok(plan);
-        }
-        if chunk > smallest {
-            continue;
-        }
-        let device = device_name.to_owned();
-        return Err(if affordable {
-            Error::OutOfMemory {
-                device,
-                label: format!("a context of {} tokens", options.context),
-                bytes: bytes.largest_binding,
-                limit: format!("max_storage_buffer_binding_size is {}", tuning.max_binding_bytes),
-            }
-        } else {
-            Error::Budget {
-                device,
-                what: format!(
-                    "the model ({} bytes of weights) with a context of {} tokens ({} bytes of cache)",
-                    plan.weights, options.context, plan.cache
-                ),
-                needed: plan.total(),
-                budget: options.budget.unwrap_or(u64::MAX),
-            }
-        });
-    }
-    unreachable!("the smallest step fits or is refused")
 }
 
 /// Tokens of a prefill step worth trying, the largest first.

@@ -32,13 +32,24 @@ pub trait Executor<'c> {
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error>;
 
-    /// Writes to a buffer outside any recording.
+    /// Writes to a buffer outside any recording: after all that was submitted, before all that will be.
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Runs a recording to its end and returns the bytes of its reads, in order.
-    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error>;
+    /// Hands a recording to the device, to be run after all that was submitted before. An adapter works on it while the
+    /// caller goes on; the host runs it at once.
+    fn submit(&mut self, recording: &Recording) -> Result<(), Error>;
 
-    /// Seconds between the first and the last timestamp of the passes of the last run, where the device can tell.
+    /// Waits for all that was submitted and returns the bytes of the reads of `recording`, which was the last, in order.
+    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error>;
+
+    /// Runs a recording to its end and returns the bytes of its reads, in order.
+    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        self.submit(recording)?;
+        self.complete(recording)
+    }
+
+    /// Seconds between the first and the last timestamp of the passes of the recording completed last, where the device
+    /// can tell.
     fn last_pass_seconds(&self) -> Option<f64>;
 
     /// How many bytes of uploads may be under way at once.

@@ -3,6 +3,7 @@
 use porism_loader::{Kind, LayerRole, Projection as Matrix, Role, TensorSpec, TensorTable};
 
 use crate::error::Error;
+use crate::experts::{TABLE_ENTRY_BYTES, scale_bytes};
 use crate::recording::View;
 use crate::weights::ROW_UNIT;
 
@@ -199,6 +200,22 @@ impl<'t> Layout<'t> {
         self.limit / slot.bytes.max(1)
     }
 
+    /// The table of a slab's experts.
+    pub fn table_bytes(&self) -> u64 {
+        TABLE_ENTRY_BYTES * u64::from(self.table.config().n_routed_experts)
+    }
+
+    /// So many slots of `slot` bytes, shared by all layers whose experts are streamed to the device.
+    pub fn pool(&self, slot: Slot, slots: u64) -> ByKind {
+        let mut bytes = ByKind::default();
+        if slots > 0 {
+            let slabs = slots.div_ceil(self.slots_per_slab(slot).max(1));
+            let scales = scale_bytes(slots, slot.scales);
+            bytes.add(Kind::RoutedExpert, slots * slot.bytes + scales + slabs * self.table_bytes());
+        }
+        bytes
+    }
+
     /// So many routed experts of a layer, and the shared one on the layer's home.
     pub fn experts(&self, layer: u32, resident: u32, home: bool) -> Result<ByKind, Error> {
         let config = self.table.config();
@@ -221,7 +238,7 @@ impl<'t> Layout<'t> {
                     slot.bytes, self.limit
                 )));
             }
-            let tables = u64::from(resident).div_ceil(per_slab) * 4 * u64::from(config.n_routed_experts);
+            let tables = u64::from(resident).div_ceil(per_slab) * self.table_bytes();
             let scales = (slot.scales * u64::from(resident)).max(1) * 4;
             bytes.add(Kind::RoutedExpert, routed_bytes + scales + tables);
         }
@@ -261,7 +278,7 @@ mod tests {
     use super::*;
     use crate::executor::{Executor, Tuning};
     use crate::host::HostExecutor;
-    use crate::model::forward::Model;
+    use crate::model::forward::{Model, Share};
     use crate::recording::{BufferId, Recording};
     use porism_loader::{Checkpoint, Options};
     use std::path::Path;
@@ -299,8 +316,12 @@ mod tests {
             self.inner.write(to, bytes)
         }
 
-        fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
-            self.inner.run(recording)
+        fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
+            self.inner.submit(recording)
+        }
+
+        fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+            self.inner.complete(recording)
         }
 
         fn last_pass_seconds(&self) -> Option<f64> {
@@ -320,7 +341,8 @@ mod tests {
             let mut seen = Vec::new();
             for limit in [u64::MAX, 1 << 20, 400_000, 150_000] {
                 let mut executor = Limited { inner: HostExecutor::new(), limit, allocated: 0 };
-                let model = Model::load(&checkpoint, &mut executor, false, &mut |_| Ok(())).unwrap();
+                let share = Share::all(checkpoint.config());
+                let model = Model::load(&checkpoint, &mut executor, &share, false, &mut |_| Ok(())).unwrap();
                 let planned = Layout::new(&checkpoint, limit).model().unwrap();
                 assert_eq!(planned.total(), model.bytes, "{name}, bindings of {limit}");
                 assert_eq!(planned.total(), executor.allocated, "{name}, bindings of {limit}");

@@ -9,7 +9,7 @@ use porism_shaders::{KernelId, Overrides};
 use crate::cache::RowCopy;
 use crate::executor::Tuning;
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
-use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab};
+use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
 
 /// From so many tokens on a mat-mul decodes each weight once for eight of them. Both give the same bits.
 const MATMUL_FROM: u32 = 3;
@@ -310,47 +310,36 @@ impl Ops<'_> {
         self.push("group_experts", shaders::GROUP_EXPERTS, Overrides::none(), params, &bound, [1, 1, 1]);
     }
 
-    /// Decode: gate and up of the picked experts and, where it lies in the slab, of the shared one; act has a row per
-    /// pair, then one per token.
+    /// Decode: gate and up of the picked experts in `slab` and, if given, of the shared one, which then lies in it too;
+    /// act has a row per pair, then one per token.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_gate_up(
         &mut self,
-        experts: &Experts,
+        slot: &SlotLayout,
         slab: &Slab,
+        shared: Option<&Projection>,
         picks: u32,
         cols: u32,
         x: Rows,
         expert_ids: View,
         act: Rows,
     ) {
-        let mut segments = experts.gate_up.to_vec();
+        let mut segments = slot.gate_up.to_vec();
         let pairs = self.tokens * picks;
         let mut lines = pairs;
-        if experts.shared_in_slab {
-            let shared = experts.shared_gate_up.as_ref().expect("in the slab");
+        if let Some(shared) = shared {
             segments.extend(&shared.pieces[0].segments);
             lines += self.tokens;
         }
         let what = "experts_gate_up";
-        self.experts_matvec(
-            what,
-            slab,
-            &segments,
-            (pairs, picks, lines),
-            experts.scales_per_slot,
-            cols,
-            x,
-            expert_ids,
-            act,
-            false,
-        );
+        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, false);
     }
 
     /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down_parts(
         &mut self,
-        experts: &Experts,
+        slot: &SlotLayout,
         slab: &Slab,
         picks: u32,
         cols: u32,
@@ -359,20 +348,9 @@ impl Ops<'_> {
         part: Rows,
     ) {
         let pairs = self.tokens * picks;
-        let segments = [experts.down];
+        let segments = [slot.down];
         let what = "experts_down";
-        self.experts_matvec(
-            what,
-            slab,
-            &segments,
-            (pairs, picks, pairs),
-            experts.scales_per_slot,
-            cols,
-            act,
-            expert_ids,
-            part,
-            true,
-        );
+        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, true);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
@@ -382,7 +360,6 @@ impl Ops<'_> {
         slab: &Slab,
         segments: &[Segment],
         (pairs, picks, lines): (u32, u32, u32),
-        scales_per_slot: u32,
         cols: u32,
         x: Rows,
         expert_ids: View,
@@ -399,7 +376,6 @@ impl Ops<'_> {
             y_stride: y.stride,
             pairs,
             picks,
-            scales_per_slot,
             ..Default::default()
         }
         .with(&packed);
@@ -431,10 +407,9 @@ impl Ops<'_> {
             picks,
             pairs: self.tokens * picks,
             x_stride: act.stride,
-            weight_offset: experts.down.offset,
-            scale_offset: experts.down.scale_offset,
-            weight_type: experts.down.kind,
-            scales_per_slot: experts.scales_per_slot,
+            weight_offset: experts.slot.down.offset,
+            scale_offset: experts.slot.down.scale_offset,
+            weight_type: experts.slot.down.kind,
             shared_cols,
             shared_offset: shared_segment.offset,
             shared_scale_offset: shared_segment.scale_offset,
@@ -457,7 +432,6 @@ impl Ops<'_> {
         what: &'static str,
         slab: &Slab,
         segments: &[Segment],
-        scales_per_slot: u32,
         picks: u32,
         cols: u32,
         x: Rows,
@@ -474,7 +448,6 @@ impl Ops<'_> {
             y_stride: y.stride,
             tokens: self.tokens,
             picks,
-            scales_per_slot,
             ..Default::default()
         }
         .with(&packed);
@@ -483,7 +456,8 @@ impl Ops<'_> {
         self.push_groups(what, shaders::MATMUL, overrides, &params, &bound, Groups::Indirect(groups));
     }
 
-    /// h += Σ weight · part + shared. See `experts_combine.wgsl`.
+    /// h += Σ weight · part + shared, or h = where `overwrite`. See `experts_combine.wgsl`.
+    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_combine(
         &mut self,
         cols: u32,
@@ -492,11 +466,13 @@ impl Ops<'_> {
         expert_weights: View,
         shared: Option<View>,
         h: View,
+        overwrite: bool,
     ) {
         let params = shaders::experts_combine::Params {
             cols,
             experts_per_token: picks,
             has_shared: shared.is_some().into(),
+            overwrite: overwrite.into(),
         };
         let bound = [part, expert_weights, shared.unwrap_or(self.unused), h];
         let groups = [cols.div_ceil(256), self.tokens, 1];

@@ -32,6 +32,9 @@ pub struct Device {
     pub memory: Option<u64>,
     /// Bytes per second that it reads its own memory with.
     pub bandwidth: f64,
+    /// Its share of the work against the others': its bandwidth where that is known for good, and never what was measured
+    /// in passing, so that the same devices always get the same.
+    pub weight: f64,
     /// Bytes per second that it exchanges with host memory.
     pub link: f64,
     /// Floating-point operations per second that its matrix kernels reach.
@@ -58,6 +61,7 @@ impl Device {
             host: false,
             memory,
             bandwidth,
+            weight: bandwidth,
             link,
             compute: bandwidth * Self::OPERATIONS_PER_BYTE,
             disk: Self::DISK,
@@ -107,22 +111,6 @@ impl Heat {
             }
         }
         Ok(())
-    }
-}
-
-/// What is asked of a plan.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Context, step and sequences; the budget of its devices is theirs.
-    pub options: EngineOptions,
-    /// Recorded use of experts.
-    pub heat: Option<Heat>,
-}
-
-impl Request {
-    /// One sequence of up to `context` tokens.
-    pub fn new(context: usize) -> Self {
-        Request { options: EngineOptions::new(context), heat: None }
     }
 }
 
@@ -208,7 +196,7 @@ impl Plan {
 ///
 /// # Errors
 /// A context beyond the model's, a model that kernels cannot run, or [`Error::DoesNotFit`].
-pub fn plan(table: &dyn TensorTable, devices: &[Device], request: &Request) -> Result<Plan, Error> {
+pub fn plan(table: &dyn TensorTable, devices: &[Device], request: &EngineOptions) -> Result<Plan, Error> {
     assert!(!devices.is_empty(), "a plan needs a device");
     let costs = devices.iter().map(|device| Costs::new(table, device)).collect::<Result<Vec<_>, _>>()?;
     let problem = Problem { table, devices, costs: &costs, request };
@@ -255,7 +243,7 @@ impl<'t> Costs<'t> {
     /// Bytes of slot tables of a layer with up to `experts` experts, and what rounding may add.
     fn table_bytes(&self, experts: u32) -> u64 {
         let slabs = u64::from(experts).div_ceil(self.layout.slots_per_slab(self.slot).max(1)) + 1;
-        slabs * 4 * u64::from(experts) + 8
+        slabs * self.layout.table_bytes() + 8
     }
 }
 
@@ -274,7 +262,7 @@ struct Problem<'p> {
     table: &'p dyn TensorTable,
     devices: &'p [Device],
     costs: &'p [Costs<'p>],
-    request: &'p Request,
+    request: &'p EngineOptions,
 }
 
 impl Problem<'_> {
@@ -293,7 +281,7 @@ impl Problem<'_> {
 
     /// The plan for devices of these sizes, if there is one.
     fn solve(&self, memory: &[u64]) -> Result<Option<Plan>, Error> {
-        let Some(draft) = self.draft(memory, &self.request.options)? else { return Ok(None) };
+        let Some(draft) = self.draft(memory, self.request)? else { return Ok(None) };
         self.finish(&draft, memory).map(Some)
     }
 
@@ -366,7 +354,7 @@ impl Problem<'_> {
         if latest[0] > 0 {
             return None;
         }
-        let weight = |device: &Device| if device.host && has_adapter { 0.0 } else { device.bandwidth };
+        let weight = |device: &Device| if device.host && has_adapter { 0.0 } else { device.weight };
         let all: f64 = self.devices.iter().map(weight).sum();
         let (mut before, mut start) = (0.0, 0);
         let mut runs = Vec::new();
@@ -406,7 +394,7 @@ impl Problem<'_> {
         // One device that holds the whole model is exact, without what rounding may add.
         let quotas = match self.devices {
             [only] if !only.host && self.fits_whole(memory[0], options, chunk) => vec![total],
-            _ => fill(total, &capacity, &self.devices.iter().map(|d| d.bandwidth).collect::<Vec<_>>()),
+            _ => fill(total, &capacity, &self.devices.iter().map(|d| d.weight).collect::<Vec<_>>()),
         };
         let left = total - quotas.iter().sum::<u64>();
         // A host that is no home still needs room to compute in.
@@ -443,7 +431,7 @@ impl Problem<'_> {
         let shares = self.shares();
         let placement = self.place(draft, &shares, home_of);
 
-        let options = &self.request.options;
+        let options = self.request;
         let sizes = engine::sizes(options, draft.chunk);
         let mut devices = Vec::new();
         for (index, run) in draft.runs.iter().enumerate() {
@@ -464,6 +452,8 @@ impl Problem<'_> {
             if head {
                 weights.extend(&costs.layout.head()?);
             }
+            // Where experts are streamed, those that stay are in slots like the others.
+            let in_slots = placement.iter().flatten().any(|place| place.device == index && !place.resident);
             let (mut experts, mut streamed) = (0, 0);
             for layer in 0..layers {
                 let is_home = home.contains(&layer);
@@ -478,18 +468,9 @@ impl Problem<'_> {
                 for place in mine {
                     if place.resident { resident += 1 } else { fleeting += 1 }
                 }
-                weights.extend(&costs.layout.experts(layer, resident, is_home)?);
-                if fleeting > 0 && resident == 0 {
-                    // The table that says in which slot an expert is.
-                    weights.add(Kind::RoutedExpert, 4 * u64::from(config.n_routed_experts));
-                }
+                weights.extend(&costs.layout.experts(layer, if in_slots { 0 } else { resident }, is_home)?);
                 experts += resident;
                 streamed += fleeting;
-            }
-            let mut slots = 0;
-            if streamed > 0 {
-                slots = config.num_experts_per_tok;
-                weights.add(Kind::RoutedExpert, u64::from(slots) * costs.slot.total());
             }
             let used = step::bytes_of_layers(config, sizes, home.clone());
             let (cache, activations) = if !run.is_empty() {
@@ -501,6 +482,12 @@ impl Problem<'_> {
             };
             let idle = run.is_empty() && experts == 0;
             let staging = if idle { 0 } else { self.staging(index) };
+            let mut slots = 0;
+            if in_slots {
+                let fixed = weights.total() + cache + activations + staging;
+                slots = self.slots(index, memory[index].saturating_sub(fixed), experts + streamed);
+                weights.extend(&costs.layout.pool(costs.slot, slots.into()));
+            }
             let mut disk = 0;
             if profile.host {
                 // What is beyond the host's memory stays on disk: experts, since all else was found to fit.
@@ -535,6 +522,17 @@ impl Problem<'_> {
         let predicted = self.predict(&devices, &placement, &shares, draft.chunk)?;
         let notes = self.notes(&devices);
         Ok(Plan { devices, placement, chunk: draft.chunk, predicted, notes })
+    }
+
+    /// Slots that fit into `room` bytes, no more than there are experts.
+    fn slots(&self, device: usize, room: u64, experts: u32) -> u32 {
+        let costs = &self.costs[device];
+        let fits = |slots: u64| costs.layout.pool(costs.slot, slots).total() <= room;
+        let mut slots = (room / costs.slot.total().max(1)).min(experts.into());
+        while slots > 0 && !fits(slots) {
+            slots -= 1;
+        }
+        slots as u32
     }
 
     /// How often a token picks each expert of each layer.
@@ -608,7 +606,7 @@ impl Problem<'_> {
                 // The device that would be done first with it.
                 let next = (0..mine.len()).filter(|device| mine[*device] > 0).min_by(|a, b| {
                     let done = |device: &usize| {
-                        (load[*device] + share[expert] + 1e-9) / self.devices[*device].bandwidth
+                        (load[*device] + share[expert] + 1e-9) / self.devices[*device].weight
                     };
                     done(a).total_cmp(&done(b))
                 });
@@ -654,7 +652,7 @@ impl Problem<'_> {
         let mut seconds = Seconds::default();
         let mut previous = None;
         // What a token reads of the caches: all indexer keys, and the latents it attends to; half a context on average.
-        let context = self.request.options.context as f64 / 2.0;
+        let context = self.request.context as f64 / 2.0;
         let topk = config.indexer.as_ref().map_or(context, |i| f64::from(i.index_topk).min(context));
         let latent = f64::from(config.kv_lora_rank + config.qk_rope_head_dim) * 4.0;
         let index = config.indexer.as_ref().map_or(0.0, |i| f64::from(i.index_head_dim) * 4.0);
@@ -770,7 +768,7 @@ impl Problem<'_> {
             memory[device] = memory[device].saturating_add(extra).min(UNLIMITED);
             Ok(self.draft(&memory, options)?.is_some())
         };
-        let options = &self.request.options;
+        let options = self.request;
         if !works(UNLIMITED, options)? {
             let sizes =
                 engine::sizes(options, engine::chunks(self.config(), options)?.last().copied().unwrap_or(1));
@@ -941,8 +939,6 @@ fn split(total: u64, weights: &[u64]) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::Tuning;
-    use crate::gpu::DeviceIndex;
     use porism_loader::catalog::{self, Catalogued};
     use proptest::prelude::*;
 
@@ -981,7 +977,7 @@ mod tests {
     }
 
     #[test]
-    fn one_device_is_what_the_engine_plans() {
+    fn one_device_holds_the_whole_model_to_the_byte() {
         for (name, memory) in [("deepseek-math-v2", None), ("deepseek-v2-lite", Some(40 * GIB))] {
             let model = catalog::find(name).unwrap();
             for host in [false, true] {
@@ -990,21 +986,13 @@ mod tests {
                 } else {
                     Device::adapter("card", memory, 900e9, 25e9)
                 };
-                let request = Request::new(4096);
-                let plan = plan(&model, std::slice::from_ref(&device), &request).unwrap();
-                let tuning = Tuning {
-                    lanes_per_row: 1,
-                    max_binding_bytes: device.max_binding_bytes,
-                    max_buffer_bytes: u64::MAX,
-                };
-                let index = if host { DeviceIndex::Host } else { DeviceIndex::Adapter(0) };
-                let options = EngineOptions { budget: memory, ..request.options };
-                let engine = engine::plan(&model, "card", index, tuning, &options).unwrap();
+                let options = EngineOptions::new(4096);
+                let plan = plan(&model, std::slice::from_ref(&device), &options).unwrap();
                 let found = &plan.devices[0];
-                let found =
-                    (found.weights.total(), found.cache, found.activations, found.staging, plan.chunk);
-                let expected =
-                    (engine.weights, engine.cache, engine.activations, engine.staging, engine.chunk);
+                let found = (found.weights.total(), found.cache, found.activations);
+                let weights = Layout::new(&model, device.max_binding_bytes).model().unwrap().total();
+                let bytes = step::bytes(TensorTable::config(&model), engine::sizes(&options, plan.chunk));
+                let expected = (weights, bytes.cache, bytes.activations);
                 assert_eq!(found, expected, "{name}, host {host}");
             }
         }
@@ -1018,7 +1006,7 @@ mod tests {
             .map(|(name, rate)| Device::adapter(name, Some(24 * GIB), rate, 25e9))
             .collect();
         devices.push(Device::host(Some(512 * GIB), 300e9));
-        let plan = plan(&model, &devices, &Request::new(8192)).unwrap();
+        let plan = plan(&model, &devices, &EngineOptions::new(8192)).unwrap();
         check(&model, &devices, &plan);
         assert!(plan.devices[..4].iter().all(|device| !device.layers.is_empty() && device.experts > 100));
         assert!(plan.devices[4].layers.is_empty() && plan.devices[4].disk > 0);
@@ -1029,16 +1017,16 @@ mod tests {
         let model = math_v2();
         let devices = [Device::adapter("card", Some(8 * GIB), 900e9, 25e9)];
         let Err(Error::DoesNotFit { shortfall, ways_out, device, .. }) =
-            plan(&model, &devices, &Request::new(4096))
+            plan(&model, &devices, &EngineOptions::new(4096))
         else {
             panic!("8 GiB cannot hold it")
         };
         assert!(ways_out.len() >= 2, "{ways_out:?}");
         assert_eq!(device, "card");
         let enough = [Device::adapter("card", Some(8 * GIB + shortfall), 900e9, 25e9)];
-        check(&model, &enough, &plan(&model, &enough, &Request::new(4096)).unwrap());
+        check(&model, &enough, &plan(&model, &enough, &EngineOptions::new(4096)).unwrap());
         let short = [Device::adapter("card", Some(8 * GIB + shortfall - 1), 900e9, 25e9)];
-        assert!(plan(&model, &short, &Request::new(4096)).is_err());
+        assert!(plan(&model, &short, &EngineOptions::new(4096)).is_err());
     }
 
     #[test]
@@ -1055,11 +1043,12 @@ mod tests {
         heat.check(&config).unwrap();
         let devices =
             [Device::adapter("card", Some(14 * GIB), 900e9, 25e9), Device::host(Some(64 * GIB), 50e9)];
-        let with_heat = plan(&model, &devices, &Request { heat: Some(heat), ..Request::new(2048) }).unwrap();
+        let with_heat =
+            plan(&model, &devices, &EngineOptions { heat: Some(heat), ..EngineOptions::new(2048) }).unwrap();
         check(&model, &devices, &with_heat);
         let places = &with_heat.placement[5];
         assert!((0..64).filter(|expert| expert % 4 == 1).all(|expert| places[expert].device == 0));
-        let without = plan(&model, &devices, &Request::new(2048)).unwrap();
+        let without = plan(&model, &devices, &EngineOptions::new(2048)).unwrap();
         assert!(
             with_heat.predicted.decode_tokens_per_second > without.predicted.decode_tokens_per_second,
             "{:?} {:?}",
@@ -1101,7 +1090,7 @@ mod tests {
         #[test]
         fn plans_keep_their_promises(devices in rigs(), context in 1usize..20_000) {
             let model = lite();
-            match plan(&model, &devices, &Request::new(context)) {
+            match plan(&model, &devices, &EngineOptions::new(context)) {
                 Ok(plan) => check(&model, &devices, &plan),
                 Err(Error::DoesNotFit { shortfall, ways_out, .. }) => {
                     prop_assert!(shortfall > 0);
@@ -1115,11 +1104,11 @@ mod tests {
         #[test]
         fn more_memory_never_hurts(devices in rigs(), which in 0usize..5, more in 1u64..20_000) {
             let model = lite();
-            let Ok(before) = plan(&model, &devices, &Request::new(4096)) else { return Ok(()) };
+            let Ok(before) = plan(&model, &devices, &EngineOptions::new(4096)) else { return Ok(()) };
             let mut larger = devices.clone();
             let which = which % larger.len();
             larger[which].memory = larger[which].memory.map(|memory| memory + (more << 20));
-            let after = plan(&model, &larger, &Request::new(4096));
+            let after = plan(&model, &larger, &EngineOptions::new(4096));
             prop_assert!(after.is_ok(), "{:?}", after.err());
             let after = after.unwrap();
             let homes = |plan: &Plan| plan.devices.iter().map(|device| device.layers.clone()).collect::<Vec<_>>();

@@ -216,9 +216,14 @@ impl Recording {
         self.commands.push(Command::Read(from));
     }
 
+    /// What comes back when this runs, in order.
+    pub fn read_views(&self) -> impl Iterator<Item = View> + '_ {
+        self.commands.iter().filter_map(|c| if let Command::Read(view) = c { Some(*view) } else { None })
+    }
+
     /// Bytes that come back when this runs.
     pub fn read_bytes(&self) -> u64 {
-        self.commands.iter().map(|c| if let Command::Read(view) = c { view.bytes } else { 0 }).sum()
+        self.read_views().map(|view| view.bytes).sum()
     }
 
     /// Dispatches in it; an indirect one counts once.

@@ -3,7 +3,7 @@
 //! FP8 and BF16 bytes stay as they are in the checkpoint. Block scales, 1/4096 of the weights, are widened exactly to f32.
 
 use porism_loader::{Checkpoint, Dtype, LayerRole, ModelConfig, Projection as Matrix, Role, Tensor};
-use porism_shaders::kernels::segments::Segment;
+use porism_shaders::kernels::segments::{ABSENT, Segment, SlotEntry};
 use porism_shaders::weights::WeightType;
 
 use crate::error::Error;
@@ -81,17 +81,28 @@ impl Norms {
     }
 }
 
-/// The routed experts of a layer, and the shared one where it fits beside them.
+/// How one expert of a layer lies in its slot.
+#[derive(Clone, Copy, Debug)]
+pub struct SlotLayout {
+    /// Gate and up.
+    pub gate_up: [Segment; 2],
+    /// Down.
+    pub down: Segment,
+    /// Bytes of a slot.
+    pub bytes: u64,
+    /// Scales of an expert.
+    pub scales: u32,
+}
+
+/// Routed experts of a layer that stay on a device, and the shared one where it fits beside them.
 #[derive(Clone, Debug)]
 pub struct Experts {
-    /// One binding each; a single one where the layer's experts fit.
+    /// One binding each; a single one where they fit, none where no expert stays here.
     pub slabs: Vec<Slab>,
-    /// Gate and up within a slot.
-    pub gate_up: [Segment; 2],
-    /// Down within a slot.
-    pub down: Segment,
-    /// Scales of one expert.
-    pub scales_per_slot: u32,
+    /// How each lies in its slot.
+    pub slot: SlotLayout,
+    /// Whether all routed experts of the layer are here.
+    pub all: bool,
     /// The shared expert's gate and up, if there is one.
     pub shared_gate_up: Option<Projection>,
     /// The shared expert's down.
@@ -101,13 +112,13 @@ pub struct Experts {
 }
 
 /// A storage buffer of equal slots, one expert each.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Slab {
     /// The slots.
     pub weights: View,
-    /// Scales of all experts of the layer.
+    /// Scales of all experts of the slabs.
     pub scales: View,
-    /// u32 per expert: byte offset / 16 of its slot, or all ones.
+    /// A [`SlotEntry`] per expert of the layer.
     pub slots: View,
 }
 
@@ -270,31 +281,31 @@ impl<'e, 'c> Placer<'e, 'c> {
         self.small_buffer("norm", &tensor.to_f32())
     }
 
-    /// The experts of a MoE layer, all resident.
-    pub fn experts(&mut self, layer: u32) -> Result<Experts, Error> {
-        let config = self.config();
-        let count = config.n_routed_experts;
-        let role = |expert, projection| Role::Layer { layer, part: LayerRole::Expert { expert, projection } };
-        // The layout of a slot, taken from expert 0; the others must be alike.
-        let mut segments = Vec::new();
-        let (mut slot_bytes, mut scales_per_slot) = (0u64, 0u32);
-        for projection in Matrix::ALL {
-            let tensor = self.checkpoint.tensor(role(0, projection)).expect("required role");
-            segments.push(Segment {
-                offset: slot_bytes as u32,
-                scale_offset: scales_per_slot,
-                kind: weight_type(tensor.dtype) as u32,
-                rows: tensor.shape.rows(),
-                column: 0,
-            });
-            slot_bytes += (tensor.bytes.len() as u64).next_multiple_of(16);
-            scales_per_slot += tensor.scale.map_or(0, |scale| scale.shape[0] * scale.shape[1]);
+    /// The tensors of an expert with their places in its slot, which must be as `slot` says.
+    fn expert(&self, layer: u32, expert: u32, slot: &SlotLayout) -> Result<[(u64, Tensor<'c>); 3], Error> {
+        let segments = [slot.gate_up[0], slot.gate_up[1], slot.down];
+        let mut out = Vec::with_capacity(3);
+        for (segment, projection) in segments.iter().zip(Matrix::ALL) {
+            let tensor = self.tensor(Role::layer(layer, LayerRole::Expert { expert, projection }))?;
+            if weight_type(tensor.dtype) as u32 != segment.kind {
+                return Err(Error::Unsupported(format!(
+                    "the experts of layer {layer} differ in type: {} is {}",
+                    tensor.name(),
+                    tensor.dtype.name()
+                )));
+            }
+            out.push((u64::from(segment.offset), tensor));
         }
-        let inter = config.moe_intermediate_size;
-        segments[1].column = inter;
+        Ok(out.try_into().expect("three matrices"))
+    }
+
+    /// Experts of a MoE layer that stay on this device, given in ascending order; with the shared one on the layer's home.
+    pub fn experts(&mut self, layer: u32, resident: &[u32], home: bool) -> Result<Experts, Error> {
+        let config = self.config();
+        let slot = slot_layout(self.checkpoint, layer);
         let limit = self.executor.tuning().max_binding_bytes.min(u64::from(u32::MAX));
-        let shared_roles: Vec<Role> = if config.n_shared_experts > 0 {
-            Matrix::ALL.iter().map(|p| Role::Layer { layer, part: LayerRole::Shared(*p) }).collect()
+        let shared_roles: Vec<Role> = if home && config.n_shared_experts > 0 {
+            Matrix::ALL.iter().map(|p| Role::layer(layer, LayerRole::Shared(*p))).collect()
         } else {
             vec![]
         };
@@ -303,41 +314,31 @@ impl<'e, 'c> Placer<'e, 'c> {
             shared.push(self.tensor(*role)?);
         }
         let shared_bytes: u64 = shared.iter().map(|t| (t.bytes.len() as u64).next_multiple_of(16)).sum();
-        let routed_bytes = slot_bytes * u64::from(count);
-        let single = routed_bytes + shared_bytes <= limit;
-        let slots_per_slab = if single { u64::from(count) } else { limit / slot_bytes };
+        let routed_bytes = slot.bytes * resident.len() as u64;
+        let single = !resident.is_empty() && routed_bytes + shared_bytes <= limit;
+        let slots_per_slab = if single { resident.len() } else { (limit / slot.bytes.max(1)) as usize };
         if slots_per_slab == 0 {
             return Err(Error::Unsupported(format!(
-                "one expert is {slot_bytes} bytes, more than this device binds at once ({limit})"
+                "one expert is {} bytes, more than this device binds at once ({limit})",
+                slot.bytes
             )));
         }
 
         let mut scales: Vec<f32> = Vec::new();
         let mut slabs = Vec::new();
         let mut shared_segments = Vec::new();
-        let mut first = 0;
-        while first < count {
-            let slots = slots_per_slab.min(u64::from(count - first)) as u32;
+        for here in resident.chunks(slots_per_slab) {
             let mut pieces = Vec::new();
-            let mut table = vec![u32::MAX; count as usize];
-            for slot in 0..slots {
-                let expert = first + slot;
-                let base = u64::from(slot) * slot_bytes;
-                table[expert as usize] = (base / 16) as u32;
-                for (segment, projection) in segments.iter().zip(Matrix::ALL) {
-                    let tensor = self.tensor(role(expert, projection))?;
-                    if weight_type(tensor.dtype) as u32 != segment.kind {
-                        return Err(Error::Unsupported(format!(
-                            "the experts of layer {layer} differ in type: {} is {}",
-                            tensor.name(),
-                            tensor.dtype.name()
-                        )));
-                    }
-                    pieces.push((base + u64::from(segment.offset), tensor.bytes));
+            let mut table: Vec<SlotEntry> = vec![ABSENT; config.n_routed_experts as usize];
+            let mut bytes = 0;
+            for expert in here {
+                table[*expert as usize] = [(bytes / 16) as u32, scales.len() as u32];
+                for (offset, tensor) in self.expert(layer, *expert, &slot)? {
+                    pieces.push((bytes + offset, tensor.bytes));
                     scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
                 }
+                bytes += slot.bytes;
             }
-            let mut bytes = u64::from(slots) * slot_bytes;
             if single {
                 for tensor in &shared {
                     shared_segments.push(Segment {
@@ -360,22 +361,20 @@ impl<'e, 'c> Placer<'e, 'c> {
             self.executor.write(slots_view, bytemuck::cast_slice(&table))?;
             self.placed += table_bytes;
             slabs.push((View { buffer, offset: 0, bytes }, slots_view));
-            first += slots;
         }
-        let scales = self.small_buffer("experts scales", &scales)?;
-        let slabs: Vec<Slab> =
-            slabs.into_iter().map(|(weights, slots)| Slab { weights, scales, slots }).collect();
+        let mut of_slabs = Vec::new();
+        if !slabs.is_empty() {
+            let scales = self.small_buffer("experts scales", &scales)?;
+            of_slabs.extend(slabs.into_iter().map(|(weights, slots)| Slab { weights, scales, slots }));
+        }
 
         let (mut shared_gate_up, mut shared_down) = (None, None);
         if !shared.is_empty() {
             let width = config.shared_intermediate_size();
             if single {
                 shared_segments[1].column = width;
-                let piece = |segments: &[Segment]| Piece {
-                    weights: slabs[0].weights,
-                    scales,
-                    segments: segments.to_vec(),
-                };
+                let Slab { weights, scales, .. } = of_slabs[0];
+                let piece = |segments: &[Segment]| Piece { weights, scales, segments: segments.to_vec() };
                 shared_gate_up = Some(Projection {
                     pieces: vec![piece(&shared_segments[..2])],
                     cols: config.hidden_size,
@@ -393,14 +392,54 @@ impl<'e, 'c> Placer<'e, 'c> {
         }
         Ok(Experts {
             shared_in_slab: single && !shared.is_empty(),
-            slabs,
-            gate_up: [segments[0], segments[1]],
-            down: segments[2],
-            scales_per_slot,
+            slabs: of_slabs,
+            slot,
+            all: resident.len() == config.n_routed_experts as usize,
             shared_gate_up,
             shared_down,
         })
     }
+}
+
+/// How the experts of a layer lie in their slots, taken from expert 0; the others must be alike.
+pub fn slot_layout(checkpoint: &Checkpoint, layer: u32) -> SlotLayout {
+    let (mut bytes, mut scales) = (0u64, 0u32);
+    let [gate, mut up, down] = Matrix::ALL.map(|projection| {
+        let role = Role::layer(layer, LayerRole::Expert { expert: 0, projection });
+        let tensor =
+            checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
+        let segment = Segment {
+            offset: bytes as u32,
+            scale_offset: scales,
+            kind: weight_type(tensor.dtype) as u32,
+            rows: tensor.shape.rows(),
+            column: 0,
+        };
+        bytes += (tensor.bytes.len() as u64).next_multiple_of(16);
+        scales += tensor.scale.map_or(0, |scale| scale.shape[0] * scale.shape[1]);
+        segment
+    });
+    up.column = checkpoint.config().moe_intermediate_size;
+    SlotLayout { gate_up: [gate, up], down, bytes, scales }
+}
+
+/// Bytes and scales of an expert, as a slot wants them.
+pub fn expert_bytes<'c>(
+    checkpoint: &'c Checkpoint,
+    layer: u32,
+    expert: u32,
+    slot: &SlotLayout,
+) -> (Vec<(u64, &'c [u8])>, Vec<f32>) {
+    let segments = [slot.gate_up[0], slot.gate_up[1], slot.down];
+    let (mut pieces, mut scales) = (Vec::with_capacity(3), Vec::new());
+    for (segment, projection) in segments.iter().zip(Matrix::ALL) {
+        let role = Role::layer(layer, LayerRole::Expert { expert, projection });
+        let tensor =
+            checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
+        pieces.push((u64::from(segment.offset), tensor.bytes));
+        scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
+    }
+    (pieces, scales)
 }
 
 /// The pieces of a projection as pieces of an embedding, for models whose head is the embedding too.
@@ -417,7 +456,7 @@ pub fn embedding_pieces(projection: &Projection) -> Vec<EmbeddingPiece> {
         .collect()
 }
 
-fn weight_type(dtype: Dtype) -> WeightType {
+pub(crate) fn weight_type(dtype: Dtype) -> WeightType {
     match dtype {
         Dtype::F32 => WeightType::F32,
         Dtype::Bf16 => WeightType::BF16,

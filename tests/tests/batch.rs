@@ -123,7 +123,7 @@ fn on_device(device: DeviceIndex) -> Result<(), Failed> {
         .write(directory.path());
     let checkpoint = Checkpoint::open(directory.path(), Options::default())?;
     let options = EngineOptions { sequences: BATCH, ..EngineOptions::new(200) };
-    let mut engine = Engine::open(&checkpoint, device, &options, &mut |_| Ok(()))?;
+    let mut engine = Engine::open(&checkpoint, &[device.into()], &options, &mut |_| Ok(()))?;
     let engine = &mut engine;
 
     let mut alone = Vec::new();

@@ -68,7 +68,8 @@ fn tokens_do_not_depend_on_the_company() {
         .collect();
     for device in devices() {
         let options = EngineOptions { sequences: 8, chunk: 24, ..EngineOptions::new(160) };
-        let mut engine = Engine::open(&checkpoint, device, &options, &mut |_| Ok(())).expect("opens");
+        let mut engine =
+            Engine::open(&checkpoint, &[device.into()], &options, &mut |_| Ok(())).expect("opens");
         let expected: Vec<Vec<u32>> =
             jobs.iter().map(|(prompt, request)| alone(&mut engine, prompt, request)).collect();
         let (found, facts) = together(&mut engine, &jobs);
@@ -83,7 +84,8 @@ fn samples_of_one_prompt_compute_it_once() {
     let prompt = Golden::open("v32-tiny-fp8").ids("input_ids");
     let jobs: Vec<_> = (0..6).map(|seed| (prompt.clone(), request(seed, 5))).collect();
     let options = EngineOptions { sequences: 8, ..EngineOptions::new(160) };
-    let mut engine = Engine::open(&checkpoint, DeviceIndex::Host, &options, &mut |_| Ok(())).expect("opens");
+    let mut engine =
+        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &options, &mut |_| Ok(())).expect("opens");
     let (_, facts) = together(&mut engine, &jobs);
     // All but the last token of the prompt is shared: its logits are needed by each.
     assert_eq!(facts.prefilled, (prompt.len() + 5) as u64, "{facts:?}");
@@ -103,7 +105,8 @@ fn sequences_put_back_for_want_of_pages_lose_nothing() {
         .collect();
     for device in devices() {
         let options = EngineOptions { sequences: 5, cache_tokens: Some(6 * 64), ..EngineOptions::new(160) };
-        let mut engine = Engine::open(&checkpoint, device, &options, &mut |_| Ok(())).expect("opens");
+        let mut engine =
+            Engine::open(&checkpoint, &[device.into()], &options, &mut |_| Ok(())).expect("opens");
         let expected: Vec<Vec<u32>> =
             jobs.iter().map(|(prompt, request)| alone(&mut engine, prompt, request)).collect();
         let (found, facts) = together(&mut engine, &jobs);
@@ -116,7 +119,8 @@ fn sequences_put_back_for_want_of_pages_lose_nothing() {
 fn a_cancelled_generation_gives_back_what_it_has() {
     let checkpoint = Checkpoint::open(&folder().join("v32-tiny-fp8"), Options::default()).expect("opens");
     let options = EngineOptions { sequences: 2, ..EngineOptions::new(160) };
-    let mut engine = Engine::open(&checkpoint, DeviceIndex::Host, &options, &mut |_| Ok(())).expect("opens");
+    let mut engine =
+        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &options, &mut |_| Ok(())).expect("opens");
     let free = engine.free_pages();
     let mut batch = Batch::new(&mut engine);
     let first = batch.submit(vec![1, 2, 3], request(1, 50)).expect("fits");

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{Engine, EngineOptions, LoadProgress};
+use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
 use porism_runtime::generate::{Request, generate};
 use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
 use porism_runtime::sample::SamplingParams;
@@ -20,7 +20,7 @@ fn engine<'c>(
     device: DeviceIndex,
     options: &EngineOptions,
 ) -> Result<Engine<'c>, Error> {
-    Engine::open(checkpoint, device, options, &mut |_| Ok(()))
+    Engine::open(checkpoint, &[device.into()], options, &mut |_| Ok(()))
 }
 
 fn greedy(max_tokens: usize) -> Request {
@@ -34,11 +34,14 @@ fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() 
         let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
         let executor = GpuExecutor::new(open(index).expect("opens"));
         let lose = executor.loss_switch();
+        let device = OpenDevice {
+            spec: adapter.index.into(),
+            name: adapter.name.clone(),
+            executor: Box::new(executor),
+            bandwidth: 1e9,
+        };
         let options = EngineOptions::new(64);
-        let progress = &mut |_: LoadProgress| Ok(());
-        let mut engine =
-            Engine::on(Box::new(executor), &adapter.name, adapter.index, &checkpoint, &options, progress)
-                .expect("opens");
+        let mut engine = Engine::on(vec![device], &checkpoint, &options, &mut |_| Ok(())).expect("opens");
         let mut kept = vec![];
         let result = generate(&mut engine, &[5, 6, 7], &greedy(20), &mut |token| {
             kept.push(token);
@@ -66,15 +69,16 @@ fn a_device_that_does_not_exist_is_named() {
 fn a_budget_that_is_too_small_is_refused_before_anything_is_loaded() {
     let checkpoint = checkpoint();
     for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
-        let options = EngineOptions { budget: Some(1 << 20), ..EngineOptions::new(64) };
+        let device = DeviceSpec { index: device, budget: Some(1 << 20) };
         let mut loaded = 0;
-        let error = Engine::open(&checkpoint, device, &options, &mut |progress: LoadProgress| {
-            loaded = progress.done;
-            Ok(())
-        })
-        .err()
-        .expect("refused");
-        assert!(matches!(error, Error::Budget { budget: 1_048_576, .. }), "{error}");
+        let error =
+            Engine::open(&checkpoint, &[device], &EngineOptions::new(64), &mut |progress: LoadProgress| {
+                loaded = progress.done;
+                Ok(())
+            })
+            .err()
+            .expect("refused");
+        assert!(matches!(error, Error::DoesNotFit { shortfall: 1.., .. }), "{error}");
         assert_eq!(loaded, 0);
     }
 }
@@ -83,10 +87,12 @@ fn a_budget_that_is_too_small_is_refused_before_anything_is_loaded() {
 fn a_budget_just_large_enough_suffices_and_shrinks_the_steps() {
     let checkpoint = checkpoint();
     let roomy = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(512)).expect("opens");
-    let budget = roomy.plan().total() - roomy.plan().activations / 2;
-    let options = EngineOptions { budget: Some(budget), ..EngineOptions::new(512) };
-    let tight = engine(&checkpoint, DeviceIndex::Host, &options).expect("opens");
-    assert!(tight.plan().total() <= budget && tight.chunk() < roomy.chunk(), "{:?}", tight.plan());
+    let planned = &roomy.plan().devices[0];
+    let budget = planned.total() - planned.activations / 2;
+    let device = DeviceSpec { index: DeviceIndex::Host, budget: Some(budget) };
+    let options = EngineOptions::new(512);
+    let tight = Engine::open(&checkpoint, &[device], &options, &mut |_| Ok(())).expect("opens");
+    assert!(tight.plan().devices[0].total() <= budget && tight.chunk() < roomy.chunk(), "{:?}", tight.plan());
 }
 
 #[test]
@@ -119,7 +125,7 @@ fn loading_stops_when_it_is_told_to() {
     let checkpoint = checkpoint();
     for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
         let mut calls = 0;
-        let result = Engine::open(&checkpoint, device, &EngineOptions::new(64), &mut |_| {
+        let result = Engine::open(&checkpoint, &[device.into()], &EngineOptions::new(64), &mut |_| {
             calls += 1;
             if calls == 3 { Err(Error::Interrupted) } else { Ok(()) }
         });

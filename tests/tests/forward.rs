@@ -33,13 +33,13 @@ fn parity(name: &str, device: DeviceIndex) -> Result<(), Failed> {
     let golden = Golden::open(name);
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let ids = golden.ids("input_ids");
-    let mut engine = Engine::open(&checkpoint, device, &EngineOptions::new(160), &mut |_| Ok(()))?;
+    let mut engine = Engine::open(&checkpoint, &[device.into()], &EngineOptions::new(160), &mut |_| Ok(()))?;
     let expected = golden.f32("logits");
     for schedule in [Schedule::Prefill, Schedule::Chunks(32), Schedule::Chunks(7), Schedule::Steps] {
         let found = engine.logits(&ids, schedule, true)?;
         let (relative, largest) = distance(&found.logits, &expected);
         let figures = format!("{schedule:?}: relative L2 {relative:.2e}, max abs {largest:.2e}");
-        eprintln!("{name} on {}: {figures}", engine.device_name());
+        eprintln!("{name} on {}: {figures}", engine.device_names());
         let trace = found.trace.ok_or("no trace")?;
         let (hidden, _) = distance(&trace.hidden_states, &golden.f32("hidden_states"));
         if trace.expert_ids != golden.i32("expert_ids") {

@@ -51,7 +51,7 @@ fn prepare() -> Result<Prepared, String> {
     let ids: Vec<u32> = (0..TOKENS).map(|_| generator.next_u32() % 64).collect();
     let expected = Reference::new(&checkpoint).forward(&ids);
     let mut engine =
-        Engine::open(&checkpoint, DeviceIndex::Host, &EngineOptions::new(TOKENS), &mut |_| Ok(()))
+        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &EngineOptions::new(TOKENS), &mut |_| Ok(()))
             .map_err(|error| error.to_string())?;
     let host = engine.logits(&ids, Schedule::Prefill, true).map_err(|error| error.to_string())?;
     drop(engine);
@@ -80,7 +80,8 @@ fn main() {
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
 fn contexts_beyond_index_topk(prepared: &Prepared, device: DeviceIndex, name: &str) -> Result<(), Failed> {
     let Prepared { checkpoint, ids, expected, host, .. } = prepared;
-    let mut engine = Engine::open(checkpoint, device, &EngineOptions::new(TOKENS), &mut |_| Ok(()))?;
+    let mut engine =
+        Engine::open(checkpoint, &[device.into()], &EngineOptions::new(TOKENS), &mut |_| Ok(()))?;
     let started = Instant::now();
     let found = engine.logits(ids, Schedule::Prefill, true)?;
     let seconds = started.elapsed().as_secs_f64();

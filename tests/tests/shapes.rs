@@ -7,10 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Dtype, Options, ScaleDtype};
 use porism_runtime::Error;
-use porism_runtime::engine::{Engine, EngineOptions, Schedule};
+use porism_runtime::engine::{Engine, EngineOptions, OpenDevice, Schedule};
 use porism_runtime::executor::{Executor, Tuning};
-use porism_runtime::gpu::{self, DeviceIndex, GpuExecutor};
-use porism_runtime::host::HostExecutor;
+use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::recording::{BufferId, Recording, View};
 use porism_tests::reference::{Forward, Reference};
 use porism_tests::synthetic::{Dtypes, ScalePlace, Synthetic};
@@ -225,8 +224,12 @@ impl<'c> Executor<'c> for Narrow<'c> {
         self.executor.write(to, bytes)
     }
 
-    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
-        self.executor.run(recording)
+    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
+        self.executor.submit(recording)
+    }
+
+    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        self.executor.complete(recording)
     }
 
     fn last_pass_seconds(&self) -> Option<f64> {
@@ -282,18 +285,23 @@ static WORST: Mutex<BTreeMap<String, [(f64, String); 2]>> = Mutex::new(BTreeMap:
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
 fn main() {
     let arguments = Arguments::from_args();
-    let mut devices = vec![("host".to_owned(), DeviceIndex::Host)];
-    devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
+    let adapters = every_adapter();
+    let mut devices = vec![("host".to_owned(), vec![DeviceIndex::Host])];
+    devices.extend(adapters.iter().map(|adapter| (short_name(adapter), vec![adapter.index])));
+    // Three homes, so that h, and a selection that layers share, travels.
+    let mut rig: Vec<DeviceIndex> = adapters.iter().map(|adapter| adapter.index).cycle().take(3).collect();
+    rig[1] = adapters[adapters.len() - 1].index;
+    devices.push(("rig".to_owned(), rig));
     let mut trials = vec![Trial::test("attention_bias_true_is_refused", attention_bias_is_refused)];
     for variant in variants() {
         let (name, variant) = (variant.name, Arc::new(variant));
         let prepared: Once = Arc::default();
         for (device_name, device) in &devices {
             let (variant, prepared, device, device_name) =
-                (variant.clone(), prepared.clone(), *device, device_name.clone());
+                (variant.clone(), prepared.clone(), device.clone(), device_name.clone());
             trials.push(Trial::test(format!("{name}::{device_name}"), move || {
                 let prepared = prepared.get_or_init(|| prepare(&variant)).as_ref()?;
-                parity(name, prepared, device, &device_name, None)
+                parity(name, prepared, &device, &device_name, None)
             }));
         }
     }
@@ -303,7 +311,7 @@ fn main() {
         let name = "matrices_and_experts_split_over_bindings";
         trials.push(Trial::test(format!("{name}::{device_name}"), move || {
             let prepared = prepared.get_or_init(|| prepare(&split())).as_ref()?;
-            parity(name, prepared, device, &device_name, Some(BINDING))
+            parity(name, prepared, &device, &device_name, Some(BINDING))
         }));
     }
     let conclusion = libtest_mimic::run(&arguments, trials);
@@ -318,23 +326,27 @@ fn main() {
 fn parity(
     name: &str,
     prepared: &Prepared,
-    device: DeviceIndex,
+    devices: &[DeviceIndex],
     device_name: &str,
     binding: Option<u64>,
 ) -> Result<(), Failed> {
     let Prepared { checkpoint, ids, expected, logits, .. } = prepared;
     let options = EngineOptions::new(ids.len());
-    let mut engine = match binding {
-        None => Engine::open(checkpoint, device, &options, &mut |_| Ok(()))?,
-        Some(binding) => {
-            let executor: Box<dyn Executor<'_>> = match device {
-                DeviceIndex::Host => Box::new(HostExecutor::new()),
-                DeviceIndex::Adapter(index) => Box::new(GpuExecutor::new(gpu::open(index)?)),
-            };
-            let executor = Box::new(Narrow { executor, binding });
-            Engine::on(executor, device_name, device, checkpoint, &options, &mut |_| Ok(()))?
+    let mut open = Vec::new();
+    for device in devices {
+        let mut device = OpenDevice::open((*device).into())?;
+        if let Some(binding) = binding {
+            device.executor = Box::new(Narrow { executor: device.executor, binding });
         }
-    };
+        open.push(device);
+    }
+    let mut engine = Engine::on(open, checkpoint, &options, &mut |_| Ok(()))?;
+    if devices.len() > 1 {
+        let homes = engine.plan().devices.iter().filter(|device| !device.layers.is_empty()).count();
+        if homes < 2 {
+            return Err("the layers have one home: the rig shows nothing".into());
+        }
+    }
     let hidden_states: Vec<f32> = expected.hidden_states.iter().map(|v| *v as f32).collect();
     for schedule in [Schedule::Prefill, Schedule::Chunks(7), Schedule::Steps] {
         let found = engine.logits(ids, schedule, true)?;

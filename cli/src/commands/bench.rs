@@ -5,14 +5,15 @@ use porism_loader::Options;
 use porism_runtime::engine::EngineOptions;
 use porism_runtime::gpu::{self, DeviceIndex};
 use porism_runtime::measure::{self, BenchRun};
+use porism_runtime::plan::DevicePlan;
 use serde_json::json;
 
-use super::run::open_engine;
 use crate::args::Bench;
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
-use crate::settings::choose_device;
+use crate::opening::{open_engine, pool_lines, write_heat};
+use crate::settings::choose_devices;
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
@@ -26,11 +27,14 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
     }
     interrupt::install();
-    let device = choose_device(args.device.device.as_ref())?;
+    let specs = choose_devices(args.device.device.as_ref())?;
+    // Of several devices the home of the first layers counts.
+    let device = specs[0];
     let device_read = measure::read_bandwidth(device.index)?;
     let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
-    let mut engine = open_engine(ui, &model, &checkpoint, device, &options)?;
-    let (name, driver) = describe(device.index);
+    let mut engine = open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options)?;
+    let (names, drivers): (Vec<_>, Vec<_>) = specs.iter().map(|spec| describe(spec.index)).unzip();
+    let (name, driver) = (names.join(" + "), drivers.join(" + "));
     if !args.json {
         ui.heading(&format!("{} on {name}", model.label()))?;
         ui.line(&format!(
@@ -60,7 +64,10 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         }
     }
     if args.json {
-        let plan = engine.plan();
+        let devices = &engine.plan().devices;
+        let sum = |of: fn(&DevicePlan) -> u64| devices.iter().map(of).sum::<u64>();
+        let pools: Vec<_> =
+            engine.pools().map(|(device, facts)| json!({ "device": device, "facts": facts })).collect();
         ui.json(&json!({
             "schema": 1,
             "model": model.label(),
@@ -69,16 +76,21 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
             "driver": driver,
             "checkpoint_weight_bytes": checkpoint.weight_bytes(),
             "weight_bytes": engine.weight_bytes(),
-            "cache_bytes": plan.cache,
-            "activations_bytes": plan.activations,
-            "staging_bytes": plan.staging,
+            "cache_bytes": sum(|device| device.cache),
+            "activations_bytes": sum(|device| device.activations),
+            "staging_bytes": sum(|device| device.staging),
+            "pools": pools,
             "chunk": engine.chunk(),
             "device_read_gb_per_second": device_read,
             "runs": runs,
         }))?;
     } else {
         print(ui, &runs)?;
+        for line in pool_lines(&engine) {
+            ui.line(&line)?;
+        }
     }
+    write_heat(&engine, &args.experts)?;
     Ok(0)
 }
 

@@ -9,6 +9,7 @@ use rustyline::error::ReadlineError;
 use super::run::{Job, Page, generate};
 use crate::failure;
 use crate::interrupt;
+use crate::opening::{pool_lines, write_heat};
 use crate::stream::TextStream;
 use crate::ui::Ui;
 
@@ -34,7 +35,7 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
     ui.aside(&format!(
         "{} on {}, {context} tokens of context; /help for help",
         job.model.label(),
-        engine.device_name()
+        &engine.device_names()
     ));
 
     let mut editor = rustyline::DefaultEditor::new()?;
@@ -98,8 +99,12 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
             ui.warn("the context is full; /clear begins a new conversation");
         }
         if job.args.output.verbose {
-            ui.aside(&finished.rates(seed, engine.device_name()));
+            ui.aside(&finished.rates(seed, &engine.device_names()));
+            for line in pool_lines(&engine) {
+                ui.aside(&line);
+            }
         }
+        write_heat(&engine, &job.args.experts)?;
         // Another answer to the same question should differ.
         seed = seed.wrapping_add(1);
         let answer = read_answer(finished.text.as_deref().unwrap_or_default(), finished.thinking);

@@ -12,6 +12,7 @@ use crate::args::Check;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::interrupt;
 use crate::local::Local;
+use crate::opening::write_heat;
 use crate::ui::Ui;
 
 pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
@@ -46,6 +47,8 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
         &interrupt::requested,
         &mut told,
     );
+    drop(local);
+    write_heat(&engine, &args.prover.experts)?;
     let grade = match graded {
         Ok(grade) => grade,
         Err(CompleteError::Interrupted) => return Ok(INTERRUPTED),

@@ -332,7 +332,9 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
 
 fn probe(checkpoint: &Checkpoint, device: DeviceIndex) -> Result<Vec<f32>, porism_runtime::Error> {
     let mut engine =
-        Engine::open(checkpoint, device, &EngineOptions::new(PROBE_TOKENS as usize), &mut |_| Ok(()))?;
+        Engine::open(checkpoint, &[device.into()], &EngineOptions::new(PROBE_TOKENS as usize), &mut |_| {
+            Ok(())
+        })?;
     let vocab_size = checkpoint.config().vocab_size;
     let ids: Vec<u32> = (0..PROBE_TOKENS).map(|token| token * 37 % vocab_size).collect();
     Ok(engine.logits(&ids, Schedule::Prefill, false)?.logits)

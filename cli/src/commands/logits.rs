@@ -8,12 +8,12 @@ use porism_loader::{ModelConfig, Options};
 use porism_runtime::engine::{EngineOptions, Logits, Schedule};
 use safetensors::{Dtype, View};
 
-use super::run::open_engine;
 use crate::args::{self, Logits as Args};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::model::Model;
-use crate::settings::{ScheduleArg, choose_device, read_ids};
+use crate::opening::open_engine;
+use crate::settings::{ScheduleArg, read_ids};
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Args, ui: &Ui) -> Result<u8> {
@@ -32,8 +32,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<u8> {
         ScheduleArg::Steps => Schedule::Steps,
     };
     interrupt::install();
-    let device = choose_device(args.device.device.as_ref())?;
-    let mut engine = open_engine(ui, &model, &checkpoint, device, &EngineOptions::new(ids.len()))?;
+    let options = EngineOptions::new(ids.len());
+    let mut engine = open_engine(ui, &model, &checkpoint, &args.device, None, options)?;
     let result = engine.logits(&ids, schedule, args.trace)?;
     let bytes = write(args, &folder, tensors(config, ids.len(), &result))?;
     let tokens = ui::plural(ids.len() as u64, "token");

@@ -4,7 +4,8 @@ use anyhow::Result;
 use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
 use porism_runtime::gpu::{self, DeviceIndex};
 use porism_runtime::measure;
-use porism_runtime::plan::{self, Device, Heat, Plan, Request};
+use porism_runtime::plan::{self, Device, Plan};
+use porism_runtime::{DeviceSpec, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args;
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 use crate::host::HostProfile;
 use crate::model::{EMBEDDED_NAME, Model};
 use crate::rig;
-use crate::settings::{DeviceSpec, read_input};
+use crate::settings::{DeviceList, choose_devices, read_heat};
 use crate::ui::{self, Ui};
 
 /// The context where none is asked for, in tokens.
@@ -27,17 +28,13 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
     let context = args.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_position_embeddings));
     let devices = match &args.rig {
         Some(path) => rig::read(path)?,
-        None => here(args.device.device.as_ref().map(|list| list.0.as_slice()))?,
+        None => here(args.device.device.as_ref())?,
     };
-    let mut request = Request::new(context as usize);
-    if let Some(path) = &args.heat {
-        let heat: Heat = serde_json::from_slice(&read_input(path)?)
-            .map_err(|error| Failure::usage(format!("{}: no heat statistics: {error}", path.display())))?;
-        heat.check(config)
-            .map_err(|reason| Failure::usage(format!("{}: of another model: {reason}", path.display())))?;
-        request.heat = Some(heat);
+    let mut options = EngineOptions::new(context as usize);
+    if let Some(path) = &args.device.heat {
+        options.heat = Some(read_heat(path, config)?);
     }
-    let plan = plan::plan(table, &devices, &request)?;
+    let plan = plan::plan(table, &devices, &options)?;
     if args.json {
         ui.json(&to_json(&subject.name(), context, &devices, &plan))?;
     } else {
@@ -97,18 +94,11 @@ impl Subject {
 }
 
 /// The devices of this machine: those asked for, else every real GPU and the host.
-fn here(asked: Option<&[DeviceSpec]>) -> Result<Vec<Device>> {
+fn here(asked: Option<&DeviceList>) -> Result<Vec<Device>> {
     let adapters = gpu::adapters();
-    let specs: Vec<DeviceSpec> = match asked {
-        Some(list) => list.to_vec(),
-        None => {
-            let real = adapters.iter().filter(|adapter| !adapter.is_software());
-            let real = real.map(|adapter| DeviceSpec { index: adapter.index, budget: None });
-            real.chain([DeviceSpec { index: DeviceIndex::Host, budget: None }]).collect()
-        }
-    };
-    if specs.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
-        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
+    let mut specs: Vec<DeviceSpec> = choose_devices(asked)?;
+    if asked.is_none() && specs.iter().all(|spec| spec.index != DeviceIndex::Host) {
+        specs.push(DeviceIndex::Host.into());
     }
     let host_bandwidth = measure::quick_host_bandwidth() * 1e9;
     let mut measured: Vec<(DeviceIndex, f64)> = Vec::new();
@@ -116,7 +106,9 @@ fn here(asked: Option<&[DeviceSpec]>) -> Result<Vec<Device>> {
     for spec in specs {
         let DeviceIndex::Adapter(index) = spec.index else {
             let memory = spec.budget.unwrap_or_else(|| HostProfile::read().available_bytes);
-            devices.push(Device::host(Some(memory).filter(|bytes| *bytes > 0), host_bandwidth));
+            let mut host = Device::host(Some(memory).filter(|bytes| *bytes > 0), host_bandwidth);
+            host.weight = gpu::nominal_bandwidth(spec.index);
+            devices.push(host);
             continue;
         };
         let Some(profile) = adapters.iter().find(|adapter| adapter.index == spec.index) else {
@@ -132,6 +124,7 @@ fn here(asked: Option<&[DeviceSpec]>) -> Result<Vec<Device>> {
         measured.push((spec.index, rate));
         let link = if profile.is_software() { host_bandwidth } else { Device::LINK };
         let mut device = Device::adapter(&format!("{index}: {}", profile.name), spec.budget, rate, link);
+        device.weight = gpu::nominal_bandwidth(spec.index);
         device.max_binding_bytes = profile.limits.max_storage_buffer_binding_size;
         devices.push(device);
     }

@@ -12,13 +12,13 @@ use porism_prover::store::{self, Manifest, Prompts, Run};
 use porism_runtime::engine::{Engine, EngineOptions};
 use porism_runtime::sample::SamplingParams;
 
-use super::run::open_engine;
 use crate::args::{Prove, ProverArgs};
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::local::{Local, Words};
 use crate::model::Model;
-use crate::settings::{self, choose_device};
+use crate::opening::{open_engine, write_heat};
+use crate::settings;
 use crate::ui::Ui;
 
 /// Models with a shorter context see one evaluation at a time: more would leave no room for a proof.
@@ -56,6 +56,8 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         teller.tell(event);
     });
     tracing::info!("{}", local.facts());
+    drop(local);
+    write_heat(&engine, &args.prover.experts)?;
     if let Some(error) = teller.broken {
         return Err(error);
     }
@@ -147,8 +149,8 @@ impl Setup {
         // Sequences that ended are kept for what others share with them, and few grow as long as they may.
         let cache_tokens = if context <= 4096 { None } else { Some(context * sequences.div_ceil(4).max(1)) };
         let options = EngineOptions { sequences: sequences + 2, cache_tokens, ..EngineOptions::new(context) };
-        let device = choose_device(args.device.device.as_ref())?;
-        Ok((open_engine(ui, &self.model, &self.checkpoint, device, &options)?, words))
+        let (device, experts) = (&args.device, Some(&args.experts));
+        Ok((open_engine(ui, &self.model, &self.checkpoint, device, experts, options)?, words))
     }
 }
 

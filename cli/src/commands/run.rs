@@ -8,7 +8,6 @@ use porism_loader::{Checkpoint, ModelConfig, Options};
 use porism_runtime::chat::{ChatTemplate, Message};
 use porism_runtime::engine::{Engine, EngineOptions};
 use porism_runtime::generate::{self, FinishReason, Request};
-use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer};
 use serde_json::{Value, json};
@@ -16,10 +15,10 @@ use serde_json::{Value, json};
 use super::chat;
 use crate::args::{Run, SamplingArgs};
 use crate::failure::{self, Failure, INTERRUPTED};
-use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
-use crate::settings::{self, DeviceSpec, choose_device, model_and_prompt};
+use crate::opening::{open_engine, pool_lines, write_heat};
+use crate::settings::{self, model_and_prompt};
 use crate::stream::{Piece, TextStream};
 use crate::ui::Ui;
 
@@ -209,8 +208,8 @@ impl<'a> Job<'a> {
 
     /// Opens the device and loads the weights.
     pub fn open(&self, context: usize) -> Result<Engine<'a>> {
-        let device = choose_device(self.args.device.device.as_ref())?;
-        open_engine(self.ui, self.model, self.checkpoint, device, &EngineOptions::new(context))
+        let (device, experts) = (&self.args.device, Some(&self.args.experts));
+        open_engine(self.ui, self.model, self.checkpoint, device, experts, EngineOptions::new(context))
     }
 
     /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
@@ -228,7 +227,7 @@ impl<'a> Job<'a> {
                 "event": "start",
                 "schema": 1,
                 "model": self.model.label(),
-                "device": engine.device_name(),
+                "device": engine.device_names(),
                 "prompt_tokens": ids.len(),
                 "max_tokens": room.max_tokens,
                 "context": room.context,
@@ -275,8 +274,12 @@ impl<'a> Job<'a> {
             ));
         }
         if self.args.output.verbose {
-            ui.aside(&finished.rates(self.seed, engine.device_name()));
+            ui.aside(&finished.rates(self.seed, &engine.device_names()));
+            for line in pool_lines(&engine) {
+                ui.aside(&line);
+            }
         }
+        write_heat(&engine, &self.args.experts)?;
         Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { 0 })
     }
 }
@@ -284,40 +287,6 @@ impl<'a> Job<'a> {
 /// The number as a person writes it: 0.95, not the nearest f32's 0.949999988.
 fn as_typed(number: f32) -> f64 {
     number.to_string().parse().unwrap_or_else(|_| number.into())
-}
-
-/// Opens a device and loads a model onto it, showing how far it is; Ctrl-C ends it.
-pub fn open_engine<'c>(
-    ui: &Ui,
-    model: &Model,
-    checkpoint: &'c Checkpoint,
-    device: DeviceSpec,
-    options: &EngineOptions,
-) -> Result<Engine<'c>> {
-    let budget = device.budget.or_else(|| own_budget(device.index, checkpoint));
-    let options = EngineOptions { budget, ..options.clone() };
-    let mut phase = ui.phase(&format!("loading {}", model.label()), checkpoint.weight_bytes());
-    let engine = Engine::open(checkpoint, device.index, &options, &mut |progress| {
-        phase.update(progress.done, progress.total);
-        if interrupt::requested() { Err(porism_runtime::Error::Interrupted) } else { Ok(()) }
-    })?;
-    phase.finish();
-    let plan = engine.plan();
-    tracing::info!(
-        "{}: {} bytes of weights, {} of cache, {} of activations, {} of staging",
-        engine.device_name(),
-        plan.weights,
-        plan.cache,
-        plan.activations,
-        plan.staging
-    );
-    Ok(engine)
-}
-
-/// What the host may use when nobody says: its weights stay in the files' map, all else must fit the memory there is.
-fn own_budget(device: DeviceIndex, checkpoint: &Checkpoint) -> Option<u64> {
-    let available = HostProfile::read().available_bytes;
-    (device == DeviceIndex::Host && available > 0).then(|| checkpoint.weight_bytes() + available)
 }
 
 /// Where tokens go as they come.

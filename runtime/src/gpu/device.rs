@@ -116,6 +116,23 @@ pub fn adapters() -> Vec<DeviceProfile> {
     enumerate().iter().enumerate().map(|(index, adapter)| profile(index, adapter)).collect()
 }
 
+/// What a device of this kind is expected to read its own memory with, in bytes per second. A rough figure that does not
+/// change from one run to the next: by it the work is divided.
+pub fn nominal_bandwidth(index: DeviceIndex) -> f64 {
+    const HOST: f64 = 40e9;
+    if index == DeviceIndex::Host {
+        return HOST;
+    }
+    let kind =
+        adapters().into_iter().find(|adapter| adapter.index == index).map(|adapter| adapter.device_type);
+    match kind.as_deref() {
+        Some("discrete-gpu") => 700e9,
+        Some("integrated-gpu") => 120e9,
+        Some("cpu") => HOST / 8.0,
+        _ => 300e9,
+    }
+}
+
 fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
     let info = adapter.get_info();
     let limits = adapter.limits();

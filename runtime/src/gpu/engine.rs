@@ -31,6 +31,8 @@ pub struct GpuExecutor {
     last_pass_seconds: Option<f64>,
     last_encode_seconds: f64,
     upload_window: u64,
+    /// Bytes written since the queue was last drained.
+    in_flight: u64,
     submits: u64,
 }
 
@@ -77,6 +79,7 @@ impl GpuExecutor {
             last_pass_seconds: None,
             last_encode_seconds: 0.0,
             upload_window: UPLOAD_WINDOW_BYTES,
+            in_flight: 0,
             submits: 0,
         }
     }
@@ -423,6 +426,41 @@ impl GpuExecutor {
         encoder.finish()
     }
 
+    /// Writes in words, with `progress` after each part; drains the queue whenever a window is full.
+    fn write_bytes(
+        &mut self,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        bytes: &[u8],
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut at = offset;
+        for part in bytes.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
+            let whole = part.len() / 4 * 4;
+            self.gpu.queue.write_buffer(buffer, at, &part[..whole]);
+            if whole < part.len() {
+                // The last bytes of an odd tensor are padded to a word.
+                let mut word = [0; 4];
+                word[..part.len() - whole].copy_from_slice(&part[whole..]);
+                self.gpu.queue.write_buffer(buffer, at + whole as u64, &word);
+            }
+            at += part.len() as u64;
+            self.in_flight += part.len() as u64;
+            if self.in_flight >= self.upload_window {
+                self.drain()?;
+            }
+            progress(part.len() as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all writes and recordings.
+    fn drain(&mut self) -> Result<(), Error> {
+        self.gpu.queue.submit([]);
+        self.in_flight = 0;
+        self.wait()
+    }
+
     fn wait(&self) -> Result<(), Error> {
         loop {
             let poll =
@@ -477,42 +515,21 @@ impl<'c> Executor<'c> for GpuExecutor {
     ) -> Result<BufferId, Error> {
         let buffer =
             self.create_buffer(label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST)?;
-        let mut in_flight = 0;
         for (offset, piece) in pieces {
-            let mut done = 0;
-            for part in piece.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
-                let at = offset + done;
-                let whole = part.len() / 4 * 4;
-                self.gpu.queue.write_buffer(&buffer, at, &part[..whole]);
-                if whole < part.len() {
-                    // Writes are in words: the last bytes of an odd tensor are padded.
-                    let mut word = [0; 4];
-                    word[..part.len() - whole].copy_from_slice(&part[whole..]);
-                    self.gpu.queue.write_buffer(&buffer, at + whole as u64, &word);
-                }
-                done += part.len() as u64;
-                in_flight += part.len() as u64;
-                if in_flight >= self.upload_window {
-                    self.gpu.queue.submit([]);
-                    self.wait()?;
-                    in_flight = 0;
-                }
-                progress(part.len() as u64)?;
-            }
+            self.write_bytes(&buffer, offset, piece, progress)?;
         }
-        self.gpu.queue.submit([]);
-        self.wait()?;
+        self.drain()?;
         self.buffers.push(buffer);
         Ok(BufferId(self.buffers.len() as u32 - 1))
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
         self.lost()?;
-        self.gpu.queue.write_buffer(&self.buffers[to.buffer.0 as usize], to.offset, bytes);
-        Ok(())
+        let buffer = self.buffers[to.buffer.0 as usize].clone();
+        self.write_bytes(&buffer, to.offset, bytes, &mut |_| Ok(()))
     }
 
-    fn run(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
         self.lost()?;
         let started = Instant::now();
         for (index, dispatch) in recording.dispatches().enumerate() {
@@ -534,6 +551,12 @@ impl<'c> Executor<'c> for GpuExecutor {
         if let Some(error) = memory.or(internal).or(validation) {
             return Err(self.driver_error("step", error));
         }
+        Ok(())
+    }
+
+    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        let read_bytes = recording.read_bytes();
+        let staging = self.staging.clone().filter(|_| read_bytes > 0);
         if let Some(staging) = &staging {
             staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
         }
@@ -541,6 +564,7 @@ impl<'c> Executor<'c> for GpuExecutor {
             timestamps.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
         }
         self.wait()?;
+        self.in_flight = 0;
         let mut read_back = std::mem::take(&mut self.read_back);
         read_back.clear();
         if let Some(staging) = &staging {

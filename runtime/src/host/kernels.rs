@@ -131,12 +131,12 @@ pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
         let (mut base, mut scale_base) = (0, 0);
         if experts && !shared {
             let expert = expert_ids[line];
-            let slot = slots[expert as usize];
+            let slot = slots[2 * expert as usize];
             if slot == u32::MAX {
                 continue;
             }
             base = slot as usize * 16;
-            scale_base = (expert * p.scales_per_slot) as usize;
+            scale_base = slots[2 * expert as usize + 1] as usize;
         }
         let row = match (experts && !with_swiglu, shared) {
             (false, _) => line,
@@ -201,7 +201,7 @@ pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
         let mut last = None;
         for tile in tiles.chunks_exact(4).take(groups[1] as usize) {
             let (expert, first, count) = (tile[0], tile[1] as usize, tile[2] as usize);
-            let slot = slots[expert as usize];
+            let slot = slots[2 * expert as usize];
             if slot == u32::MAX {
                 continue;
             }
@@ -211,7 +211,7 @@ pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
                 batches.last_mut().expect("made with the tile before").lines.extend(picked);
                 continue;
             }
-            let scale_base = (expert * p.scales_per_slot) as usize;
+            let scale_base = slots[2 * expert as usize + 1] as usize;
             batches.push(Batch { base: slot as usize * 16, scale_base, lines: picked.collect() });
         }
     } else {
@@ -301,8 +301,8 @@ pub(super) fn experts_down(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut C
         let picked: Vec<_> = (token * picks..(token + 1) * picks)
             .map(|pair| {
                 let expert = expert_ids[pair];
-                let offset = slots[expert as usize] as usize * 16 + p.weight_offset as usize;
-                let scales = &scales[(p.scale_offset + expert * p.scales_per_slot) as usize..];
+                let offset = slots[2 * expert as usize] as usize * 16 + p.weight_offset as usize;
+                let scales = &scales[(p.scale_offset + slots[2 * expert as usize + 1]) as usize..];
                 let matrix = Matrix::new(weights, offset, kind, [rows, cols], scales);
                 (matrix, inputs.row(pair), expert_weights[pair])
             })

@@ -1,6 +1,9 @@
-//! The forward pass: embed, blocks, norm, head. Sizes, caching and devices are other files' business.
+//! The forward pass: embed, blocks, norm, head. Sizes, caching and places are other files' business.
 //!
-//! h: (tokens, hidden_size) is the residual stream; every layer adds to it twice.
+//! h: (tokens, hidden_size) is the residual stream; every layer adds to it twice. Each layer has a home, the device that has
+//! its attention and its caches; its experts may be anywhere.
+
+use std::ops::Range;
 
 use porism_loader::{Checkpoint, LayerRole, ModelConfig, Projection as Matrix, Role};
 
@@ -11,23 +14,67 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::ops::{Form, Ops, Rows};
 use crate::recording::View;
-use crate::weights::{EmbeddingPiece, Norms, Placer, Projection, embedding_pieces};
+use crate::rig::Rig;
+use crate::weights::{EmbeddingPiece, Experts, Norms, Placer, Projection, embedding_pieces};
 
-/// All weights of a model on a device.
+/// What a device holds of a model.
 #[derive(Debug)]
 pub struct Model {
     /// The architecture.
     pub config: ModelConfig,
-    /// `embed_tokens`
+    /// The layers it is home to.
+    pub range: Range<u32>,
+    /// `embed_tokens`; nothing where it is elsewhere.
     pub embedding: Vec<EmbeddingPiece>,
-    /// The blocks.
+    /// The blocks of `range`.
     pub layers: Vec<Layer>,
-    /// `norm`
-    pub final_norm: View,
-    /// `lm_head`, or the embedding once more where the two are tied.
-    pub head: Projection,
+    /// The end of the forward pass, if it is here.
+    pub head: Option<Head>,
+    /// Routed experts of other homes' layers that stay here, by layer.
+    pub guests: Vec<Option<Experts>>,
     /// Bytes of all weight buffers, padding and scales included.
     pub bytes: u64,
+}
+
+/// From h to logits.
+#[derive(Debug)]
+pub struct Head {
+    /// `norm`
+    pub norm: View,
+    /// `lm_head`, or the embedding once more where the two are tied.
+    pub projection: Projection,
+}
+
+/// Which part of a model a device is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The layers it is home to.
+    pub range: Range<u32>,
+    /// Whether it looks tokens up.
+    pub embedding: bool,
+    /// Whether it computes the logits.
+    pub head: bool,
+    /// Experts that stay there, by layer, ascending.
+    pub residents: Vec<Vec<u32>>,
+}
+
+impl Share {
+    /// All of a model.
+    pub fn all(config: &ModelConfig) -> Self {
+        let experts =
+            |layer| if config.is_moe(layer) { (0..config.n_routed_experts).collect() } else { vec![] };
+        Share {
+            range: 0..config.num_hidden_layers,
+            embedding: true,
+            head: true,
+            residents: (0..config.num_hidden_layers).map(experts).collect(),
+        }
+    }
+
+    /// Whether it takes part in the forward pass beyond computing experts.
+    pub fn is_home(&self) -> bool {
+        self.embedding || self.head || !self.range.is_empty()
+    }
 }
 
 /// One block.
@@ -56,92 +103,49 @@ pub enum Ffn {
 }
 
 impl Model {
-    /// Puts all weights of a checkpoint onto a device. FP8 codes that are not numbers are refused where `check_numbers`.
+    /// Puts a share of a checkpoint's weights onto a device. FP8 codes that are not numbers are refused where
+    /// `check_numbers`.
     pub fn load<'c>(
         checkpoint: &'c Checkpoint,
         executor: &mut dyn Executor<'c>,
+        share: &Share,
         check_numbers: bool,
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         let config = checkpoint.config().clone();
         let mut placer = Placer::new(executor, checkpoint, check_numbers, progress);
-        let (embedding, head);
-        if config.tie_word_embeddings {
-            head = placer.projection("lm_head", &[Role::LmHead])?;
-            embedding = embedding_pieces(&head);
-        } else {
-            embedding = placer.embedding()?;
-            head = placer.projection("lm_head", &[Role::LmHead])?;
+        let (mut embedding, mut projection) = (vec![], None);
+        if share.head || (share.embedding && config.tie_word_embeddings) {
+            projection = Some(placer.projection("lm_head", &[Role::LmHead])?);
         }
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer| {
-                let role = |part| Role::Layer { layer, part };
-                let ffn = if config.is_moe(layer) {
-                    Ffn::Moe(Moe::load(&mut placer, layer)?)
-                } else {
-                    let [gate, up, down] = Matrix::ALL.map(|matrix| role(LayerRole::Mlp(matrix)));
-                    Ffn::Dense {
-                        gate_up: placer.projection("gate_up", &[gate, up])?,
-                        down: placer.projection("down", &[down])?,
-                    }
-                };
-                let attention = Attention::load(&mut placer, &config, layer)?;
-                Ok(Layer { norms: placer.norms(layer)?, attention, ffn })
-            })
-            .collect::<Result<_, Error>>()?;
-        let final_norm = placer.final_norm()?;
+        if share.embedding {
+            embedding = match &projection {
+                Some(head) if config.tie_word_embeddings => embedding_pieces(head),
+                _ => placer.embedding()?,
+            };
+        }
+        let mut layers = Vec::new();
+        let mut guests = Vec::new();
+        for layer in 0..config.num_hidden_layers {
+            let residents = &share.residents[layer as usize];
+            let at_home = share.range.contains(&layer);
+            if at_home {
+                layers.push(Layer::load(&mut placer, &config, layer, residents)?);
+            }
+            let guest = !at_home && !residents.is_empty();
+            guests.push(if guest { Some(placer.experts(layer, residents, false)?) } else { None });
+        }
+        let mut head = None;
+        if let Some(projection) = projection.filter(|_| share.head) {
+            head = Some(Head { norm: placer.final_norm()?, projection });
+        }
         let bytes = placer.placed();
-        Ok(Model { config, embedding, layers, final_norm, head, bytes })
+        Ok(Model { config, range: share.range.clone(), embedding, layers, head, guests, bytes })
     }
 
-    /// Records the step's tokens through all layers. `after` is called with what has been recorded so far: before the
-    /// first layer, and after each.
-    pub fn layers(&self, ops: &mut Ops<'_>, step: &Step, after: &mut dyn FnMut(&mut Ops<'_>, Option<usize>)) {
-        let c = &self.config;
-        let a = &step.activations;
-        ops.layer = None;
-        ops.embedding(&self.embedding, c.hidden_size, step.inputs.token_ids, a.h);
-        after(ops, None);
-        for (index, layer) in self.layers.iter().enumerate() {
-            ops.layer = Some(index as u32);
-            let h = Rows::new(a.h, c.hidden_size);
-            let norm = layer.norms.view(LayerRole::InputLayernorm);
-            ops.rms_norm(
-                "input_layernorm",
-                h,
-                norm,
-                None,
-                c.hidden_size,
-                c.rms_norm_eps as f32,
-                a.x,
-                ops.tokens,
-            );
-            attention::record(ops, c, layer, step, index);
-            match &layer.ffn {
-                Ffn::Dense { gate_up, down } => {
-                    let norm = layer.norms.view(LayerRole::PostAttentionLayernorm);
-                    let eps = c.rms_norm_eps as f32;
-                    ops.rms_norm(
-                        "post_attention_layernorm",
-                        h,
-                        norm,
-                        None,
-                        c.hidden_size,
-                        eps,
-                        a.x,
-                        ops.tokens,
-                    );
-                    let act = Rows::new(a.act, gate_up.rows);
-                    let x = Rows::new(a.x, c.hidden_size);
-                    ops.project("gate_up", gate_up, x, act, Form::default(), ops.tokens);
-                    let form = Form { swiglu: true, accumulate: true };
-                    ops.project("down", down, act, h, form, ops.tokens);
-                }
-                Ffn::Moe(moe) => moe::record(ops, c, &layer.norms, moe, step),
-            }
-            after(ops, Some(index));
-        }
-        ops.layer = None;
+    /// A layer that the device is home to.
+    pub fn layer(&self, layer: u32) -> &Layer {
+        &self.layers[(layer - self.range.start) as usize]
     }
 
     /// Records the logits of the rows of h listed from entry `first` of `output_rows` on.
@@ -151,10 +155,11 @@ impl Model {
         let h = Rows::new(a.h, c.hidden_size);
         let rows = step.inputs.output_rows;
         let rows = rows.slice(u64::from(first) * 4, rows.bytes - u64::from(first) * 4);
+        let head = self.head.as_ref().expect("recorded where the head is");
         ops.rms_norm(
             "norm",
             h,
-            self.final_norm,
+            head.norm,
             Some(rows),
             c.hidden_size,
             c.rms_norm_eps as f32,
@@ -164,11 +169,103 @@ impl Model {
         let logits = Rows::new(a.logits, c.vocab_size);
         ops.project(
             "lm_head",
-            &self.head,
+            &head.projection,
             Rows::new(a.final_x, c.hidden_size),
             logits,
             Form::default(),
             count,
         );
     }
+}
+
+impl Layer {
+    fn load(
+        placer: &mut Placer<'_, '_>,
+        config: &ModelConfig,
+        layer: u32,
+        residents: &[u32],
+    ) -> Result<Self, Error> {
+        let role = |part| Role::Layer { layer, part };
+        let ffn = if config.is_moe(layer) {
+            Ffn::Moe(Moe::load(placer, layer, residents)?)
+        } else {
+            let [gate, up, down] = Matrix::ALL.map(|matrix| role(LayerRole::Mlp(matrix)));
+            Ffn::Dense {
+                gate_up: placer.projection("gate_up", &[gate, up])?,
+                down: placer.projection("down", &[down])?,
+            }
+        };
+        let attention = Attention::load(placer, config, layer)?;
+        Ok(Layer { norms: placer.norms(layer)?, attention, ffn })
+    }
+
+    /// Records what every layer does on its home: attention, then a dense feed-forward or the choice of experts.
+    fn record(&self, ops: &mut Ops<'_>, c: &ModelConfig, step: &Step, first_layer: u32, layer: u32) {
+        let a = &step.activations;
+        let (hidden, eps) = (c.hidden_size, c.rms_norm_eps as f32);
+        let h = Rows::new(a.h, hidden);
+        let norm = self.norms.view(LayerRole::InputLayernorm);
+        ops.rms_norm("input_layernorm", h, norm, None, hidden, eps, a.x, ops.tokens);
+        attention::record(ops, c, self, step, (layer - first_layer) as usize);
+        match &self.ffn {
+            Ffn::Dense { gate_up, down } => {
+                let norm = self.norms.view(LayerRole::PostAttentionLayernorm);
+                ops.rms_norm("post_attention_layernorm", h, norm, None, hidden, eps, a.x, ops.tokens);
+                let act = Rows::new(a.act, gate_up.rows);
+                let x = Rows::new(a.x, hidden);
+                ops.project("gate_up", gate_up, x, act, Form::default(), ops.tokens);
+                let form = Form { swiglu: true, accumulate: true };
+                ops.project("down", down, act, h, form, ops.tokens);
+            }
+            Ffn::Moe(moe) => moe::route(ops, c, &self.norms, moe, step),
+        }
+    }
+}
+
+impl Layer {
+    /// The experts that stay on the layer's home; none for a layer without.
+    pub fn experts(&self) -> Option<&Experts> {
+        match &self.ffn {
+            Ffn::Dense { .. } => None,
+            Ffn::Moe(moe) => Some(&moe.experts),
+        }
+    }
+}
+
+/// Takes the step's tokens through all layers, to the device that has the head. `after` is called with what has been
+/// recorded so far: before the first layer, and after each. Nothing runs before it must: with one device that holds all,
+/// this only records.
+///
+/// # Errors
+/// A device that fails.
+pub fn layers(
+    rig: &mut Rig<'_>,
+    tokens: u32,
+    after: &mut dyn FnMut(&mut Ops<'_>, &Step, Option<u32>),
+) -> Result<(), Error> {
+    let mut home = rig.embedding_home();
+    let (mut ops, model, step) = rig.recorder(home, tokens, None);
+    ops.embedding(&model.embedding, model.config.hidden_size, step.inputs.token_ids, step.activations.h);
+    after(&mut ops, step, None);
+    for layer in 0..rig.num_layers() {
+        // h follows the layers.
+        rig.carry(home, rig.home(layer), layer, tokens)?;
+        home = rig.home(layer);
+        let (mut ops, model, step) = rig.recorder(home, tokens, Some(layer));
+        let block = model.layer(layer);
+        block.record(&mut ops, &model.config, step, model.range.start, layer);
+        if let Ffn::Moe(moe) = &block.ffn {
+            if moe.experts.all {
+                moe::all_experts(&mut ops, &model.config, &moe.experts, step);
+                rig.count_picks(home, layer, tokens);
+            } else {
+                // The host has to see who was picked: some of them are elsewhere, or have to be brought.
+                let picks = rig.read_picks(home, layer, tokens)?;
+                rig.scattered_experts(home, layer, &picks)?;
+            }
+        }
+        let (mut ops, _, step) = rig.recorder(home, tokens, Some(layer));
+        after(&mut ops, step, Some(layer));
+    }
+    rig.carry(home, rig.head_home(), rig.num_layers(), tokens)
 }

@@ -7,7 +7,7 @@ use porism_shaders::kernels::matmul;
 use super::step::Step;
 use crate::error::Error;
 use crate::ops::{Form, Ops, Rows};
-use crate::weights::{Experts, Norms, Piece, Placer};
+use crate::weights::{Experts, Norms, Piece, Placer, Slab, SlotLayout};
 
 /// From so many tokens on, pairs are sorted by expert and each expert's weights decoded once for up to eight of them.
 const GROUP_FROM: u32 = 9;
@@ -17,23 +17,23 @@ const GROUP_FROM: u32 = 9;
 pub struct Moe {
     /// The router's matrix.
     pub gate: Piece,
-    /// Routed and shared experts.
+    /// The shared expert, and the routed ones that stay on the layer's home.
     pub experts: Experts,
 }
 
 impl Moe {
-    /// Places the router and all experts of a layer.
-    pub fn load(placer: &mut Placer<'_, '_>, layer: u32) -> Result<Self, Error> {
+    /// Places the router, the shared expert and those of the routed ones that stay on the layer's home.
+    pub fn load(placer: &mut Placer<'_, '_>, layer: u32, resident: &[u32]) -> Result<Self, Error> {
         let mut gate = placer.projection("router", &[Role::Layer { layer, part: LayerRole::RouterGate }])?;
         if gate.pieces.len() > 1 {
             return Err(Error::Unsupported("the router exceeds what this device binds at once".into()));
         }
-        Ok(Moe { gate: gate.pieces.remove(0), experts: placer.experts(layer)? })
+        Ok(Moe { gate: gate.pieces.remove(0), experts: placer.experts(layer, resident, true)? })
     }
 }
 
-/// Records h += moe(rms(h)).
-pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step: &Step) {
+/// Records x = rms(h), and which experts each token picks with which weights.
+pub fn route(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step: &Step) {
     let a = &step.activations;
     ops.router(
         &moe.gate,
@@ -71,58 +71,63 @@ pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step
         },
         [a.router_logits, norms.all, a.expert_ids, a.expert_weights],
     );
-    if ops.tokens >= GROUP_FROM {
-        many_tokens(ops, c, &moe.experts, step);
-    } else {
-        few_tokens(ops, c, &moe.experts, step);
-    }
 }
 
-/// Decode: a mat-vec per pair of token and expert.
-fn few_tokens(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
-    let a = &step.activations;
-    let (hidden, inter, picks) = (c.hidden_size, c.moe_intermediate_size, c.num_experts_per_tok);
-    let x = Rows::new(a.x, hidden);
-    let act = Rows::new(a.act, 2 * inter.max(c.shared_intermediate_size()));
-    for slab in &experts.slabs {
-        ops.experts_gate_up(experts, slab, picks, hidden, x, a.expert_ids, act);
-    }
-    if experts.slabs.len() == 1 && (experts.shared_in_slab || experts.shared_down.is_none()) {
-        ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h);
+/// Records h += moe(x) where all experts of the layer are on its home.
+pub fn all_experts(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
+    let one_slab = experts.slabs.len() == 1 && (experts.shared_in_slab || experts.shared_down.is_none());
+    if ops.tokens >= GROUP_FROM || !one_slab {
+        some_experts(ops, c, &experts.slot, &experts.slabs, step);
+        combine(ops, c, Some(experts), step);
         return;
     }
-    for slab in &experts.slabs {
-        ops.experts_down_parts(experts, slab, picks, inter, act, a.expert_ids, Rows::new(a.part, hidden));
-    }
-    shared_and_combine(ops, c, experts, step);
-}
-
-/// Prefill: pairs sorted by expert, a mat-mul per tile of up to eight tokens of one expert.
-fn many_tokens(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
+    // A mat-vec per pair of token and expert, the shared expert beside them, and all of it summed in one dispatch.
     let a = &step.activations;
     let (hidden, inter, picks) = (c.hidden_size, c.moe_intermediate_size, c.num_experts_per_tok);
-    let down = [experts.down];
+    let act = pair_rows(c, step);
+    let shared = experts.shared_gate_up.as_ref();
+    let x = Rows::new(a.x, hidden);
+    ops.experts_gate_up(&experts.slot, &experts.slabs[0], shared, picks, hidden, x, a.expert_ids, act);
+    ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h);
+}
+
+/// Records the rows of `part` of the pairs whose experts lie in `slabs`. A row's bits depend on nothing else.
+pub fn some_experts(ops: &mut Ops<'_>, c: &ModelConfig, slot: &SlotLayout, slabs: &[Slab], step: &Step) {
+    if slabs.is_empty() {
+        return;
+    }
+    let a = &step.activations;
+    let (hidden, inter, picks) = (c.hidden_size, c.moe_intermediate_size, c.num_experts_per_tok);
+    let (x, part) = (Rows::new(a.x, hidden), Rows::new(a.part, hidden));
+    if ops.tokens < GROUP_FROM {
+        let act = pair_rows(c, step);
+        for slab in slabs {
+            ops.experts_gate_up(slot, slab, None, picks, hidden, x, a.expert_ids, act);
+        }
+        for slab in slabs {
+            ops.experts_down_parts(slot, slab, picks, inter, act, a.expert_ids, part);
+        }
+        return;
+    }
+    let down = [slot.down];
     ops.group_experts(
         &shaders::group_experts::Params {
             pairs: ops.tokens * picks,
             experts: c.n_routed_experts,
             tile: matmul::TOKENS,
-            x_groups_0: Ops::experts_matmul_groups(&experts.gate_up),
+            x_groups_0: Ops::experts_matmul_groups(&slot.gate_up),
             x_groups_1: Ops::experts_matmul_groups(&down),
         },
         [a.expert_ids, a.pair_order, a.tiles, a.expert_groups],
     );
-    let x = Rows::new(a.x, hidden);
     let act = Rows::new(a.act, 2 * inter);
     let sorted = [a.tiles, a.pair_order];
-    let per_slot = experts.scales_per_slot;
-    for slab in &experts.slabs {
+    for slab in slabs {
         let groups = a.expert_groups.slice(0, 16);
         ops.experts_matmul(
             "experts_gate_up",
             slab,
-            &experts.gate_up,
-            per_slot,
+            &slot.gate_up,
             picks,
             hidden,
             x,
@@ -132,30 +137,21 @@ fn many_tokens(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Ste
             groups,
         );
     }
-    let part = Rows::new(a.part, hidden);
-    for slab in &experts.slabs {
+    for slab in slabs {
         let groups = a.expert_groups.slice(16, 16);
-        ops.experts_matmul(
-            "experts_down",
-            slab,
-            &down,
-            per_slot,
-            picks,
-            inter,
-            act,
-            sorted,
-            part,
-            true,
-            groups,
-        );
+        ops.experts_matmul("experts_down", slab, &down, picks, inter, act, sorted, part, true, groups);
     }
-    shared_and_combine(ops, c, experts, step);
 }
 
-/// The shared expert by itself, and the sum of everything.
-fn shared_and_combine(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
+/// Records the sum over the picked experts: on a layer's home h += Σ weight · part + shared expert; on another device,
+/// which has no `experts` of its own to begin with, shared_out = Σ weight · part.
+pub fn combine(ops: &mut Ops<'_>, c: &ModelConfig, home: Option<&Experts>, step: &Step) {
     let a = &step.activations;
-    let hidden = c.hidden_size;
+    let (hidden, picks) = (c.hidden_size, c.num_experts_per_tok);
+    let Some(experts) = home else {
+        ops.experts_combine(hidden, picks, a.part, a.expert_weights, None, a.shared_out, true);
+        return;
+    };
     let mut shared = None;
     if let (Some(gate_up), Some(down)) = (&experts.shared_gate_up, &experts.shared_down) {
         let act = Rows::new(a.shared_act, gate_up.rows);
@@ -164,5 +160,16 @@ fn shared_and_combine(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, ste
         ops.project("shared_down", down, act, Rows::new(a.shared_out, hidden), form, ops.tokens);
         shared = Some(a.shared_out);
     }
-    ops.experts_combine(hidden, c.num_experts_per_tok, a.part, a.expert_weights, shared, a.h);
+    ops.experts_combine(hidden, picks, a.part, a.expert_weights, shared, a.h, false);
+}
+
+/// Records h += the vectors in `part`, one per token, which other devices computed. `expert_weights` are ones.
+pub fn add_remote(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step) {
+    let a = &step.activations;
+    ops.experts_combine(c.hidden_size, 1, a.part, a.expert_weights, None, a.h, false);
+}
+
+/// Rows [gate | up] of pairs, and of tokens where the shared expert is computed with them.
+fn pair_rows(c: &ModelConfig, step: &Step) -> Rows {
+    Rows::new(step.activations.act, 2 * c.moe_intermediate_size.max(c.shared_intermediate_size()))
 }

@@ -9,7 +9,7 @@ use porism_shaders::kernels::{matmul, sparse_attention};
 use super::attention::Columns;
 use crate::error::Error;
 use crate::executor::Executor;
-use crate::recording::View;
+use crate::recording::{BufferId, View};
 
 /// Candidates brought back per sampled token: with the four words before them 2 KiB.
 pub const CANDIDATES: u32 = 255;
@@ -104,7 +104,7 @@ pub struct Step {
     pub inputs: Inputs,
     /// Computed.
     pub activations: Activations,
-    /// One per layer.
+    /// One per layer that the device is home to.
     pub caches: Vec<LayerCache>,
     /// Row length of the page table.
     pub pages_per_sequence: u32,
@@ -235,21 +235,24 @@ pub fn bytes_of_layers(c: &ModelConfig, sizes: Sizes, layers: Range<u32>) -> Ste
     all
 }
 
-/// Activations of a device that computes some experts of other devices' layers and is home to none.
+/// What a device needs that computes some experts of other devices' layers and is home to none.
+const REMOTE: [&str; 10] = [
+    "x",
+    "expert_ids",
+    "expert_weights",
+    "pair_order",
+    "tiles",
+    "expert_groups",
+    "act",
+    "part",
+    "shared_out",
+    "unused",
+];
+
+/// Activations of such a device.
 pub fn remote_bytes(c: &ModelConfig, sizes: Sizes) -> u64 {
-    const NEEDED: [&str; 9] = [
-        "x",
-        "expert_ids",
-        "expert_weights",
-        "pair_order",
-        "tiles",
-        "expert_groups",
-        "act",
-        "part",
-        "shared_out",
-    ];
     let buffers = lengths(c, sizes).buffers;
-    buffers.iter().filter(|(name, _)| NEEDED.contains(name)).map(|(_, length)| buffer_bytes(*length)).sum()
+    buffers.iter().filter(|(name, _)| REMOTE.contains(name)).map(|(_, length)| buffer_bytes(*length)).sum()
 }
 
 fn buffer_bytes(length: u64) -> u64 {
@@ -257,28 +260,54 @@ fn buffer_bytes(length: u64) -> u64 {
 }
 
 impl Step {
-    /// Allocates everything for steps of these sizes.
+    /// No buffers, for a device that has nothing to do.
+    pub fn nothing() -> Self {
+        Self::of(&[], [].as_slice(), Sizes { tokens: 0, sequences: 0, context: 0, cache_tokens: 0 }, [0; 2])
+    }
+
+    /// Allocates everything for steps of these sizes: for a home of `layers`, or what a device without a part in the
+    /// forward pass needs to compute experts of other homes.
     pub fn allocate<'c>(
         executor: &mut dyn Executor<'c>,
         c: &ModelConfig,
         sizes: Sizes,
+        layers: Option<Range<u32>>,
     ) -> Result<Self, Error> {
         let Lengths { buffers, logits_rows, max_splits } = lengths(c, sizes);
         let mut views = Vec::with_capacity(buffers.len());
+        let mut caches = 0;
         for (name, length) in &buffers {
-            let bytes = buffer_bytes(*length);
-            views.push((*name, View { buffer: executor.allocate(name, bytes)?, offset: 0, bytes }));
+            let wanted = match &layers {
+                Some(layers) if name.ends_with("_cache") => {
+                    // Two per layer, in order.
+                    caches += 1;
+                    layers.contains(&((caches - 1) / 2))
+                }
+                Some(_) => true,
+                None => REMOTE.contains(name),
+            };
+            if wanted {
+                let bytes = buffer_bytes(*length);
+                views.push((*name, View { buffer: executor.allocate(name, bytes)?, offset: 0, bytes }));
+            }
         }
-        let view = |name: &str| views.iter().find(|(n, _)| *n == name).expect("listed in lengths").1;
-        let caches = views
-            .iter()
-            .filter(|(name, _)| name.ends_with("_cache"))
-            .map(|(_, view)| *view)
-            .collect::<Vec<_>>()
-            .chunks_exact(2)
-            .map(|pair| LayerCache { latent: pair[0], index: pair[1] })
-            .collect();
-        Ok(Step {
+        let caches: Vec<View> =
+            views.iter().filter(|(name, _)| name.ends_with("_cache")).map(|(_, view)| *view).collect();
+        Ok(Self::of(&views, &caches, sizes, [logits_rows, max_splits]))
+    }
+
+    fn of(
+        views: &[(&str, View)],
+        caches: &[View],
+        sizes: Sizes,
+        [logits_rows, max_splits]: [u32; 2],
+    ) -> Self {
+        // A view of nothing where nothing uses it.
+        let nothing = View { buffer: BufferId(0), offset: 0, bytes: 0 };
+        let view = |name: &str| views.iter().find(|(n, _)| *n == name).map_or(nothing, |(_, view)| *view);
+        let caches =
+            caches.chunks_exact(2).map(|pair| LayerCache { latent: pair[0], index: pair[1] }).collect();
+        Step {
             inputs: Inputs {
                 token_ids: view("token_ids"),
                 positions: view("positions"),
@@ -325,6 +354,6 @@ impl Step {
             max_splits,
             logits_rows,
             longest: 0,
-        })
+        }
     }
 }

@@ -1,4 +1,5 @@
-// h[t, d] += Σ_k expert_weights[t, k] · part[t · K + k, d] + shared[t, d]      k ascending
+// h[t, d] += Σ_k expert_weights[t, k] · part[t · K + k, d] + shared[t, d]      k ascending; `overwrite`: = instead of +=
+// Pairs of weight 0 are left out, whatever `part` holds for them: their experts are computed elsewhere.
 // part: f32 (T · K, cols)   expert_weights: f32 (T, K)   shared: f32 (T, cols), ignored unless has_shared   h: f32 (T, cols)
 // Workgroups: (cols / 256, T). A thread sums four columns, so that each weight is loaded once for them.
 
@@ -8,6 +9,7 @@ struct Params {
     cols: u32,
     experts_per_token: u32, // K
     has_shared: u32,
+    overwrite: u32,
 }
 var<immediate> params: Params;
 
@@ -25,8 +27,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = vec4<f32>(0.0);
     for (var k = 0u; k < params.experts_per_token; k++) {
         let pair = token * params.experts_per_token + k;
-        let at = inside + pair * params.cols;
-        sum = fma(vec4<f32>(expert_weights[pair]), vec4<f32>(part[at.x], part[at.y], part[at.z], part[at.w]), sum);
+        let weight = expert_weights[pair];
+        if (weight != 0.0) {
+            let at = inside + pair * params.cols;
+            sum = fma(vec4<f32>(weight), vec4<f32>(part[at.x], part[at.y], part[at.z], part[at.w]), sum);
+        }
     }
     let at = inside + token * params.cols;
     if (params.has_shared == 1u) {
@@ -34,7 +39,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     for (var i = 0u; i < 4u; i++) {
         if (columns[i] < params.cols) {
-            h[at[i]] += sum[i];
+            if (params.overwrite == 1u) {
+                h[at[i]] = sum[i];
+            } else {
+                h[at[i]] += sum[i];
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Host twin and cases of `experts_down.wgsl`.
 
 use super::dot::{Matrix, project, swiglu};
-use super::matvec::case_weights;
+use super::matvec::{case_slots, case_weights};
 use crate::case::random;
 use crate::experts_down::Params;
 use crate::weights::WeightType;
@@ -25,10 +25,10 @@ pub fn twin(call: &mut Call<'_>) {
             let expert = expert_ids[pair];
             let matrix = Matrix {
                 weights,
-                offset: slots[expert as usize] as usize * 16 + p.weight_offset as usize,
+                offset: slots[2 * expert as usize] as usize * 16 + p.weight_offset as usize,
                 kind: WeightType::from_code(p.weight_type),
                 cols,
-                scales: &scales[(p.scale_offset + expert * p.scales_per_slot) as usize..],
+                scales: &scales[(p.scale_offset + slots[2 * expert as usize + 1]) as usize..],
             };
             let activated = swiglu(&x[pair * p.x_stride as usize..][..2 * cols]);
             for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
@@ -91,7 +91,6 @@ pub fn cases() -> Vec<Case> {
             weight_offset: 0,
             scale_offset: 0,
             weight_type: kind as u32,
-            scales_per_slot: slot.scales.len() as u32,
             shared_cols: shared_cols as u32,
             shared_offset: bytes.len() as u32,
             shared_scale_offset: scales.len() as u32,
@@ -99,7 +98,7 @@ pub fn cases() -> Vec<Case> {
         };
         bytes.extend(&shared.bytes);
         scales.extend(&shared.scales);
-        let slots: Vec<u32> = (0..experts).map(|e| (e * slot_bytes / 16) as u32).collect();
+        let slots = case_slots(experts, None, slot_bytes, slot.scales.len());
         let buffers = vec![
             CaseBuffer::weights(&bytes),
             CaseBuffer::f32(&scales),

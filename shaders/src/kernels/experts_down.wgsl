@@ -18,7 +18,6 @@ struct Params {
     weight_offset: u32, // bytes, within a slot
     scale_offset: u32,
     weight_type: u32,
-    scales_per_slot: u32,
     shared_cols: u32, // 0: no shared expert
     shared_offset: u32, // bytes, within the slab
     shared_scale_offset: u32,
@@ -27,7 +26,7 @@ struct Params {
 var<immediate> params: Params;
 
 @group(0) @binding(3) var<storage, read> expert_ids: array<u32>;
-@group(0) @binding(4) var<storage, read> slots: array<u32>;
+@group(0) @binding(4) var<storage, read> slots: array<vec2<u32>>;
 @group(0) @binding(5) var<storage, read> expert_weights: array<f32>;
 @group(0) @binding(6) var<storage, read_write> h: array<f32>;
 
@@ -55,8 +54,8 @@ fn main(
     for (var pick = 0u; pick < params.picks; pick++) {
         let pair = token * params.picks + pick;
         let expert = expert_ids[pair];
-        let base = slots[expert] * 16u + params.weight_offset + row * params.cols * element_bytes(params.weight_type);
-        let row_scales = params.scale_offset + expert * params.scales_per_slot + row / 128u * blocks;
+        let base = slots[expert].x * 16u + params.weight_offset + row * params.cols * element_bytes(params.weight_type);
+        let row_scales = params.scale_offset + slots[expert].y + row / 128u * blocks;
         let part = row_dot(params.weight_type, base, row_scales, params.cols, pair * params.x_stride, eight);
         sum = fma(expert_weights[pair], part, sum);
     }

@@ -1,7 +1,7 @@
 //! Host twin and cases of `matmul.wgsl`.
 
 use super::dot::{Matrix, project, swiglu};
-use super::matvec::{DenseCase, case_weights};
+use super::matvec::{DenseCase, case_slots, case_weights};
 use super::segments::Segments;
 use crate::case::random;
 use crate::matmul::Params;
@@ -41,12 +41,12 @@ pub fn twin(call: &mut Call<'_>) {
         let (mut base, mut scale_base) = (0, 0);
         let lines: Vec<u32> = if experts {
             let [expert, first, count, _] = tiles[batch as usize * 4..][..4].try_into().expect("four words");
-            let slot = slots[expert as usize];
+            let slot = slots[2 * expert as usize];
             if slot == u32::MAX {
                 continue;
             }
             base = slot as usize * 16;
-            scale_base = (expert * p.scales_per_slot) as usize;
+            scale_base = slots[2 * expert as usize + 1] as usize;
             pair_order[first as usize..(first + count) as usize].to_vec()
         } else {
             (0..p.tokens.min(groups[1] * TOKENS)).collect()
@@ -171,8 +171,7 @@ fn experts_case(with_swiglu: bool) -> Case {
     // 10 tokens × 2 picks: expert 0 has 11 pairs in two tiles, 2 has 5 and is elsewhere, 3 has 4.
     let pair_order: Vec<u32> = vec![0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 19, 1, 3, 5, 7, 9, 11, 13, 15, 17];
     let tiles = [0, 0, 8, 0, 0, 8, 3, 0, 2, 11, 5, 0, 3, 16, 4, 0u32];
-    let slots: Vec<u32> =
-        (0..experts).map(|e| if e == 2 { u32::MAX } else { (e * slot_bytes / 16) as u32 }).collect();
+    let slots = case_slots(experts, Some(2), slot_bytes, slot.scales.len());
     let (segments, groups) = Segments::pack(&slot.segments, ROWS, None);
     let x_stride = cols * 2;
     let params = Params {
@@ -181,7 +180,6 @@ fn experts_case(with_swiglu: bool) -> Case {
         y_stride: 2 * rows as u32,
         tokens: 10,
         picks,
-        scales_per_slot: slot.scales.len() as u32,
         ..Default::default()
     }
     .with(&segments);

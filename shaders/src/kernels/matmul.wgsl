@@ -29,7 +29,6 @@ struct Params {
     accumulate: u32, // 1: +=
     tokens: u32,
     picks: u32,
-    scales_per_slot: u32,
 }
 var<immediate> params: Params;
 
@@ -38,7 +37,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> x: array<f32>;
 @group(0) @binding(3) var<storage, read> tiles: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> pair_order: array<u32>;
-@group(0) @binding(5) var<storage, read> slots: array<u32>; // (experts): byte offset / 16 of each slot, or all ones
+@group(0) @binding(5) var<storage, read> slots: array<vec2<u32>>; // (experts): byte offset / 16 of each slot, or all ones; its first scale
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
 // Sums of four rows for tokens 0–3 (low) and 4–7 (high).
@@ -245,11 +244,11 @@ fn main(
     if (EXPERTS == 1u) {
         let tile = tiles[group.y];
         let slot = slots[tile.x];
-        if (slot == 0xffffffffu) {
+        if (slot.x == 0xffffffffu) {
             return; // in another slab
         }
-        base += slot * 16u;
-        scale_base += tile.x * params.scales_per_slot;
+        base += slot.x * 16u;
+        scale_base += slot.y;
         first_line = tile.y;
         count = tile.z;
     }

@@ -1,7 +1,7 @@
 //! Host twin and cases of `matvec.wgsl`.
 
 use super::dot::{Matrix, project, swiglu};
-use super::segments::{Segment, Segments};
+use super::segments::{ABSENT, Segment, Segments};
 use crate::case::random;
 use crate::matvec::Params;
 use crate::weights::WeightType;
@@ -49,12 +49,12 @@ pub fn twin(call: &mut Call<'_>) {
             };
             if !shared {
                 let expert = expert_ids[line as usize];
-                let slot = slots[expert as usize];
+                let slot = slots[2 * expert as usize];
                 if slot == u32::MAX {
                     continue;
                 }
                 base = slot as usize * 16;
-                scale_base = (expert * p.scales_per_slot) as usize;
+                scale_base = slots[2 * expert as usize + 1] as usize;
             }
         }
         let from = &x[(token * p.x_stride + p.x_offset) as usize..];
@@ -232,6 +232,21 @@ pub fn cases() -> Vec<Case> {
     cases
 }
 
+/// The table of `experts` equal slots, whose scales lie the other way round.
+pub(crate) fn case_slots(
+    experts: usize,
+    absent: Option<usize>,
+    slot_bytes: usize,
+    scales_per_slot: usize,
+) -> Vec<u32> {
+    (0..experts)
+        .flat_map(|expert| {
+            let scales = (experts - 1 - expert) * scales_per_slot;
+            if Some(expert) == absent { ABSENT } else { [(expert * slot_bytes / 16) as u32, scales as u32] }
+        })
+        .collect()
+}
+
 /// Gate and up of 3 picks of 5 experts, one of them in another slab, and a wider shared expert.
 fn experts_case(lanes: u32) -> Case {
     let (cols, inter, shared_inter, tokens, picks, experts) = (144, 70, 140, 2u32, 3u32, 5usize);
@@ -246,7 +261,6 @@ fn experts_case(lanes: u32) -> Case {
         bytes.resize((expert + 1) * slot_bytes, 0);
     }
     let shared = case_weights(&[(kind, shared_inter), (kind, shared_inter)], cols);
-    let scales_per_slot = slot.scales.len();
     let mut scales: Vec<f32> =
         (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
     let mut segments = slot.segments.clone();
@@ -259,8 +273,7 @@ fn experts_case(lanes: u32) -> Case {
     }
     bytes.extend(&shared.bytes);
     scales.extend(&shared.scales);
-    let slots: Vec<u32> =
-        (0..experts).map(|e| if e == 3 { u32::MAX } else { (e * slot_bytes / 16) as u32 }).collect();
+    let slots = case_slots(experts, Some(3), slot_bytes, slot.scales.len());
     let expert_ids = [4, 0, 3, 1, 2, 4];
     let pairs = tokens * picks;
     let y_stride = 2 * shared_inter;
@@ -271,7 +284,6 @@ fn experts_case(lanes: u32) -> Case {
         y_stride: y_stride as u32,
         pairs,
         picks,
-        scales_per_slot: scales_per_slot as u32,
         ..Default::default()
     }
     .with(&segments);

@@ -32,12 +32,11 @@ struct Params {
     accumulate: u32, // 1: +=
     pairs: u32,
     picks: u32,
-    scales_per_slot: u32,
 }
 var<immediate> params: Params;
 
 @group(0) @binding(3) var<storage, read> expert_ids: array<u32>;
-@group(0) @binding(4) var<storage, read> slots: array<u32>; // (experts): byte offset / 16 of each slot, or all ones
+@group(0) @binding(4) var<storage, read> slots: array<vec2<u32>>; // (experts): byte offset / 16 of each slot, or all ones; its first scale
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 
 var<workgroup> block_sums: array<f32, MAX_BLOCK_SUMS>;
@@ -86,11 +85,11 @@ fn main(
         if (!shared_expert) {
             let expert = expert_ids[group.y];
             let slot = slots[expert];
-            if (slot == 0xffffffffu) {
+            if (slot.x == 0xffffffffu) {
                 return; // in another slab
             }
-            base += slot * 16u;
-            scale_base += expert * params.scales_per_slot;
+            base += slot.x * 16u;
+            scale_base += slot.y;
         }
     }
     let row = (group.x - segment.x) * (THREADS / LANES) + thread / LANES;

@@ -15,6 +15,12 @@ pub struct Segment {
     pub column: u32,
 }
 
+/// Where an expert lies in a slab: byte offset / 16 of its slot, and the index of its first scale.
+pub type SlotEntry = [u32; 2];
+
+/// The entry of an expert that is not in the slab.
+pub const ABSENT: SlotEntry = [u32::MAX, 0];
+
 /// The fields `segment0` to `columns` of `Params`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Segments {

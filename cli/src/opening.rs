@@ -1,0 +1,106 @@
+//! From what was typed about devices to a loaded engine, and what is said of it afterwards.
+
+use anyhow::{Context as _, Result};
+use porism_loader::Checkpoint;
+use porism_runtime::experts::PoolFacts;
+use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::{Engine, EngineOptions};
+
+use crate::args::{DeviceArgs, ExpertArgs};
+use crate::host::HostProfile;
+use crate::interrupt;
+use crate::model::Model;
+use crate::settings;
+use crate::ui::{self, Phase, Ui};
+
+/// Opens the devices and loads a model onto them, showing how far it is; Ctrl-C ends it.
+pub fn open_engine<'c>(
+    ui: &Ui,
+    model: &Model,
+    checkpoint: &'c Checkpoint,
+    device: &DeviceArgs,
+    experts: Option<&ExpertArgs>,
+    mut options: EngineOptions,
+) -> Result<Engine<'c>> {
+    let mut specs = settings::choose_devices(device.device.as_ref())?;
+    for spec in &mut specs {
+        spec.budget = spec.budget.or_else(|| own_budget(spec.index, checkpoint));
+    }
+    if let Some(path) = &device.heat {
+        options.heat = Some(settings::read_heat(path, checkpoint.config())?);
+    }
+    if let Some(experts) = experts {
+        options.policy = experts.expert_cache;
+        options.count_experts = experts.heat_out.is_some();
+    }
+    let mut phases: Vec<Phase<'_>> = Vec::new();
+    let engine = Engine::open(checkpoint, &specs, &options, &mut |progress| {
+        while phases.len() <= progress.device {
+            let place =
+                if specs.len() > 1 { format!(", device {}", phases.len() + 1) } else { String::new() };
+            phases.push(ui.phase(&format!("loading {}{place}", model.label()), progress.total));
+        }
+        phases[progress.device].update(progress.done, progress.total);
+        if interrupt::requested() { Err(porism_runtime::Error::Interrupted) } else { Ok(()) }
+    })?;
+    for phase in phases {
+        phase.finish();
+    }
+    for ((spec, part), bytes) in specs.iter().zip(&engine.plan().devices).zip(engine.weight_bytes_by_device())
+    {
+        tracing::info!(
+            "{}: layers {:?}, {} experts, {} more in {} slots; {bytes} bytes of weights, {} of cache, {} of activations, \
+             {} of staging",
+            name_of(spec.index),
+            part.layers,
+            part.experts,
+            part.streamed,
+            part.slots,
+            part.cache,
+            part.activations,
+            part.staging
+        );
+    }
+    Ok(engine)
+}
+
+fn name_of(device: DeviceIndex) -> String {
+    match device {
+        DeviceIndex::Host => "host".to_owned(),
+        DeviceIndex::Adapter(index) => format!("device {index}"),
+    }
+}
+
+/// What happened to experts that come and go, a line for each device with slots.
+pub fn pool_lines(engine: &Engine<'_>) -> Vec<String> {
+    let line = |(device, facts): (&str, PoolFacts)| {
+        let picked = (facts.hits + facts.misses).max(1);
+        format!(
+            "{device}: {} slots · {} of {} picked experts were there ({:.1} %) · {} brought, {} of them in advance · {} moved · {:.2} s waited",
+            facts.slots,
+            ui::count(facts.hits),
+            ui::count(facts.hits + facts.misses),
+            100.0 * facts.hits as f64 / picked as f64,
+            ui::count(facts.misses + facts.prefetched),
+            ui::count(facts.prefetched),
+            ui::bytes(facts.bytes_moved),
+            facts.seconds_waited
+        )
+    };
+    engine.pools().map(line).collect()
+}
+
+/// Writes what `--heat-out` asked for.
+pub fn write_heat(engine: &Engine<'_>, experts: &ExpertArgs) -> Result<()> {
+    if let (Some(path), Some(heat)) = (&experts.heat_out, engine.heat()) {
+        let text = serde_json::to_string(heat).expect("numbers in lists");
+        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What the host may use when nobody says: its weights stay in the files' map, all else must fit the memory there is.
+fn own_budget(device: DeviceIndex, checkpoint: &Checkpoint) -> Option<u64> {
+    let available = HostProfile::read().available_bytes;
+    (device == DeviceIndex::Host && available > 0).then(|| checkpoint.weight_bytes() + available)
+}

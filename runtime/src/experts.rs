@@ -1,0 +1,464 @@
+//! Experts that come and go: slots on an adapter, which expert is in which, and which has to leave.
+//!
+//! [`Residency`] is bookkeeping alone and [`Policy`] is data, so that both can be tried on a trace without a device;
+//! [`Pool`] is a residency with the buffers behind it. What an expert computes never depends on its slot.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use porism_loader::{Checkpoint, LayerRole, Projection as Matrix, Role};
+use porism_shaders::kernels::segments::{ABSENT, SlotEntry};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::recording::View;
+use crate::weights::{Slab, SlotLayout, expert_bytes, weight_type};
+
+/// Layer and expert.
+pub type Key = (u32, u32);
+
+/// Who leaves when a slot is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The experts that the plan put there stay; all others share the slots that are left.
+    Pinned,
+    /// The one that was not used for longest.
+    Lru,
+    /// The one with the lowest use, where a use counts half as much after [`HALF_LIFE`] more steps.
+    #[default]
+    Lfru,
+}
+
+/// Steps after which a use counts half, under [`Policy::Lfru`].
+pub const HALF_LIFE: f64 = 32.0;
+
+impl std::str::FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "pinned" => Ok(Self::Pinned),
+            "lru" => Ok(Self::Lru),
+            "lfru" => Ok(Self::Lfru),
+            _ => Err(format!("`{text}` is no policy: give `pinned`, `lru` or `lfru`")),
+        }
+    }
+}
+
+/// What happened to a pool of slots so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PoolFacts {
+    /// Slots.
+    pub slots: usize,
+    /// Picked experts that were there.
+    pub hits: u64,
+    /// Picked experts that had to be brought.
+    pub misses: u64,
+    /// Experts brought before they were picked.
+    pub prefetched: u64,
+    /// Bytes brought.
+    pub bytes_moved: u64,
+    /// Seconds of the CPU for bringing picked experts; the device may have been at work meanwhile.
+    pub seconds_waited: f64,
+}
+
+/// An expert's turn: the slots of the experts that are computed together, and who comes into which before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Round {
+    /// Experts to bring, with their slots.
+    pub loads: Vec<(u32, usize)>,
+    /// Experts to compute, with their slots.
+    pub experts: Vec<(u32, usize)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Guest {
+    key: Key,
+    pinned: bool,
+    /// When it was used last, in uses of the pool.
+    last: u64,
+    /// Decayed number of uses, as of step `at`.
+    heat: f64,
+    at: u64,
+}
+
+/// Which expert is in which slot.
+#[derive(Clone, Debug)]
+pub struct Residency {
+    policy: Policy,
+    slots: Vec<Option<Guest>>,
+    places: HashMap<Key, usize>,
+    /// Decayed uses of experts that left, so that they are known when they come back.
+    remembered: HashMap<Key, (f64, u64)>,
+    step: u64,
+    uses: u64,
+}
+
+impl Residency {
+    /// Empty slots.
+    pub fn new(policy: Policy, slots: usize) -> Self {
+        Residency {
+            policy,
+            slots: vec![None; slots],
+            places: HashMap::new(),
+            remembered: HashMap::new(),
+            step: 0,
+            uses: 0,
+        }
+    }
+
+    /// Puts an expert of the plan into an empty slot; under [`Policy::Pinned`] for good. `None` when all are taken.
+    pub fn settle(&mut self, key: Key) -> Option<usize> {
+        let slot = self.slots.iter().position(Option::is_none)?;
+        let pinned = self.policy == Policy::Pinned;
+        self.slots[slot] = Some(Guest { key, pinned, last: 0, heat: 0.0, at: 0 });
+        self.places.insert(key, slot);
+        Some(slot)
+    }
+
+    /// A new step begins: one pass of some tokens through all layers.
+    pub fn next_step(&mut self) {
+        self.step += 1;
+    }
+
+    /// Where an expert is.
+    pub fn place(&self, key: Key) -> Option<usize> {
+        self.places.get(&key).copied()
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The turns in which the picked experts of a layer, ascending and each once, are computed: those that are there
+    /// first, so that the device has work while others are brought; then the others, as many at once as find a slot.
+    pub fn rounds(&mut self, layer: u32, picked: &[u32]) -> Vec<Round> {
+        let mut rounds = Vec::new();
+        let mut busy = vec![false; self.slots.len()];
+        let mut round = Round::default();
+        let mut absent = Vec::new();
+        for expert in picked {
+            match self.place((layer, *expert)) {
+                Some(slot) => {
+                    busy[slot] = true;
+                    self.touch(slot);
+                    round.experts.push((*expert, slot));
+                }
+                None => absent.push(*expert),
+            }
+        }
+        if !round.experts.is_empty() {
+            rounds.push(std::mem::take(&mut round));
+        }
+        for expert in absent {
+            let slot = match self.victim(&busy) {
+                Some(slot) => slot,
+                None => {
+                    // All slots have experts of this layer: those were computed when the next turn begins.
+                    if !round.experts.is_empty() {
+                        rounds.push(std::mem::take(&mut round));
+                    }
+                    busy.fill(false);
+                    self.victim(&busy).expect("a pool has a slot that nobody is pinned to")
+                }
+            };
+            self.admit((layer, expert), slot);
+            busy[slot] = true;
+            self.touch(slot);
+            round.loads.push((expert, slot));
+            round.experts.push((expert, slot));
+        }
+        if !round.experts.is_empty() {
+            rounds.push(round);
+        }
+        rounds
+    }
+
+    /// Lets an expert in that will probably be picked next, unless it is there or nobody less wanted is.
+    pub fn prefetch(&mut self, key: Key, busy: &[usize]) -> Option<usize> {
+        if self.places.contains_key(&key) {
+            return None;
+        }
+        let mut taken = vec![false; self.slots.len()];
+        for slot in busy {
+            taken[*slot] = true;
+        }
+        let slot = self.victim(&taken)?;
+        if self.policy == Policy::Lfru {
+            let wanted = self.remembered.get(&key).map_or(0.0, |(heat, at)| self.decayed(*heat, *at));
+            if self.slots[slot].is_some_and(|guest| self.decayed(guest.heat, guest.at) >= wanted) {
+                return None;
+            }
+        }
+        self.admit(key, slot);
+        Some(slot)
+    }
+
+    fn decayed(&self, heat: f64, at: u64) -> f64 {
+        heat * (-((self.step - at) as f64) / HALF_LIFE).exp2()
+    }
+
+    fn touch(&mut self, slot: usize) {
+        self.uses += 1;
+        let (uses, step) = (self.uses, self.step);
+        let guest = self.slots[slot].expect("in use");
+        let heat = self.decayed(guest.heat, guest.at) + 1.0;
+        self.slots[slot] = Some(Guest { last: uses, heat, at: step, ..guest });
+    }
+
+    /// The slot whose guest may leave first.
+    fn victim(&self, busy: &[bool]) -> Option<usize> {
+        let free = (0..self.slots.len()).filter(|slot| !busy[*slot]);
+        let free = free.filter(|slot| !self.slots[*slot].is_some_and(|guest| guest.pinned));
+        free.min_by(|a, b| {
+            let rank = |slot: &usize| match self.slots[*slot] {
+                None => (f64::NEG_INFINITY, 0),
+                Some(guest) if self.policy == Policy::Lfru => {
+                    (self.decayed(guest.heat, guest.at), guest.last)
+                }
+                Some(guest) => (0.0, guest.last),
+            };
+            let (a, b) = (rank(a), rank(b));
+            a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))
+        })
+    }
+
+    fn admit(&mut self, key: Key, slot: usize) {
+        if let Some(guest) = self.slots[slot].take() {
+            self.places.remove(&guest.key);
+            self.remembered.insert(guest.key, (guest.heat, guest.at));
+        }
+        let (heat, at) = self.remembered.remove(&key).unwrap_or((0.0, self.step));
+        self.slots[slot] = Some(Guest { key, pinned: false, last: self.uses, heat, at });
+        self.places.insert(key, slot);
+    }
+}
+
+/// Slots on a device, shared by all layers whose experts are streamed to it.
+pub struct Pool<'c> {
+    checkpoint: &'c Checkpoint,
+    residency: Residency,
+    slabs: Vec<Slab>,
+    slots_per_slab: usize,
+    /// Bytes and scales of a slot, the largest of all layers.
+    slot_bytes: u64,
+    slot_scales: u32,
+    /// By layer; none where there are no experts.
+    layouts: Vec<Option<SlotLayout>>,
+    /// Experts that this device computes, by layer and expert.
+    mine: Vec<Vec<bool>>,
+    /// What was picked of each layer by the last step.
+    last_picks: Vec<Vec<u32>>,
+    facts: PoolFacts,
+    table: Vec<SlotEntry>,
+}
+
+impl<'c> Pool<'c> {
+    /// Slots for the experts that `mine` names, by layer and expert, and the buffers for them.
+    pub fn allocate(
+        executor: &mut dyn Executor<'c>,
+        checkpoint: &'c Checkpoint,
+        policy: Policy,
+        slots: usize,
+        mine: Vec<Vec<bool>>,
+        layout_of: impl Fn(u32) -> SlotLayout,
+    ) -> Result<Self, Error> {
+        let config = checkpoint.config();
+        let layouts: Vec<Option<SlotLayout>> = (0..config.num_hidden_layers)
+            .map(|layer| config.is_moe(layer).then(|| layout_of(layer)))
+            .collect();
+        for (layer, layout) in (0u32..).zip(&layouts) {
+            if let Some(layout) = layout {
+                check_types(checkpoint, layer, layout, &mine[layer as usize])?;
+            }
+        }
+        let slot_bytes = layouts.iter().flatten().map(|layout| layout.bytes).max().unwrap_or(16);
+        let slot_scales = layouts.iter().flatten().map(|layout| layout.scales).max().unwrap_or(0);
+        let limit = executor.tuning().max_binding_bytes.min(u64::from(u32::MAX));
+        let slots_per_slab = (limit / slot_bytes) as usize;
+        if slots_per_slab == 0 {
+            return Err(Error::Unsupported(format!(
+                "one expert is {slot_bytes} bytes, more than this device binds at once ({limit})"
+            )));
+        }
+        let mut buffer = |label: &str, bytes: u64| -> Result<View, Error> {
+            Ok(View { buffer: executor.allocate(label, bytes)?, offset: 0, bytes })
+        };
+        let scales = buffer("slot scales", scale_bytes(slots as u64, slot_scales.into()))?;
+        let mut slabs = Vec::new();
+        let mut left = slots;
+        while left > 0 {
+            let here = left.min(slots_per_slab);
+            let weights = buffer("slots", here as u64 * slot_bytes)?;
+            let table = buffer("slot table", TABLE_ENTRY_BYTES * u64::from(config.n_routed_experts))?;
+            slabs.push(Slab { weights, scales, slots: table });
+            left -= here;
+        }
+        Ok(Pool {
+            checkpoint,
+            residency: Residency::new(policy, slots),
+            slabs,
+            slots_per_slab,
+            slot_bytes,
+            slot_scales,
+            last_picks: vec![Vec::new(); layouts.len()],
+            layouts,
+            mine,
+            facts: PoolFacts { slots, ..PoolFacts::default() },
+            table: Vec::new(),
+        })
+    }
+
+    /// Brings the experts that the plan puts here to begin with, in the order given, until the slots are full.
+    pub fn fill(
+        &mut self,
+        executor: &mut dyn Executor<'c>,
+        keys: &[Key],
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for key in keys {
+            let Some(slot) = self.residency.settle(*key) else { break };
+            let bytes = self.write(executor, *key, slot)?;
+            progress(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        let slabs: u64 = self.slabs.iter().map(|slab| slab.weights.bytes + slab.slots.bytes).sum();
+        slabs + self.slabs.first().map_or(0, |slab| slab.scales.bytes)
+    }
+
+    /// What happened so far.
+    pub fn facts(&self) -> PoolFacts {
+        self.facts
+    }
+
+    /// How experts of a layer lie in their slots.
+    pub fn layout(&self, layer: u32) -> SlotLayout {
+        self.layouts[layer as usize].expect("a layer with experts")
+    }
+
+    /// A new step begins.
+    pub fn next_step(&mut self) {
+        self.residency.next_step();
+    }
+
+    /// The turns in which the picked experts of a layer are computed, ascending and each once.
+    pub fn rounds(&mut self, layer: u32, picked: &[u32]) -> Vec<Round> {
+        let rounds = self.residency.rounds(layer, picked);
+        let misses: usize = rounds.iter().map(|round| round.loads.len()).sum();
+        self.facts.misses += misses as u64;
+        self.facts.hits += (picked.len() - misses) as u64;
+        self.last_picks[layer as usize] = picked.to_vec();
+        rounds
+    }
+
+    /// Brings what a turn needs.
+    pub fn load(&mut self, executor: &mut dyn Executor<'c>, layer: u32, round: &Round) -> Result<(), Error> {
+        let started = Instant::now();
+        for (expert, slot) in &round.loads {
+            self.write(executor, (layer, *expert), *slot)?;
+        }
+        self.facts.seconds_waited += started.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Brings experts that the layer will probably pick: those it picked in the step before. `busy`: slots whose experts
+    /// may be at work.
+    pub fn prefetch(
+        &mut self,
+        executor: &mut dyn Executor<'c>,
+        layer: u32,
+        busy: &mut Vec<usize>,
+    ) -> Result<(), Error> {
+        for expert in self.last_picks[layer as usize].clone() {
+            if let Some(slot) = self.residency.prefetch((layer, expert), busy) {
+                busy.push(slot);
+                self.write(executor, (layer, expert), slot)?;
+                self.facts.prefetched += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the device computes experts of this layer.
+    pub fn has_layer(&self, layer: u32) -> bool {
+        self.mine[layer as usize].contains(&true)
+    }
+
+    /// The slabs that hold the experts of a turn, each with its table of them.
+    pub fn tables(&mut self, round: &Round, mut each: impl FnMut(View, &[SlotEntry])) -> Vec<Slab> {
+        let experts = self.checkpoint.config().n_routed_experts as usize;
+        let mut used = Vec::new();
+        for (index, slab) in self.slabs.iter().enumerate() {
+            let first = index * self.slots_per_slab;
+            let inside = |slot: &usize| (first..first + self.slots_per_slab).contains(slot);
+            if !round.experts.iter().any(|(_, slot)| inside(slot)) {
+                continue;
+            }
+            self.table.clear();
+            self.table.resize(experts, ABSENT);
+            for (expert, slot) in round.experts.iter().filter(|(_, slot)| inside(slot)) {
+                let offset = (slot - first) as u64 * self.slot_bytes;
+                self.table[*expert as usize] = [(offset / 16) as u32, *slot as u32 * self.slot_scales];
+            }
+            each(slab.slots, &self.table);
+            used.push(*slab);
+        }
+        used
+    }
+
+    fn write(&mut self, executor: &mut dyn Executor<'c>, key: Key, slot: usize) -> Result<u64, Error> {
+        let layout = self.layout(key.0);
+        let (pieces, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
+        let slab = &self.slabs[slot / self.slots_per_slab];
+        let base = (slot % self.slots_per_slab) as u64 * self.slot_bytes;
+        let mut moved = 0;
+        for (offset, bytes) in pieces {
+            let length = bytes.len() as u64;
+            executor.write(slab.weights.slice(base + offset, length), bytes)?;
+            moved += length;
+        }
+        if !scales.is_empty() {
+            let at = slot as u64 * u64::from(self.slot_scales) * 4;
+            let bytes: &[u8] = bytemuck::cast_slice(&scales);
+            executor.write(slab.scales.slice(at, bytes.len() as u64), bytes)?;
+            moved += bytes.len() as u64;
+        }
+        self.facts.bytes_moved += moved;
+        Ok(moved)
+    }
+}
+
+/// Bytes of an expert's entry in a table.
+pub(crate) const TABLE_ENTRY_BYTES: u64 = size_of::<SlotEntry>() as u64;
+
+/// Bytes of the scales of `slots` slots; a buffer of one where there are none.
+pub(crate) fn scale_bytes(slots: u64, scales_per_slot: u64) -> u64 {
+    4 * (slots * scales_per_slot).max(1)
+}
+
+/// Refuses a layer whose experts are not stored alike.
+fn check_types(checkpoint: &Checkpoint, layer: u32, layout: &SlotLayout, mine: &[bool]) -> Result<(), Error> {
+    let segments = [layout.gate_up[0], layout.gate_up[1], layout.down];
+    for (expert, _) in (0u32..).zip(mine).filter(|(_, mine)| **mine) {
+        for (segment, projection) in segments.iter().zip(Matrix::ALL) {
+            let role = Role::layer(layer, LayerRole::Expert { expert, projection });
+            let tensor =
+                checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
+            if weight_type(tensor.dtype) as u32 != segment.kind {
+                return Err(Error::Unsupported(format!(
+                    "the experts of layer {layer} differ in type: {} is {}",
+                    tensor.name(),
+                    tensor.dtype.name()
+                )));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! Any placement is one device: the golden values on several devices, experts spread so that each layer is split, and in
+//! slots so few that experts leave at every step.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use porism_loader::{Checkpoint, Options};
+use porism_runtime::engine::{
+    DeviceSpec, Engine, EngineOptions, OpenDevice, Output, Reduced, Schedule, Work,
+};
+use porism_runtime::executor::{Executor, Tuning};
+use porism_runtime::experts::Policy;
+use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::recording::{BufferId, Recording, View};
+use porism_runtime::{Error, plan};
+use porism_tests::distance;
+use porism_tests::every_adapter;
+use porism_tests::golden::Golden;
+
+const CHECKPOINTS: [&str; 3] = ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"];
+/// Relative L2 distance of logits.
+const RELATIVE_L2: f64 = 2e-5;
+/// Largest absolute difference of a logit.
+const MAX_ABS: f64 = 1e-3;
+const CONTEXT: usize = 160;
+const STEP: usize = 24;
+
+/// How the experts are to lie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Spread {
+    /// Where the plan puts them without budgets.
+    Free,
+    /// The adapters have room for about half of the experts, the host takes the rest.
+    HalfOnHost,
+    /// The adapters have room for one part in so many of the experts and there is no host.
+    Slots(u64, Policy),
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let adapters: Vec<DeviceIndex> = every_adapter().iter().map(|adapter| adapter.index).collect();
+    let (first, last, host) = (adapters[0], adapters[adapters.len() - 1], DeviceIndex::Host);
+    let rigs = [
+        ("two_adapters", vec![first, last], Spread::Free),
+        ("one_adapter_twice", vec![first, first], Spread::Free),
+        ("adapter_and_host", vec![first, host], Spread::HalfOnHost),
+        ("host_and_adapter", vec![host, last], Spread::HalfOnHost),
+        ("all", vec![first, last, host], Spread::HalfOnHost),
+        ("slots_lfru", vec![first], Spread::Slots(4, Policy::Lfru)),
+        ("slots_lru", vec![last], Spread::Slots(2, Policy::Lru)),
+        ("slots_pinned", vec![first], Spread::Slots(2, Policy::Pinned)),
+        ("slots_on_two_adapters", vec![first, last], Spread::Slots(3, Policy::Lfru)),
+    ];
+    let mut trials = Vec::new();
+    for name in CHECKPOINTS {
+        for (rig, devices, spread) in &rigs {
+            let (devices, spread) = (devices.clone(), *spread);
+            trials
+                .push(Trial::test(format!("parity::{name}::{rig}"), move || parity(name, &devices, spread)));
+        }
+    }
+    trials.push(Trial::test("the_same_rig_gives_the_same_bits", move || same_bits(&[first, last, host])));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Counts what is allocated.
+struct Counting<'c> {
+    executor: Box<dyn Executor<'c> + 'c>,
+    allocated: Rc<Cell<u64>>,
+}
+
+impl<'c> Executor<'c> for Counting<'c> {
+    fn tuning(&self) -> Tuning {
+        self.executor.tuning()
+    }
+
+    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
+        self.allocated.set(self.allocated.get() + bytes);
+        self.executor.allocate(label, bytes)
+    }
+
+    fn allocate_weights(
+        &mut self,
+        label: &str,
+        bytes: u64,
+        pieces: Vec<(u64, &'c [u8])>,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<BufferId, Error> {
+        self.allocated.set(self.allocated.get() + bytes);
+        self.executor.allocate_weights(label, bytes, pieces, progress)
+    }
+
+    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
+        self.executor.write(to, bytes)
+    }
+
+    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
+        self.executor.submit(recording)
+    }
+
+    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        self.executor.complete(recording)
+    }
+
+    fn last_pass_seconds(&self) -> Option<f64> {
+        self.executor.last_pass_seconds()
+    }
+
+    fn submits(&self) -> u64 {
+        self.executor.submits()
+    }
+}
+
+/// Budgets that bring a spread about.
+fn specs(
+    checkpoint: &Checkpoint,
+    devices: &[DeviceIndex],
+    spread: Spread,
+) -> Result<Vec<DeviceSpec>, Failed> {
+    let options = options(spread);
+    let mut specs: Vec<DeviceSpec> = devices.iter().map(|index| (*index).into()).collect();
+    let parts = match spread {
+        Spread::Free => return Ok(specs),
+        Spread::HalfOnHost => 2,
+        Spread::Slots(parts, _) => parts,
+    };
+    // What a whole model takes on one device, but for the experts that are to go.
+    let alone = plan::Device::adapter("alone", Some(1 << 40), 1e9, 1e9);
+    let whole = plan::plan(checkpoint, std::slice::from_ref(&alone), &options)?;
+    let whole = &whole.devices[0];
+    let experts = whole.weights.of(porism_loader::Kind::RoutedExpert);
+    let adapters = devices.iter().filter(|index| **index != DeviceIndex::Host).count() as u64;
+    for spec in specs.iter_mut().filter(|spec| spec.index != DeviceIndex::Host) {
+        // Each adapter is home to a part of the layers and needs activations of its own.
+        spec.budget = Some(
+            whole.activations
+                + whole.staging
+                + (whole.weights.total() - experts + whole.cache) * (4 + adapters) / (5 * adapters)
+                + experts / (parts * adapters),
+        );
+    }
+    Ok(specs)
+}
+
+fn open<'c>(
+    checkpoint: &'c Checkpoint,
+    specs: &[DeviceSpec],
+    spread: Spread,
+) -> Result<(Engine<'c>, Vec<Rc<Cell<u64>>>), Failed> {
+    let mut counters = Vec::new();
+    let mut devices = Vec::new();
+    for spec in specs {
+        let mut device = OpenDevice::open(*spec)?;
+        let allocated = Rc::new(Cell::new(0));
+        device.executor = Box::new(Counting { executor: device.executor, allocated: allocated.clone() });
+        counters.push(allocated);
+        devices.push(device);
+    }
+    Ok((Engine::on(devices, checkpoint, &options(spread), &mut |_| Ok(()))?, counters))
+}
+
+/// Steps of 24 tokens that cannot shrink, so that budgets are about experts, and mat-vecs and mat-muls both run.
+fn options(spread: Spread) -> EngineOptions {
+    let policy = if let Spread::Slots(_, policy) = spread { policy } else { Policy::default() };
+    EngineOptions {
+        policy,
+        count_experts: true,
+        chunk: STEP,
+        sequences: STEP,
+        cache_tokens: Some(CONTEXT),
+        ..EngineOptions::new(CONTEXT)
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
+fn parity(name: &str, devices: &[DeviceIndex], spread: Spread) -> Result<(), Failed> {
+    let golden = Golden::open(name);
+    let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
+    let specs = specs(&checkpoint, devices, spread)?;
+    let (mut engine, counters) = open(&checkpoint, &specs, spread)?;
+    spread_is_as_wanted(&engine, spread)?;
+    for (index, (planned, counter)) in engine.plan().devices.iter().zip(&counters).enumerate() {
+        let (weights, found) = (engine.weight_bytes_by_device()[index], counter.get());
+        if weights != planned.weights.total() + planned.disk {
+            return Err(format!("device {index}: {weights} bytes of weights, planned {planned:?}").into());
+        }
+        let expected = planned.total() - planned.staging + planned.disk;
+        if found != expected {
+            return Err(format!("device {index}: {found} bytes allocated, {expected} planned").into());
+        }
+    }
+    let ids = golden.ids("input_ids");
+    for schedule in [Schedule::Prefill, Schedule::Chunks(7), Schedule::Steps] {
+        let found = engine.logits(&ids, schedule, true)?;
+        let (relative, largest) = distance(&found.logits, &golden.f32("logits"));
+        let trace = found.trace.ok_or("no trace")?;
+        let (hidden, _) = distance(&trace.hidden_states, &golden.f32("hidden_states"));
+        let figures = format!(
+            "{schedule:?}: relative L2 {relative:.2e}, max abs {largest:.2e}, hidden states {hidden:.2e}"
+        );
+        eprintln!("{name} on {devices:?}, {spread:?}: {figures}");
+        if trace.expert_ids != golden.i32("expert_ids") {
+            return Err(format!("{figures}: other experts").into());
+        }
+        if golden.has("dsa_indices") && trace.dsa_indices != golden.i32("dsa_indices") {
+            return Err(format!("{figures}: other positions selected").into());
+        }
+        if relative > RELATIVE_L2 || largest > MAX_ABS {
+            return Err(figures.into());
+        }
+    }
+    // Whoever was picked is counted, on whatever device.
+    let heat: u64 = engine.heat().ok_or("not counted")?.uses.iter().flatten().sum();
+    let picks = golden.i32("expert_ids").len() as u64;
+    if heat != 3 * picks {
+        return Err(format!("{heat} uses of experts counted, {} expected", 3 * picks).into());
+    }
+    let before: u64 = engine.pools().map(|(_, facts)| facts.misses).sum();
+    let greedy = greedy(&mut engine, &ids, 32)?;
+    if greedy != golden.ids("greedy_ids") {
+        return Err(format!("greedy tokens {greedy:?}, expected {:?}", golden.ids("greedy_ids")).into());
+    }
+    if matches!(spread, Spread::Slots(..)) {
+        let misses = engine.pools().map(|(_, facts)| facts.misses).sum::<u64>() - before;
+        eprintln!("{name}: {:?}", engine.pools().collect::<Vec<_>>());
+        if misses < 32 {
+            return Err(format!("{misses} experts brought in 32 steps: the slots are too many").into());
+        }
+    }
+    Ok(())
+}
+
+/// Each device holds experts, and each layer is split.
+fn spread_is_as_wanted(engine: &Engine<'_>, spread: Spread) -> Result<(), Failed> {
+    let plan = engine.plan();
+    for (index, device) in plan.devices.iter().enumerate() {
+        if device.experts + device.streamed == 0 {
+            return Err(format!("device {index} has no experts").into());
+        }
+    }
+    if matches!(spread, Spread::Slots(..)) != plan.devices.iter().any(|device| device.slots > 0) {
+        let slots: Vec<u32> = plan.devices.iter().map(|device| device.slots).collect();
+        return Err(format!("slots: {slots:?}").into());
+    }
+    for (layer, places) in plan.placement.iter().enumerate().filter(|(_, places)| !places.is_empty()) {
+        let split = places.iter().any(|place| place.device != places[0].device || !place.resident);
+        if !split {
+            return Err(format!("layer {layer} is not split, all is on {}", places[0].device).into());
+        }
+    }
+    Ok(())
+}
+
+fn greedy(engine: &mut Engine<'_>, ids: &[u32], count: usize) -> Result<Vec<u32>, Failed> {
+    let sequence = engine.open_sequence().ok_or("no sequence")?;
+    let (before, last) = ids.split_at(ids.len() - 1);
+    for tokens in before.chunks(engine.chunk()) {
+        engine.step(&[Work { sequence, tokens }], Output::Nothing)?;
+    }
+    let mut next = last.to_vec();
+    let mut out = Vec::new();
+    while out.len() < count {
+        let Reduced::Tokens(tokens) = engine.step(&[Work { sequence, tokens: &next }], Output::Argmax)?
+        else {
+            return Err("no token".into());
+        };
+        out.push(tokens[0]);
+        next = tokens;
+    }
+    engine.close_sequence(sequence);
+    Ok(out)
+}
+
+/// Opened twice, a rig gives the same bits, in whatever steps.
+fn same_bits(devices: &[DeviceIndex]) -> Result<(), Failed> {
+    let golden = Golden::open("v32-tiny-fp8");
+    let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
+    let specs = specs(&checkpoint, devices, Spread::HalfOnHost)?;
+    let ids = golden.ids("input_ids");
+    let mut seen: Option<Vec<f32>> = None;
+    for schedule in [Schedule::Prefill, Schedule::Chunks(9), Schedule::Prefill] {
+        let (mut engine, _) = open(&checkpoint, &specs, Spread::HalfOnHost)?;
+        let logits = engine.logits(&ids, schedule, false)?.logits;
+        if seen.as_ref().is_some_and(|seen| *seen != logits) {
+            return Err(format!("{schedule:?} gives other bits").into());
+        }
+        seen = Some(logits);
+    }
+    Ok(())
+}
