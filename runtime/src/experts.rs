@@ -462,3 +462,165 @@ fn check_types(checkpoint: &Checkpoint, layer: u32, layout: &SlotLayout, mine: &
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand::SeedableRng as _;
+    use rand_chacha::ChaCha8Rng;
+
+    const LAYERS: u32 = 4;
+    const EXPERTS: u32 = 32;
+    const PICKS: usize = 4;
+
+    /// Picks of so many steps, all layers: expert e is as likely as 1 / (1 + e), turned differently in each layer.
+    fn trace(steps: usize, seed: u64) -> Vec<Vec<Vec<u32>>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let sum: f64 = (0..EXPERTS).map(|e| 1.0 / f64::from(1 + e)).sum();
+        let mut draw = |layer: u32| {
+            let mut at = rng.random::<f64>() * sum;
+            let rank = (0..EXPERTS).find(|e| {
+                at -= 1.0 / f64::from(1 + e);
+                at < 0.0
+            });
+            (rank.unwrap_or(EXPERTS - 1) + 11 * layer) % EXPERTS
+        };
+        (0..steps)
+            .map(|_| {
+                (0..LAYERS)
+                    .map(|layer| {
+                        let mut picked = Vec::new();
+                        while picked.len() < PICKS {
+                            let expert = draw(layer);
+                            if !picked.contains(&expert) {
+                                picked.push(expert);
+                            }
+                        }
+                        picked.sort_unstable();
+                        picked
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    /// Hits of a residency on a trace.
+    fn hits(policy: Policy, slots: usize, settled: &[Key], trace: &[Vec<Vec<u32>>]) -> usize {
+        let mut residency = Residency::new(policy, slots);
+        for key in settled {
+            residency.settle(*key);
+        }
+        let mut hits = 0;
+        for step in trace {
+            residency.next_step();
+            for (layer, picked) in (0u32..).zip(step) {
+                let rounds = residency.rounds(layer, picked);
+                hits += picked.len() - rounds.iter().map(|round| round.loads.len()).sum::<usize>();
+            }
+        }
+        hits
+    }
+
+    /// The same by the definition of the policy: all uses are remembered, and whoever leaves is found anew each time.
+    fn simulated(policy: Policy, slots: usize, settled: &[Key], trace: &[Vec<Vec<u32>>]) -> usize {
+        let mut uses: HashMap<Key, Vec<(usize, usize)>> = HashMap::new();
+        let mut inside: Vec<Key> = settled.to_vec();
+        let (mut hits, mut time) = (0, 0);
+        for (step, layers) in trace.iter().enumerate() {
+            for (layer, picked) in (0u32..).zip(layers) {
+                let (there, absent): (Vec<Key>, Vec<Key>) =
+                    picked.iter().map(|expert| (layer, *expert)).partition(|key| inside.contains(key));
+                hits += there.len();
+                for key in there.iter().chain(&absent) {
+                    time += 1;
+                    if !inside.contains(key) {
+                        if inside.len() == slots {
+                            let heat = |key: &Key| -> f64 {
+                                let all = uses.get(key).map_or(&[][..], Vec::as_slice);
+                                all.iter().map(|(at, _)| (-((step - at) as f64) / HALF_LIFE).exp2()).sum()
+                            };
+                            let last = |key: &Key| uses.get(key).map_or(0, |uses| uses[uses.len() - 1].1);
+                            let may_leave = |key: &&Key| {
+                                !there.contains(key)
+                                    && !absent.contains(key)
+                                    && !(policy == Policy::Pinned && settled.contains(key))
+                            };
+                            let leaves = *inside
+                                .iter()
+                                .filter(may_leave)
+                                .min_by(|a, b| match policy {
+                                    Policy::Lfru => heat(a).total_cmp(&heat(b)).then(last(a).cmp(&last(b))),
+                                    _ => last(a).cmp(&last(b)),
+                                })
+                                .expect("somebody may leave");
+                            inside.retain(|key| *key != leaves);
+                        }
+                        inside.push(*key);
+                    }
+                    uses.entry(*key).or_default().push((step, time));
+                }
+            }
+        }
+        hits
+    }
+
+    #[test]
+    fn hits_are_those_of_the_policy() {
+        let trace = trace(400, 7);
+        let settled: Vec<Key> =
+            (0..LAYERS).flat_map(|layer| (0..5).map(move |e| (layer, (e + 11 * layer) % EXPERTS))).collect();
+        let all = 400 * LAYERS as usize * PICKS;
+        for slots in [8, 24, 40, 80] {
+            let settled = &settled[..settled.len().min(slots - PICKS)];
+            for policy in [Policy::Pinned, Policy::Lru, Policy::Lfru] {
+                let found = hits(policy, slots, settled, &trace);
+                assert_eq!(found, simulated(policy, slots, settled, &trace), "{policy:?}, {slots} slots");
+                assert!(found < all);
+            }
+        }
+        // What a policy is for: the use of experts is skewed, and remembering it pays.
+        let rate = |policy| hits(policy, 40, &settled, &trace) as f64 / all as f64;
+        assert!(
+            rate(Policy::Lfru) > rate(Policy::Lru) + 0.05,
+            "{} {}",
+            rate(Policy::Lfru),
+            rate(Policy::Lru)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_picked_expert_has_one_turn_in_a_slot_of_its_own(
+            slots in 1usize..20, pinned in 0usize..18, policy in 0usize..3, seed in any::<u64>()
+        ) {
+            let policy = [Policy::Pinned, Policy::Lru, Policy::Lfru][policy];
+            let mut residency = Residency::new(policy, slots);
+            let settled: Vec<Key> = (0..pinned.min(slots - 1) as u32).map(|expert| (1, expert)).collect();
+            for key in &settled {
+                residency.settle(*key);
+            }
+            for step in trace(6, seed) {
+                residency.next_step();
+                for (layer, picked) in (0u32..).zip(&step) {
+                    let rounds = residency.rounds(layer, picked);
+                    let mut done: Vec<u32> = Vec::new();
+                    for round in &rounds {
+                        let mut places: Vec<usize> = round.experts.iter().map(|(_, slot)| *slot).collect();
+                        places.sort_unstable();
+                        places.dedup();
+                        prop_assert_eq!(places.len(), round.experts.len());
+                        prop_assert!(places.iter().all(|slot| *slot < slots));
+                        prop_assert!(round.loads.iter().all(|load| round.experts.contains(load)));
+                        done.extend(round.experts.iter().map(|(expert, _)| *expert));
+                    }
+                    done.sort_unstable();
+                    prop_assert_eq!(&done, picked);
+                    if policy == Policy::Pinned {
+                        prop_assert!(settled.iter().all(|key| residency.place(*key).is_some()));
+                    }
+                }
+            }
+        }
+    }
+}
