@@ -1,11 +1,15 @@
 //! What goes wrong while a model is opened or running ends in an error that names it; nothing panics, nothing hangs.
 
+use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::rc::Rc;
 
 use porism_loader::{Checkpoint, Options};
 use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
+use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::generate::{Request, generate};
 use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
+use porism_runtime::recording::{BufferId, Recording, View};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::{Error, Schedule};
 use porism_tests::every_adapter;
@@ -54,6 +58,142 @@ fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() 
         assert!(matches!(error, Error::DeviceLost { .. }), "{}: {error}", adapter.name);
         assert!(error.to_string().contains(&adapter.name), "{error}");
         assert_eq!(kept.len(), 3, "{}", adapter.name);
+    }
+}
+
+/// A device that runs out of memory at a given submit.
+struct Scarce<'c> {
+    executor: Box<dyn Executor<'c> + 'c>,
+    /// Submits until then; `None`: never.
+    left: Rc<Cell<Option<u32>>>,
+}
+
+impl<'c> Executor<'c> for Scarce<'c> {
+    fn tuning(&self) -> Tuning {
+        self.executor.tuning()
+    }
+
+    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
+        self.executor.allocate(label, bytes)
+    }
+
+    fn allocate_weights(
+        &mut self,
+        label: &str,
+        bytes: u64,
+        pieces: Vec<(u64, &'c [u8])>,
+        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+    ) -> Result<BufferId, Error> {
+        self.executor.allocate_weights(label, bytes, pieces, progress)
+    }
+
+    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
+        self.executor.write(to, bytes)
+    }
+
+    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
+        match self.left.get() {
+            Some(0) => {
+                self.left.set(None);
+                Err(Error::OutOfMemory {
+                    device: "scarce".into(),
+                    label: "step".into(),
+                    bytes: 1,
+                    limit: "the driver has none left".into(),
+                })
+            }
+            left => {
+                self.left.set(left.map(|left| left - 1));
+                self.executor.submit(recording)
+            }
+        }
+    }
+
+    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
+        self.executor.complete(recording)
+    }
+
+    fn last_pass_seconds(&self) -> Option<f64> {
+        self.executor.last_pass_seconds()
+    }
+
+    fn submits(&self) -> u64 {
+        self.executor.submits()
+    }
+}
+
+#[test]
+fn memory_that_runs_out_in_a_step_fails_that_step_only() {
+    let checkpoint = checkpoint();
+    let adapters = every_adapter();
+    let (first, last) = (adapters[0].index, adapters[adapters.len() - 1].index);
+    let left = Rc::new(Cell::new(None));
+    let mut devices = Vec::new();
+    for (index, budget) in [(first, None), (last, None), (first, Some(9 << 20))] {
+        let mut device = OpenDevice::open(DeviceSpec { index, budget }).expect("opens");
+        device.executor = Box::new(Scarce { executor: device.executor, left: left.clone() });
+        devices.push(device);
+    }
+    let mut engine =
+        Engine::on(devices, &checkpoint, &EngineOptions::new(64), &mut |_| Ok(())).expect("opens");
+    let tokens = |engine: &mut Engine<'_>| {
+        let mut kept = vec![];
+        let result = generate(engine, &[5, 6, 7], &greedy(4), &mut |token| {
+            kept.push(token);
+            ControlFlow::Continue(())
+        });
+        (kept, result)
+    };
+    let (expected, _) = tokens(&mut engine);
+    assert_eq!(expected.len(), 4);
+    // Some submits of the prompt, of the first layers, and of the last step.
+    for submits in [0, 1, 2, 5, 11, 17, 23] {
+        left.set(Some(submits));
+        let (kept, result) = tokens(&mut engine);
+        assert_eq!(left.take(), None, "after {submits}: nothing failed");
+        let error = result.expect_err("no memory");
+        assert!(matches!(error, Error::OutOfMemory { .. }), "after {submits}: {error}");
+        assert_eq!(kept, expected[..kept.len()], "after {submits}");
+        assert_eq!(tokens(&mut engine).0, expected, "afterwards");
+    }
+}
+
+#[test]
+fn a_device_of_several_that_is_lost_is_named_and_nothing_hangs() {
+    let checkpoint = checkpoint();
+    let adapters = every_adapter();
+    for which in 0..3 {
+        let mut devices = Vec::new();
+        let mut lose: Option<Box<dyn Fn()>> = None;
+        for (number, adapter) in adapters.iter().cycle().take(3).enumerate() {
+            let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+            let executor = GpuExecutor::new(open(index).expect("opens"));
+            if number == which {
+                lose = Some(Box::new(executor.loss_switch()));
+            }
+            devices.push(OpenDevice {
+                spec: adapter.index.into(),
+                name: format!("device number {number}"),
+                executor: Box::new(executor),
+                bandwidth: 1e9,
+            });
+        }
+        let lose = lose.expect("one of the three");
+        let mut engine =
+            Engine::on(devices, &checkpoint, &EngineOptions::new(64), &mut |_| Ok(())).expect("opens");
+        let mut kept = 0;
+        for _ in 0..2 {
+            let result = generate(&mut engine, &[5, 6, 7], &greedy(20), &mut |_| {
+                kept += 1;
+                if kept == 3 {
+                    lose();
+                }
+                ControlFlow::Continue(())
+            });
+            let error = result.expect_err("the device is gone");
+            assert!(matches!(error, Error::DeviceLost { .. }), "{which}: {error}");
+            assert_eq!(kept, 3, "{which}");
+        }
     }
 }
 
