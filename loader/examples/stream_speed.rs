@@ -1,6 +1,6 @@
 //! How fast a checkpoint comes from disk when nothing is done with it:
 //! `cargo run --release -p porism-loader --example stream_speed -- FOLDER [--buffered] [--cold] [--readers 4]
-//! [--sinks 1] [--memory 64] [--buffer 4]`, sizes in MiB. To be compared with `dd iflag=direct bs=4M of=/dev/null`.
+//! [--sinks 1] [--memory 64] [--buffer 4] [--file-order]`, sizes in MiB. To be compared with `dd iflag=direct bs=4M of=/dev/null`.
 #![expect(clippy::print_stdout, reason = "an example that prints figures")]
 
 use porism_loader::stream::{Job, Sink, StreamOptions, stream};
