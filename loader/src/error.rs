@@ -241,6 +241,48 @@ pub enum Error {
         found: String,
     },
 
+    /// A shard that was there when the checkpoint was opened cannot be opened any more.
+    #[error(
+        "{}: gone while `{tensor}` was to be read: expected {expected}, found no such file; put it back and load again",
+        file.display()
+    )]
+    Vanished {
+        /// The shard.
+        file: PathBuf,
+        /// The tensor that was to be read.
+        tensor: String,
+        /// What the file was like.
+        expected: String,
+    },
+
+    /// A shard was written to, or is another file, since the checkpoint was opened.
+    #[error(
+        "{}: changed while `{tensor}` was read: expected {expected}, found {found}; \
+         load again when nothing writes to the checkpoint",
+        file.display()
+    )]
+    Changed {
+        /// The shard.
+        file: PathBuf,
+        /// A tensor that was to be read or had just been read.
+        tensor: String,
+        /// What the file was like.
+        expected: String,
+        /// What it is like now.
+        found: String,
+    },
+
+    /// The system cannot read a part of a shard.
+    #[error("{}: `{tensor}` cannot be read: {source}; check the disk and load again", file.display())]
+    ReadTensor {
+        /// The shard.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+
     /// A weight or scale that is not a number.
     #[error("{}: `{tensor}`: expected numbers, found {found} (--allow-nan lets it through)", file.display())]
     NotANumber {

@@ -4,13 +4,14 @@ use crate::config::{CONFIG_LIMIT, ModelConfig};
 use crate::error::{Error, Result};
 use crate::header::{Entry, parse_header, printable};
 use crate::names::{Kind, Name, Role};
-use crate::source::{Bytes, Source};
+use crate::source::{Bytes, Source, Stamp};
 use crate::tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};
 use rayon::prelude::*;
 use serde::de::{MapAccess, Visitor};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 const INDEX_FILE: &str = "model.safetensors.index.json";
@@ -49,6 +50,8 @@ impl fmt::Debug for Checkpoint {
 pub struct Shard {
     path: PathBuf,
     bytes: Bytes,
+    /// What the file looked like when it was opened; none in memory.
+    stamp: Option<Stamp>,
     tensors: usize,
 }
 
@@ -67,6 +70,10 @@ impl Shard {
     /// The whole file, header included.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    pub(crate) fn stamp(&self) -> Option<Stamp> {
+        self.stamp
     }
 
     /// Tensors in it, used or not, scales counted as well.
@@ -94,6 +101,69 @@ struct Place {
     shard: u32,
     start: u64,
     end: u64,
+}
+
+/// Where bytes of a tensor, or of its scales, lie in the shards; for those who read instead of using the map.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Location {
+    pub(crate) role: Role,
+    pub(crate) is_scale: bool,
+    pub(crate) shard: u32,
+    pub(crate) range: Range<u64>,
+}
+
+impl Location {
+    /// The tensor.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether these are its scales.
+    pub fn is_scale(&self) -> bool {
+        self.is_scale
+    }
+
+    /// The file, as an index into [`Checkpoint::shards`].
+    pub fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Bytes of the file.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// How many bytes.
+    pub fn bytes(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// A part of it, for tensors that are split over several places: bytes counted from its start.
+    ///
+    /// # Panics
+    /// If it does not have these bytes.
+    pub fn part(&self, bytes: Range<u64>) -> Self {
+        let all = self.bytes();
+        assert!(bytes.start <= bytes.end && bytes.end <= all, "bytes {bytes:?} of {self}, which has {all}");
+        let start = self.range.start;
+        Self { range: start + bytes.start..start + bytes.end, ..self.clone() }
+    }
+}
+
+/// The tensor's name in the file.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.is_scale {
+            true => f.write_str(&self.role.scale_name()),
+            false => self.role.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Location({self}: {:?} of shard {})", self.range, self.shard)
+    }
 }
 
 struct Stored {
@@ -181,9 +251,27 @@ impl Checkpoint {
     /// The tensor of a role, or `None` if this model has none. All of [`ModelConfig::required_roles`] are there. The
     /// head of a model with tied embeddings is its embedding.
     pub fn tensor(&self, role: Role) -> Option<Tensor<'_>> {
+        self.stored(role).map(|(role, stored)| self.borrow(role, stored))
+    }
+
+    fn stored(&self, role: Role) -> Option<(Role, &Stored)> {
         let tied = role == Role::LmHead && self.config.tie_word_embeddings;
         let role = if tied { Role::Embedding } else { role };
-        self.tensors.get(&role).map(|stored| self.borrow(role, stored))
+        self.tensors.get(&role).map(|stored| (role, stored))
+    }
+
+    /// Where the bytes of a tensor lie; `None` where [`Self::tensor`] has none.
+    pub fn location(&self, role: Role) -> Option<Location> {
+        let (role, stored) = self.stored(role)?;
+        let Place { shard, start, end } = stored.place;
+        Some(Location { role, is_scale: false, shard, range: start..end })
+    }
+
+    /// Where the scales of a tensor lie, not necessarily in the same shard; `None` if it has none.
+    pub fn scale_location(&self, role: Role) -> Option<Location> {
+        let (role, stored) = self.stored(role)?;
+        let (_, _, Place { shard, start, end }) = stored.scale?;
+        Some(Location { role, is_scale: true, shard, range: start..end })
     }
 
     /// The roles of all tensors that are used, in the order of the forward pass.
@@ -560,7 +648,7 @@ fn check_numbering(source: &Source, shards: &[String]) -> Result<()> {
 /// `number` is its place among the sorted names.
 fn open_shard(source: &Source, number: u32, name: &str, listing: &Listing) -> Result<(Shard, Vec<Entry>)> {
     let path = source.path(name);
-    let Some(bytes) = source.map(name)? else {
+    let Some((bytes, stamp)) = source.map(name)? else {
         let expected = match listing {
             Listing::Index { tensors, .. } => {
                 let here = || tensors.iter().filter(|(_, shard)| *shard == number);
@@ -572,7 +660,7 @@ fn open_shard(source: &Source, number: u32, name: &str, listing: &Listing) -> Re
         return Err(Error::MissingShard { file: path, expected });
     };
     let entries = parse_header(&path, &bytes)?;
-    Ok((Shard { path, bytes, tensors: entries.len() }, entries))
+    Ok((Shard { path, bytes, stamp, tensors: entries.len() }, entries))
 }
 
 fn parse_index(file: PathBuf, text: &[u8]) -> Result<(Listing, Vec<String>)> {

@@ -12,6 +12,7 @@ mod index;
 mod locate;
 mod names;
 mod source;
+pub mod stream;
 pub mod synth;
 mod tensor;
 
@@ -19,7 +20,7 @@ pub use catalog::{Catalogued, TensorSpec, TensorTable};
 pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod, Yarn};
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};
-pub use index::{Checkpoint, KindBytes, Options, Shard};
+pub use index::{Checkpoint, KindBytes, Location, Options, Shard};
 pub use locate::{hub_cache, resolve_model, resolve_model_in};
 pub use names::{Kind, LayerRole, Name, Projection, Role};
 pub use tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};

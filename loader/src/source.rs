@@ -3,9 +3,11 @@
 use crate::error::{Error, Result};
 use memmap2::Mmap;
 use std::borrow::Cow;
-use std::fs::File;
+use std::fmt;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// A folder of files.
 pub(crate) enum Source {
@@ -17,6 +19,34 @@ pub(crate) enum Source {
 pub(crate) enum Bytes {
     Mapped(Mmap),
     Memory(Cow<'static, [u8]>),
+}
+
+/// What a file looked like: a file that has another stamp later was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) length: u64,
+    /// Of the last change; some file systems have none.
+    pub(crate) modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self { length: metadata.len(), modified: metadata.modified().ok() }
+    }
+}
+
+/// `4096 bytes, modified 1700000000.25 s after 1970`
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.length)?;
+        match self.modified.map(|time| time.duration_since(SystemTime::UNIX_EPOCH)) {
+            Some(Ok(since)) => {
+                write!(f, ", modified {}.{:09} s after 1970", since.as_secs(), since.subsec_nanos())
+            }
+            Some(Err(before)) => write!(f, ", modified {} s before 1970", before.duration().as_secs_f64()),
+            None => Ok(()),
+        }
+    }
 }
 
 impl std::ops::Deref for Bytes {
@@ -49,7 +79,7 @@ impl Source {
         match self {
             Self::Directory(_) => {
                 let path = self.path(name);
-                let Some((file, length)) = open(&path)? else { return Ok(None) };
+                let Some((file, Stamp { length, .. })) = open(&path)? else { return Ok(None) };
                 if length > limit {
                     return Err(too_large(length));
                 }
@@ -68,24 +98,25 @@ impl Source {
         }
     }
 
-    /// A shard, mapped; `None` if there is no such file.
-    pub(crate) fn map(&self, name: &str) -> Result<Option<Bytes>> {
+    /// A shard, mapped, and what its file looked like; `None` if there is no such file.
+    pub(crate) fn map(&self, name: &str) -> Result<Option<(Bytes, Option<Stamp>)>> {
         match self {
             Self::Directory(_) => {
                 let path = self.path(name);
-                let Some((file, length)) = open(&path)? else { return Ok(None) };
-                if length == 0 {
-                    return Ok(Some(Bytes::Memory(Cow::Borrowed(&[])))); // there is nothing to map
+                let Some((file, stamp)) = open(&path)? else { return Ok(None) };
+                if stamp.length == 0 {
+                    return Ok(Some((Bytes::Memory(Cow::Borrowed(&[])), Some(stamp)))); // there is nothing to map
                 }
                 // SAFETY: the map is only read, as bytes, and every length is checked against the file's at open.
                 // That nobody changes or shortens the files of a checkpoint while it is used is part of the
                 // contract of `Checkpoint::open`; whoever must survive that reads the shards instead.
                 let map = unsafe { Mmap::map(&file) };
-                map.map(|map| Some(Bytes::Mapped(map))).map_err(|source| Error::Read { file: path, source })
+                map.map(|map| Some((Bytes::Mapped(map), Some(stamp))))
+                    .map_err(|source| Error::Read { file: path, source })
             }
             Self::Memory(files) => {
                 let found = files.iter().find(|(file, _)| file == name);
-                Ok(found.map(|(_, bytes)| Bytes::Memory(bytes.clone())))
+                Ok(found.map(|(_, bytes)| (Bytes::Memory(bytes.clone()), None)))
             }
         }
     }
@@ -110,8 +141,8 @@ impl Source {
     }
 }
 
-/// A regular file and its length. Anything else (a pipe would block) is refused before it is opened.
-fn open(path: &Path) -> Result<Option<(File, u64)>> {
+/// A regular file and what it looks like. Anything else (a pipe would block) is refused before it is opened.
+fn open(path: &Path) -> Result<Option<(File, Stamp)>> {
     let failed = |source| Error::Read { file: path.into(), source };
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
@@ -122,6 +153,6 @@ fn open(path: &Path) -> Result<Option<(File, u64)>> {
         return Err(failed(io::Error::other("not a regular file")));
     }
     let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    Ok(Some((file, length)))
+    let stamp = Stamp::of(&file.metadata().map_err(failed)?);
+    Ok(Some((file, stamp)))
 }
