@@ -100,8 +100,8 @@ pub struct StreamOptions {
     pub memory: u64,
     /// Bytes of one buffer, at most: smaller where `memory` does not give each destination two of these.
     pub buffer: u64,
-    /// Read past the page cache where the system can (Linux, most disks): what is in the cache already is not used,
-    /// and what is read does not take its place.
+    /// Read what is not in the page cache past it, where the system can (Linux, most disks): what is read does not take
+    /// the place of others.
     pub direct: bool,
 }
 

@@ -12,6 +12,7 @@ use crate::executor::Executor;
 use crate::experts::{Policy, Pool, PoolFacts};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
 use crate::host::HostExecutor;
+use crate::loading::{self, Fill, Loading};
 use crate::model::forward::{self, Model, Share};
 use crate::model::step::{CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
@@ -275,7 +276,7 @@ impl<'c> Engine<'c> {
         checkpoint: &'c Checkpoint,
         devices: &[DeviceSpec],
         options: &EngineOptions,
-        progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
+        progress: &mut (dyn FnMut(LoadProgress) -> Result<(), Error> + Send),
     ) -> Result<Self, Error> {
         let devices = devices.iter().map(|spec| OpenDevice::open(*spec)).collect::<Result<_, _>>()?;
         Self::on(devices, checkpoint, options, progress)
@@ -286,23 +287,25 @@ impl<'c> Engine<'c> {
         devices: Vec<OpenDevice<'c>>,
         checkpoint: &'c Checkpoint,
         options: &EngineOptions,
-        progress: &mut dyn FnMut(LoadProgress) -> Result<(), Error>,
+        progress: &mut (dyn FnMut(LoadProgress) -> Result<(), Error> + Send),
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
         let planned: Vec<Device> = devices.iter().map(OpenDevice::planned).collect();
         let plan = plan::plan(checkpoint, &planned, options)?;
         let sizes = sizes(options, plan.chunk);
         let specs = devices.iter().map(|device| device.spec).collect();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut fills) = (Vec::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
             let total = plan.devices[index].weights.total() + plan.devices[index].disk;
-            let mut done = 0;
-            let mut report = |bytes: u64| {
-                done += bytes;
-                progress(LoadProgress { device: index, done: done.min(total), total })
-            };
-            nodes.push(node(device, checkpoint, &plan, index, sizes, options.policy, &mut report)?);
+            let mapped = if device.executor.maps_weights() { total } else { 0 };
+            let (node, wanted) = node(device, checkpoint, &plan, index, sizes, options.policy)?;
+            nodes.push(node);
+            fills.push(wanted);
+            progress(LoadProgress { device: index, done: mapped, total })?;
         }
+        let loading = nodes.iter_mut().zip(fills);
+        let loading = loading.map(|(node, fills)| Loading { executor: &mut *node.executor, fills }).collect();
+        loading::load(checkpoint, loading, !checkpoint.options().allow_nan, progress)?;
         let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
         Ok(Engine {
             rig: Rig::new(nodes, plan.placement.clone(), options.count_experts),
@@ -747,7 +750,7 @@ impl<'c> Engine<'c> {
     }
 }
 
-/// Loads a device's part of a plan.
+/// Makes room for a device's part of a plan, and says what has to be brought there.
 fn node<'c>(
     device: OpenDevice<'c>,
     checkpoint: &'c Checkpoint,
@@ -755,8 +758,7 @@ fn node<'c>(
     index: usize,
     sizes: Sizes,
     policy: Policy,
-    progress: &mut dyn FnMut(u64) -> Result<(), Error>,
-) -> Result<Node<'c>, Error> {
+) -> Result<(Node<'c>, Vec<Fill>), Error> {
     let OpenDevice { spec, name, mut executor, .. } = device;
     let (config, part) = (checkpoint.config(), &plan.devices[index]);
     let executor_ref = &mut *executor;
@@ -778,7 +780,7 @@ fn node<'c>(
         head: part.head,
         residents: if in_slots { none } else { residents.clone() },
     };
-    let model = Model::load(checkpoint, executor_ref, &share, check, progress)?;
+    let (model, mut fills) = Model::load(checkpoint, executor_ref, &share, check)?;
     let step = if share.is_home() || part.experts > 0 {
         Step::allocate(executor_ref, config, sizes, share.is_home().then(|| share.range.clone()))?
     } else {
@@ -795,10 +797,10 @@ fn node<'c>(
             .zip(&residents)
             .flat_map(|(layer, experts)| experts.iter().map(move |expert| (layer, *expert)))
             .collect();
-        made.fill(executor_ref, &keys, progress)?;
+        fills.extend(made.settle(executor_ref, &keys)?);
         pool = Some(made);
     }
-    Ok(Node::new(executor, name, spec.index, model, step, pool))
+    Ok((Node::new(executor, name, spec.index, model, step, pool), fills))
 }
 
 fn weight_bytes_per_token(checkpoint: &Checkpoint) -> u64 {
@@ -866,8 +868,8 @@ pub(crate) fn chunks(config: &ModelConfig, options: &EngineOptions) -> Result<Ve
 }
 
 /// Upload and read-back buffers of a device that holds so many bytes of weights; less where its memory has a budget.
-pub(crate) fn staging_bytes(host: bool, weights: u64, budgeted: bool) -> u64 {
-    let most = if budgeted { 1 << 20 } else { STAGING_BYTES };
+pub(crate) fn staging_bytes(host: bool, weights: u64, budget: Option<u64>) -> u64 {
+    let most = budget.map_or(STAGING_BYTES, |budget| (budget / 256).clamp(1 << 20, STAGING_BYTES));
     if host { 0 } else { most.min(2 * weights) }
 }
 

@@ -15,22 +15,24 @@ pub struct Tuning {
 }
 
 /// A device that holds buffers and runs recordings.
-pub trait Executor<'c> {
+pub trait Executor<'c>: Send {
     /// How kernels are best shaped here.
     fn tuning(&self) -> Tuning;
 
     /// A zeroed buffer of `bytes` bytes for activations, caches and small tables.
     fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error>;
 
-    /// A buffer holding checkpoint bytes: the pieces `(offset, bytes)`, ascending, 16-byte aligned. An adapter gets a
-    /// copy, handed over in parts to `progress` with the number of bytes done; the host keeps the references.
+    /// A buffer for checkpoint bytes: the pieces `(offset, bytes)`, ascending, 16-byte aligned. Where
+    /// [`Executor::maps_weights`], the references are kept; elsewhere only room is made, and the bytes are written later.
     fn allocate_weights(
         &mut self,
         label: &str,
         bytes: u64,
         pieces: Vec<(u64, &'c [u8])>,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error>;
+
+    /// Whether weights are used where the memory map has them.
+    fn maps_weights(&self) -> bool;
 
     /// Writes to a buffer outside any recording: after all that was submitted, before all that will be.
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error>;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::loading::Fill;
 use crate::recording::View;
 use crate::weights::{Slab, SlotLayout, expert_bytes, weight_type};
 
@@ -312,19 +313,25 @@ impl<'c> Pool<'c> {
         })
     }
 
-    /// Brings the experts that the plan puts here to begin with, in the order given, until the slots are full.
-    pub fn fill(
-        &mut self,
-        executor: &mut dyn Executor<'c>,
-        keys: &[Key],
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Gives slots to the experts that the plan puts here to begin with, in the order given, until they are full, and
+    /// says what has to be brought there.
+    pub fn settle(&mut self, executor: &mut dyn Executor<'c>, keys: &[Key]) -> Result<Vec<Fill>, Error> {
+        let mut fills = Vec::new();
         for key in keys {
             let Some(slot) = self.residency.settle(*key) else { break };
-            let bytes = self.write(executor, *key, slot)?;
-            progress(bytes)?;
+            let layout = self.layout(key.0);
+            let (weights, base) = self.slot(slot);
+            let segments = [layout.gate_up[0], layout.gate_up[1], layout.down];
+            for (segment, projection) in segments.iter().zip(Matrix::ALL) {
+                let role = Role::layer(key.0, LayerRole::Expert { expert: key.1, projection });
+                let from = self.checkpoint.location(role).expect("required roles are checked");
+                let at = base + u64::from(segment.offset);
+                fills.push(Fill { to: weights.slice(at, from.bytes().next_multiple_of(4)), from });
+            }
+            let (_, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
+            self.write_scales(executor, slot, &scales)?;
         }
-        Ok(())
+        Ok(fills)
     }
 
     /// Bytes of its buffers.
@@ -413,25 +420,43 @@ impl<'c> Pool<'c> {
         used
     }
 
-    fn write(&mut self, executor: &mut dyn Executor<'c>, key: Key, slot: usize) -> Result<u64, Error> {
-        let layout = self.layout(key.0);
-        let (pieces, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
-        let slab = &self.slabs[slot / self.slots_per_slab];
+    /// The slab of a slot, and the slot's first byte in it.
+    fn slot(&self, slot: usize) -> (View, u64) {
         let base = (slot % self.slots_per_slab) as u64 * self.slot_bytes;
-        let mut moved = 0;
+        (self.slabs[slot / self.slots_per_slab].weights, base)
+    }
+
+    fn write(&mut self, executor: &mut dyn Executor<'c>, key: Key, slot: usize) -> Result<(), Error> {
+        let layout = self.layout(key.0);
+        for projection in Matrix::ALL {
+            let role = Role::layer(key.0, LayerRole::Expert { expert: key.1, projection });
+            self.checkpoint
+                .check_numbers(&self.checkpoint.tensor(role).expect("required roles are checked"))?;
+        }
+        let (pieces, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
+        let (weights, base) = self.slot(slot);
         for (offset, bytes) in pieces {
             let length = bytes.len() as u64;
-            executor.write(slab.weights.slice(base + offset, length), bytes)?;
-            moved += length;
+            executor.write(weights.slice(base + offset, length), bytes)?;
+            self.facts.bytes_moved += length;
         }
-        if !scales.is_empty() {
-            let at = slot as u64 * u64::from(self.slot_scales) * 4;
-            let bytes: &[u8] = bytemuck::cast_slice(&scales);
-            executor.write(slab.scales.slice(at, bytes.len() as u64), bytes)?;
-            moved += bytes.len() as u64;
+        self.write_scales(executor, slot, &scales)?;
+        self.facts.bytes_moved += size_of_val(&scales[..]) as u64;
+        Ok(())
+    }
+
+    fn write_scales(
+        &self,
+        executor: &mut dyn Executor<'c>,
+        slot: usize,
+        scales: &[f32],
+    ) -> Result<(), Error> {
+        if scales.is_empty() {
+            return Ok(());
         }
-        self.facts.bytes_moved += moved;
-        Ok(moved)
+        let at = slot as u64 * u64::from(self.slot_scales) * 4;
+        let all = self.slabs[slot / self.slots_per_slab].scales;
+        executor.write(all.slice(at, size_of_val(scales) as u64), bytemuck::cast_slice(scales))
     }
 }
 
@@ -541,11 +566,9 @@ mod tests {
                                 all.iter().map(|(at, _)| (-((step - at) as f64) / HALF_LIFE).exp2()).sum()
                             };
                             let last = |key: &Key| uses.get(key).map_or(0, |uses| uses[uses.len() - 1].1);
-                            let may_leave = |key: &&Key| {
-                                !there.contains(key)
-                                    && !absent.contains(key)
-                                    && !(policy == Policy::Pinned && settled.contains(key))
-                            };
+                            let pinned = |key: &Key| policy == Policy::Pinned && settled.contains(key);
+                            let may_leave =
+                                |key: &&Key| !(there.contains(key) || absent.contains(key) || pinned(key));
                             let leaves = *inside
                                 .iter()
                                 .filter(may_leave)

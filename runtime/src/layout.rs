@@ -305,11 +305,14 @@ mod tests {
             label: &str,
             bytes: u64,
             pieces: Vec<(u64, &'c [u8])>,
-            progress: &mut dyn FnMut(u64) -> Result<(), Error>,
         ) -> Result<BufferId, Error> {
             assert!(bytes <= self.limit, "{label}: {bytes} bytes, bindings hold {}", self.limit);
             self.allocated += bytes;
-            self.inner.allocate_weights(label, bytes, pieces, progress)
+            self.inner.allocate_weights(label, bytes, pieces)
+        }
+
+        fn maps_weights(&self) -> bool {
+            self.inner.maps_weights()
         }
 
         fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
@@ -342,7 +345,7 @@ mod tests {
             for limit in [u64::MAX, 1 << 20, 400_000, 150_000] {
                 let mut executor = Limited { inner: HostExecutor::new(), limit, allocated: 0 };
                 let share = Share::all(checkpoint.config());
-                let model = Model::load(&checkpoint, &mut executor, &share, false, &mut |_| Ok(())).unwrap();
+                let (model, _) = Model::load(&checkpoint, &mut executor, &share, false).unwrap();
                 let planned = Layout::new(&checkpoint, limit).model().unwrap();
                 assert_eq!(planned.total(), model.bytes, "{name}, bindings of {limit}");
                 assert_eq!(planned.total(), executor.allocated, "{name}, bindings of {limit}");

@@ -13,6 +13,7 @@ pub mod generate;
 pub mod gpu;
 pub mod host;
 pub mod layout;
+pub mod loading;
 pub mod measure;
 pub mod model;
 pub mod ops;

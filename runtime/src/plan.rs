@@ -337,7 +337,7 @@ impl Problem<'_> {
             if slots && moe > 0 && !profile.host {
                 bytes += picks * costs.slot.total() + moe * costs.table_bytes(experts);
             }
-            bytes + whole.activations + self.staging(device)
+            bytes + whole.activations + self.staging(device, memory[device])
         };
 
         // The latest item at which the devices from each on may start and still take all that follow.
@@ -382,7 +382,7 @@ impl Problem<'_> {
                 }
                 let run = &runs[device];
                 let fixed = if run.is_empty() {
-                    step::remote_bytes(config, sizes) + self.staging(device)
+                    step::remote_bytes(config, sizes) + self.staging(device, memory[device])
                 } else {
                     cost(device, run)
                 };
@@ -408,14 +408,14 @@ impl Problem<'_> {
     fn fits_whole(&self, memory: u64, options: &EngineOptions, chunk: usize) -> bool {
         let config = self.config();
         let bytes = step::bytes(config, engine::sizes(options, chunk));
-        self.costs[0].whole + bytes.cache + bytes.activations + self.staging(0) <= memory
+        self.costs[0].whole + bytes.cache + bytes.activations + self.staging(0, memory) <= memory
     }
 
-    fn staging(&self, device: usize) -> u64 {
+    fn staging(&self, device: usize, memory: u64) -> u64 {
         let profile = &self.devices[device];
         // A part of a model needs no less staging than the whole of a small one.
         let weights = self.costs[device].whole;
-        engine::staging_bytes(profile.host, weights, profile.memory.is_some())
+        engine::staging_bytes(profile.host, weights, profile.memory.map(|_| memory))
     }
 
     /// Places every expert and counts every byte.
@@ -481,7 +481,7 @@ impl Problem<'_> {
                 (0, 0)
             };
             let idle = run.is_empty() && experts == 0;
-            let staging = if idle { 0 } else { self.staging(index) };
+            let staging = if idle { 0 } else { self.staging(index, memory[index]) };
             let mut slots = 0;
             if in_slots {
                 let fixed = weights.total() + cache + activations + staging;

@@ -8,6 +8,7 @@ use porism_shaders::weights::WeightType;
 
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::loading::Fill;
 use crate::recording::View;
 
 /// Rows in one piece of a split matrix are a multiple of this, so that block scales stay whole.
@@ -126,10 +127,11 @@ pub struct Slab {
 pub struct Placer<'e, 'c> {
     executor: &'e mut dyn Executor<'c>,
     checkpoint: &'c Checkpoint,
-    progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
     check_numbers: bool,
     /// Bytes of buffers made so far.
     placed: u64,
+    /// What has to be brought to the device.
+    fills: Vec<Fill>,
 }
 
 /// Rows of a tensor that go into a piece.
@@ -143,15 +145,39 @@ struct Part<'c> {
 }
 
 impl<'e, 'c> Placer<'e, 'c> {
-    /// Places onto `executor`; `progress` gets the bytes just done and may stop the loading. With `check_numbers` FP8
-    /// tensors with codes that are not numbers are refused.
-    pub fn new(
-        executor: &'e mut dyn Executor<'c>,
-        checkpoint: &'c Checkpoint,
-        check_numbers: bool,
-        progress: &'e mut dyn FnMut(u64) -> Result<(), Error>,
-    ) -> Self {
-        Placer { executor, checkpoint, progress, check_numbers, placed: 0 }
+    /// Places onto `executor`. With `check_numbers` FP8 tensors with codes that are not numbers are refused where they
+    /// are used from the map; those that are brought are looked through on their way.
+    pub fn new(executor: &'e mut dyn Executor<'c>, checkpoint: &'c Checkpoint, check_numbers: bool) -> Self {
+        Placer { executor, checkpoint, check_numbers, placed: 0, fills: vec![] }
+    }
+
+    /// What has to be brought to the device.
+    pub fn into_fills(self) -> Vec<Fill> {
+        self.fills
+    }
+
+    /// A buffer for pieces of tensors: each with its place in the buffer and its bytes of the tensor.
+    fn weights(
+        &mut self,
+        label: &str,
+        bytes: u64,
+        pieces: &[(u64, Tensor<'c>, std::ops::Range<u64>)],
+    ) -> Result<View, Error> {
+        let slice = |(at, tensor, range): &(u64, Tensor<'c>, std::ops::Range<u64>)| {
+            (*at, &tensor.bytes[range.start as usize..range.end as usize])
+        };
+        let slices = pieces.iter().map(slice).collect();
+        let buffer = self.executor.allocate_weights(label, bytes, slices)?;
+        self.placed += bytes;
+        let all = View { buffer, offset: 0, bytes };
+        if !self.executor.maps_weights() {
+            for (at, tensor, range) in pieces {
+                let whole = self.checkpoint.location(tensor.role).expect("a tensor is somewhere");
+                let length = (range.end - range.start).next_multiple_of(4);
+                self.fills.push(Fill { to: all.slice(*at, length), from: whole.part(range.clone()) });
+            }
+        }
+        Ok(all)
     }
 
     /// Bytes of all buffers made so far, padding and scales included.
@@ -166,8 +192,10 @@ impl<'e, 'c> Placer<'e, 'c> {
     fn tensor(&self, role: Role) -> Result<Tensor<'c>, Error> {
         let tensor =
             self.checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
-        if self.check_numbers {
+        if self.check_numbers && self.executor.maps_weights() {
             self.checkpoint.check_numbers(&tensor)?;
+        } else if self.check_numbers {
+            self.checkpoint.check_scales(&tensor)?;
         }
         Ok(tensor)
     }
@@ -188,7 +216,6 @@ impl<'e, 'c> Placer<'e, 'c> {
         let mut scales: Vec<f32> = Vec::new();
         let mut at = 0u64;
         for part in parts {
-            let bytes = part.tensor.row_bytes(part.first_row..part.first_row + part.rows);
             segments.push(Segment {
                 offset: at as u32,
                 scale_offset: scales.len() as u32,
@@ -196,14 +223,16 @@ impl<'e, 'c> Placer<'e, 'c> {
                 rows: part.rows,
                 column: part.column,
             });
-            pieces.push((at, bytes));
-            at += (bytes.len() as u64).next_multiple_of(16);
+            let row_bytes = u64::from(part.tensor.shape.columns()) * part.tensor.dtype.bytes();
+            let first = u64::from(part.first_row) * row_bytes;
+            let length = u64::from(part.rows) * row_bytes;
+            pieces.push((at, part.tensor, first..first + length));
+            at += length.next_multiple_of(16);
             scales.extend(scales_of(part.tensor, part.first_row, part.rows));
         }
-        let buffer = self.executor.allocate_weights(label, at, pieces, self.progress)?;
-        self.placed += at;
+        let weights = self.weights(label, at, &pieces)?;
         let scales = self.small_buffer(&format!("{label} scales"), &scales)?;
-        Ok(Piece { weights: View { buffer, offset: 0, bytes: at }, scales, segments })
+        Ok(Piece { weights, scales, segments })
     }
 
     /// Matrices sharing x, split where a binding or four segments do not suffice.
@@ -267,7 +296,6 @@ impl<'e, 'c> Placer<'e, 'c> {
                 values.resize(values.len().next_multiple_of(View::ALIGNMENT as usize / 4), 0.0);
                 let vector = tensor.to_f32();
                 places.push((part, values.len() as u32, vector.len() as u32));
-                (self.progress)(tensor.stored_bytes())?;
                 values.extend(vector);
             }
         }
@@ -277,7 +305,6 @@ impl<'e, 'c> Placer<'e, 'c> {
     /// The norm before the head.
     pub fn final_norm(&mut self) -> Result<View, Error> {
         let tensor = self.tensor(Role::FinalNorm)?;
-        (self.progress)(tensor.stored_bytes())?;
         self.small_buffer("norm", &tensor.to_f32())
     }
 
@@ -334,7 +361,7 @@ impl<'e, 'c> Placer<'e, 'c> {
             for expert in here {
                 table[*expert as usize] = [(bytes / 16) as u32, scales.len() as u32];
                 for (offset, tensor) in self.expert(layer, *expert, &slot)? {
-                    pieces.push((bytes + offset, tensor.bytes));
+                    pieces.push((bytes + offset, tensor, 0..tensor.bytes.len() as u64));
                     scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
                 }
                 bytes += slot.bytes;
@@ -348,19 +375,18 @@ impl<'e, 'c> Placer<'e, 'c> {
                         rows: tensor.shape.rows(),
                         column: 0,
                     });
-                    pieces.push((bytes, tensor.bytes));
+                    pieces.push((bytes, *tensor, 0..tensor.bytes.len() as u64));
                     bytes += (tensor.bytes.len() as u64).next_multiple_of(16);
                     scales.extend(scales_of(*tensor, 0, tensor.shape.rows()));
                 }
             }
-            let buffer = self.executor.allocate_weights("experts", bytes, pieces, self.progress)?;
-            self.placed += bytes;
+            let weights = self.weights("experts", bytes, &pieces)?;
             let table_bytes = size_of_val(&table[..]) as u64;
             let slots_view =
                 View { buffer: self.executor.allocate("slots", table_bytes)?, offset: 0, bytes: table_bytes };
             self.executor.write(slots_view, bytemuck::cast_slice(&table))?;
             self.placed += table_bytes;
-            slabs.push((View { buffer, offset: 0, bytes }, slots_view));
+            slabs.push((weights, slots_view));
         }
         let mut of_slabs = Vec::new();
         if !slabs.is_empty() {

@@ -1,8 +1,8 @@
 //! Any placement is one device: the golden values on several devices, experts spread so that each layer is split, and in
 //! slots so few that experts leave at every step.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
@@ -67,7 +67,7 @@ fn main() {
 /// Counts what is allocated.
 struct Counting<'c> {
     executor: Box<dyn Executor<'c> + 'c>,
-    allocated: Rc<Cell<u64>>,
+    allocated: Arc<AtomicU64>,
 }
 
 impl<'c> Executor<'c> for Counting<'c> {
@@ -76,7 +76,7 @@ impl<'c> Executor<'c> for Counting<'c> {
     }
 
     fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
-        self.allocated.set(self.allocated.get() + bytes);
+        self.allocated.fetch_add(bytes, Ordering::Relaxed);
         self.executor.allocate(label, bytes)
     }
 
@@ -85,10 +85,13 @@ impl<'c> Executor<'c> for Counting<'c> {
         label: &str,
         bytes: u64,
         pieces: Vec<(u64, &'c [u8])>,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
-        self.allocated.set(self.allocated.get() + bytes);
-        self.executor.allocate_weights(label, bytes, pieces, progress)
+        self.allocated.fetch_add(bytes, Ordering::Relaxed);
+        self.executor.allocate_weights(label, bytes, pieces)
+    }
+
+    fn maps_weights(&self) -> bool {
+        self.executor.maps_weights()
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
@@ -147,12 +150,12 @@ fn open<'c>(
     checkpoint: &'c Checkpoint,
     specs: &[DeviceSpec],
     spread: Spread,
-) -> Result<(Engine<'c>, Vec<Rc<Cell<u64>>>), Failed> {
+) -> Result<(Engine<'c>, Vec<Arc<AtomicU64>>), Failed> {
     let mut counters = Vec::new();
     let mut devices = Vec::new();
     for spec in specs {
         let mut device = OpenDevice::open(*spec)?;
-        let allocated = Rc::new(Cell::new(0));
+        let allocated = Arc::new(AtomicU64::new(0));
         device.executor = Box::new(Counting { executor: device.executor, allocated: allocated.clone() });
         counters.push(allocated);
         devices.push(device);
@@ -181,7 +184,7 @@ fn parity(name: &str, devices: &[DeviceIndex], spread: Spread) -> Result<(), Fai
     let (mut engine, counters) = open(&checkpoint, &specs, spread)?;
     spread_is_as_wanted(&engine, spread)?;
     for (index, (planned, counter)) in engine.plan().devices.iter().zip(&counters).enumerate() {
-        let (weights, found) = (engine.weight_bytes_by_device()[index], counter.get());
+        let (weights, found) = (engine.weight_bytes_by_device()[index], counter.load(Ordering::Relaxed));
         if weights != planned.weights.total() + planned.disk {
             return Err(format!("device {index}: {weights} bytes of weights, planned {planned:?}").into());
         }

@@ -214,10 +214,13 @@ impl<'c> Executor<'c> for Narrow<'c> {
         label: &str,
         bytes: u64,
         pieces: Vec<(u64, &'c [u8])>,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
         assert!(bytes <= self.binding, "{label}: {bytes} bytes in a buffer, {} can be bound", self.binding);
-        self.executor.allocate_weights(label, bytes, pieces, progress)
+        self.executor.allocate_weights(label, bytes, pieces)
+    }
+
+    fn maps_weights(&self) -> bool {
+        self.executor.maps_weights()
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {

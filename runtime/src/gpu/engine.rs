@@ -426,14 +426,8 @@ impl GpuExecutor {
         encoder.finish()
     }
 
-    /// Writes in words, with `progress` after each part; drains the queue whenever a window is full.
-    fn write_bytes(
-        &mut self,
-        buffer: &wgpu::Buffer,
-        offset: u64,
-        bytes: &[u8],
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// Writes in words; drains the queue whenever a window is full.
+    fn write_bytes(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let mut at = offset;
         for part in bytes.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
             let whole = part.len() / 4 * 4;
@@ -449,7 +443,6 @@ impl GpuExecutor {
             if self.in_flight >= self.upload_window {
                 self.drain()?;
             }
-            progress(part.len() as u64)?;
         }
         Ok(())
     }
@@ -510,23 +503,22 @@ impl<'c> Executor<'c> for GpuExecutor {
         &mut self,
         label: &str,
         bytes: u64,
-        pieces: Vec<(u64, &'c [u8])>,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+        _pieces: Vec<(u64, &'c [u8])>,
     ) -> Result<BufferId, Error> {
         let buffer =
             self.create_buffer(label, bytes, wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST)?;
-        for (offset, piece) in pieces {
-            self.write_bytes(&buffer, offset, piece, progress)?;
-        }
-        self.drain()?;
         self.buffers.push(buffer);
         Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    fn maps_weights(&self) -> bool {
+        false
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
         self.lost()?;
         let buffer = self.buffers[to.buffer.0 as usize].clone();
-        self.write_bytes(&buffer, to.offset, bytes, &mut |_| Ok(()))
+        self.write_bytes(&buffer, to.offset, bytes)
     }
 
     fn submit(&mut self, recording: &Recording) -> Result<(), Error> {

@@ -173,12 +173,13 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
         _label: &str,
         _bytes: u64,
         pieces: Vec<(u64, &'c [u8])>,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<BufferId, Error> {
-        let bytes: u64 = pieces.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        progress(bytes)?;
         self.buffers.push(Buffer::Weights(pieces));
         Ok(BufferId(self.buffers.len() as u32 - 1))
+    }
+
+    fn maps_weights(&self) -> bool {
+        true
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use super::moe::{self, Moe};
 use super::step::Step;
 use crate::error::Error;
 use crate::executor::Executor;
+use crate::loading::Fill;
 use crate::ops::{Form, Ops, Rows};
 use crate::recording::View;
 use crate::rig::Rig;
@@ -103,17 +104,16 @@ pub enum Ffn {
 }
 
 impl Model {
-    /// Puts a share of a checkpoint's weights onto a device. FP8 codes that are not numbers are refused where
-    /// `check_numbers`.
+    /// Makes room for a share of a checkpoint's weights on a device and says what has to be brought there. FP8 codes that
+    /// are not numbers are refused where `check_numbers`.
     pub fn load<'c>(
         checkpoint: &'c Checkpoint,
         executor: &mut dyn Executor<'c>,
         share: &Share,
         check_numbers: bool,
-        progress: &mut dyn FnMut(u64) -> Result<(), Error>,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, Vec<Fill>), Error> {
         let config = checkpoint.config().clone();
-        let mut placer = Placer::new(executor, checkpoint, check_numbers, progress);
+        let mut placer = Placer::new(executor, checkpoint, check_numbers);
         let (mut embedding, mut projection) = (vec![], None);
         if share.head || (share.embedding && config.tie_word_embeddings) {
             projection = Some(placer.projection("lm_head", &[Role::LmHead])?);
@@ -140,7 +140,8 @@ impl Model {
             head = Some(Head { norm: placer.final_norm()?, projection });
         }
         let bytes = placer.placed();
-        Ok(Model { config, range: share.range.clone(), embedding, layers, head, guests, bytes })
+        let range = share.range.clone();
+        Ok((Model { config, range, embedding, layers, head, guests, bytes }, placer.into_fills()))
     }
 
     /// A layer that the device is home to.

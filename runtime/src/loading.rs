@@ -1,0 +1,133 @@
+//! Weights on their way to the devices: first every device gets its buffers and says what belongs where, then the shards
+//! are read once, for all devices at the same time. The host needs none of it: it computes from the map.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use porism_loader::stream::{Event, Job, Sink, StreamError, StreamOptions, stream};
+use porism_loader::{Checkpoint, Dtype, Location, find_nan};
+
+use crate::engine::LoadProgress;
+use crate::error::Error;
+use crate::executor::Executor;
+use crate::recording::View;
+
+/// Bytes of a checkpoint and where on a device they belong.
+#[derive(Clone, Debug)]
+pub struct Fill {
+    /// The place, padded to whole words.
+    pub to: View,
+    /// The bytes.
+    pub from: Location,
+}
+
+/// A device that is being loaded.
+pub struct Loading<'e, 'c> {
+    /// What writes to its buffers.
+    pub executor: &'e mut (dyn Executor<'c> + 'c),
+    /// What belongs there.
+    pub fills: Vec<Fill>,
+}
+
+/// Brings everything to its place. `check` refuses FP8 codes that are not numbers, as they pass by.
+///
+/// # Errors
+/// A shard that is gone, was changed or cannot be read, a device that fails, or what `progress` returns.
+pub fn load(
+    checkpoint: &Checkpoint,
+    devices: Vec<Loading<'_, '_>>,
+    check: bool,
+    progress: &mut (dyn FnMut(LoadProgress) -> Result<(), Error> + Send),
+) -> Result<(), Error> {
+    let mut jobs: Vec<Job<View>> = Vec::new();
+    let mut sinks = Vec::new();
+    for (device, Loading { executor, fills }) in devices.into_iter().enumerate() {
+        jobs.extend(fills.into_iter().map(|fill| Job { destination: device, from: fill.from, tag: fill.to }));
+        sinks.push(Device { executor, checkpoint: check.then_some(checkpoint), unaligned: vec![] });
+    }
+    // What every token needs comes first, and within that the order of the files.
+    jobs.sort_by_key(|job| (job.destination, is_expert(&job.from), job.from.shard(), job.from.range().start));
+    let total: u64 = jobs.iter().map(|job| job.from.bytes()).sum();
+    let options = StreamOptions::default();
+    let options = StreamOptions { memory: options.memory.min(total / 2), ..options };
+    let progress = Mutex::new(progress);
+    let told = |event: Event<'_, View>| match event {
+        Event::Progress { destination, done, total } => {
+            let mut progress = progress.lock().expect("a callback that panicked ends the stream");
+            progress(LoadProgress { device: destination, done, total })
+        }
+        Event::Finished { .. } => Ok(()),
+    };
+    let never = AtomicBool::new(false);
+    let result = stream(checkpoint, &jobs, &mut sinks, &options, &never, &told);
+    let statistics = result.map_err(|error| match error {
+        StreamError::Checkpoint(error) => error.into(),
+        StreamError::Sink { error, .. } | StreamError::Event(error) => error,
+        _ => Error::Interrupted,
+    })?;
+    tracing::debug!(
+        "{} bytes read in {:.2} s: {:.2} s in reads, {:.2} s waiting for buffers, of {} readers together",
+        statistics.bytes(),
+        statistics.elapsed.as_secs_f64(),
+        statistics.reading.as_secs_f64(),
+        statistics.waiting.as_secs_f64(),
+        options.readers
+    );
+    Ok(())
+}
+
+fn is_expert(from: &Location) -> bool {
+    from.role().kind() == porism_loader::Kind::RoutedExpert
+}
+
+/// A device as a destination.
+struct Device<'e, 'c> {
+    executor: &'e mut (dyn Executor<'c> + 'c),
+    /// Where codes are looked through.
+    checkpoint: Option<&'e Checkpoint>,
+    /// Bytes of the job that do not fill a word yet: devices are written to in words, and a file is cut anywhere.
+    unaligned: Vec<u8>,
+}
+
+impl Sink<View, Error> for Device<'_, '_> {
+    fn write(&mut self, job: &Job<View>, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        if let Some(checkpoint) = self.checkpoint {
+            let role = job.from.role();
+            let tensor = checkpoint.tensor(role).filter(|tensor| tensor.dtype == Dtype::F8E4m3);
+            if let Some((tensor, position)) = tensor.zip(find_nan(bytes)) {
+                let start = checkpoint.location(role).map_or(0, |whole| whole.range().start);
+                let first = job.from.range().start - start + offset;
+                return Err(tensor.not_a_number(first + position as u64).into());
+            }
+        }
+        let mut at = offset - self.unaligned.len() as u64;
+        let mut bytes = bytes;
+        if !self.unaligned.is_empty() {
+            let wanted = (4 - self.unaligned.len()).min(bytes.len());
+            self.unaligned.extend(&bytes[..wanted]);
+            bytes = &bytes[wanted..];
+            if self.unaligned.len() < 4 {
+                return Ok(());
+            }
+            self.executor.write(job.tag.slice(at, 4), &self.unaligned)?;
+            self.unaligned.clear();
+            at += 4;
+        }
+        let (words, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        if !words.is_empty() {
+            self.executor.write(job.tag.slice(at, words.len() as u64), words)?;
+        }
+        self.unaligned.extend(rest);
+        Ok(())
+    }
+
+    fn finish(&mut self, job: &Job<View>) -> Result<(), Error> {
+        if !self.unaligned.is_empty() {
+            let at = job.from.bytes() - self.unaligned.len() as u64;
+            self.unaligned.resize(4, 0);
+            self.executor.write(job.tag.slice(at, 4), &self.unaligned)?;
+            self.unaligned.clear();
+        }
+        Ok(())
+    }
+}
