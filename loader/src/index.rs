@@ -274,6 +274,35 @@ impl Checkpoint {
         Some(Location { role, is_scale: true, shard, range: start..end })
     }
 
+    /// Asks the system to read a tensor from disk soon, where it is not in memory; nothing waits for it.
+    pub fn read_ahead(&self, role: Role) {
+        if let Some((_, stored)) = self.stored(role) {
+            let Place { shard, start, end } = stored.place;
+            self.shards[shard as usize].bytes.will_need(start..end);
+        }
+    }
+
+    /// Refuses to go on with a shard whose file is another than when it was opened: what the memory map has of a file that
+    /// became shorter is gone, and reading it would end the program. A file that was deleted is still there for us.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], with what was expected and found.
+    pub fn check_shards(&self) -> Result<()> {
+        for shard in &self.shards {
+            if let (Some(expected), Ok(metadata)) = (shard.stamp, shard.path.metadata())
+                && expected != Stamp::of(&metadata)
+            {
+                return Err(Error::Changed {
+                    file: shard.path.clone(),
+                    tensor: "its tensors".into(),
+                    expected: expected.to_string(),
+                    found: Stamp::of(&metadata).to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// The roles of all tensors that are used, in the order of the forward pass.
     pub fn roles(&self) -> Vec<Role> {
         let mut roles: Vec<_> = self.tensors.keys().copied().collect();

@@ -49,6 +49,19 @@ impl fmt::Display for Stamp {
     }
 }
 
+impl Bytes {
+    /// Asks the system to read this range of a file soon; a wish, so errors do not matter.
+    pub(crate) fn will_need(&self, range: std::ops::Range<u64>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            let length = (range.end - range.start) as usize;
+            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, length);
+        }
+        #[cfg(not(unix))]
+        let _ = range;
+    }
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 

@@ -308,7 +308,7 @@ impl<'c> Engine<'c> {
         loading::load(checkpoint, loading, !checkpoint.options().allow_nan, progress)?;
         let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
         Ok(Engine {
-            rig: Rig::new(nodes, plan.placement.clone(), options.count_experts),
+            rig: Rig::new(checkpoint, nodes, plan.placement.clone(), options.count_experts),
             config: config.clone(),
             specs,
             frequencies: config.rope_inverse_frequencies(),
@@ -464,7 +464,7 @@ impl<'c> Engine<'c> {
         if let Output::Candidates(sampling) = output {
             self.upload_sampling(sampling);
         }
-        self.begin_recordings(tokens);
+        self.begin_recordings(tokens)?;
         let vocab_size = self.config.vocab_size;
         forward::layers(&mut self.rig, tokens, &mut |_, _, _| {})?;
         let head = self.rig.head_home();
@@ -580,7 +580,7 @@ impl<'c> Engine<'c> {
         let tokens = self.begin(&[work])?;
         self.scratch.output_rows.clear();
         self.scratch.output_rows.extend(0..tokens);
-        self.begin_recordings(tokens);
+        self.begin_recordings(tokens)?;
         let c = &self.config;
         let topk = c.indexer.as_ref().map_or(0, |i| i.index_topk);
         let sparse = topk > 0 && self.head_step().longest > topk;
@@ -704,8 +704,8 @@ impl<'c> Engine<'c> {
     }
 
     /// Empties all recordings and begins them: the step's inputs, and the copies of forked pages, on every home.
-    fn begin_recordings(&mut self, tokens: u32) {
-        self.rig.begin();
+    fn begin_recordings(&mut self, tokens: u32) -> Result<(), Error> {
+        self.rig.begin()?;
         let s = &self.scratch;
         let head = self.rig.head_home();
         for (index, node) in self.rig.homes_mut() {
@@ -725,6 +725,7 @@ impl<'c> Engine<'c> {
             let (mut ops, model, step) = node.recorder(tokens, None);
             copy_pages(&mut ops, model, step, &self.copies);
         }
+        Ok(())
     }
 
     fn head_step(&self) -> &Step {

@@ -4,7 +4,7 @@
 //! part is run last; drivers have threads of their own. Whatever is summed over devices is summed in their order, so that
 //! the same plan gives the same bits.
 
-use porism_loader::ModelConfig;
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Projection, Role};
 
 use crate::error::Error;
 use crate::executor::Executor;
@@ -16,6 +16,9 @@ use crate::model::step::Step;
 use crate::ops::Ops;
 use crate::plan::{Heat, Place};
 use crate::recording::{Recording, View};
+
+/// Checkpoints beyond so many bytes may not be in memory: what is picked of them is asked for before it is used.
+const READ_AHEAD_FROM: u64 = 1 << 30;
 
 /// A device with its part of the model.
 pub struct Node<'c> {
@@ -72,6 +75,7 @@ pub struct Picks {
 /// All devices and what lies where.
 pub struct Rig<'c> {
     nodes: Vec<Node<'c>>,
+    checkpoint: &'c Checkpoint,
     config: ModelConfig,
     /// The home of each layer.
     homes: Vec<usize>,
@@ -137,8 +141,13 @@ impl<'c> Node<'c> {
 
 impl<'c> Rig<'c> {
     /// Devices among which a model was divided, in the order of the plan. With `count` the uses of experts are counted.
-    pub fn new(nodes: Vec<Node<'c>>, placement: Vec<Vec<Place>>, count: bool) -> Self {
-        let config = nodes[0].model.config.clone();
+    pub fn new(
+        checkpoint: &'c Checkpoint,
+        nodes: Vec<Node<'c>>,
+        placement: Vec<Vec<Place>>,
+        count: bool,
+    ) -> Self {
+        let config = checkpoint.config().clone();
         let find = |what: &dyn Fn(&Model) -> bool| {
             nodes.iter().position(|node| what(&node.model)).expect("every part of a model has a home")
         };
@@ -150,6 +159,7 @@ impl<'c> Rig<'c> {
         let heat = count.then_some(Heat { uses });
         Rig {
             nodes,
+            checkpoint,
             config,
             homes,
             embedding,
@@ -202,7 +212,13 @@ impl<'c> Rig<'c> {
     }
 
     /// Begins a step: all recordings are empty.
-    pub fn begin(&mut self) {
+    ///
+    /// # Errors
+    /// A shard whose file was changed since it was opened, where the step may need it.
+    pub fn begin(&mut self) -> Result<(), Error> {
+        if self.nodes.iter().any(|node| node.executor.maps_weights() || node.pool.is_some()) {
+            self.checkpoint.check_shards()?;
+        }
         self.facts = RigFacts { pass_seconds: Some(0.0), ..RigFacts::default() };
         self.kept.clear();
         for node in &mut self.nodes {
@@ -212,6 +228,7 @@ impl<'c> Rig<'c> {
                 pool.next_step();
             }
         }
+        Ok(())
     }
 
     /// The devices with a part in the forward pass beyond computing experts.
@@ -238,6 +255,12 @@ impl<'c> Rig<'c> {
     pub fn finish(&mut self) -> Result<Vec<u8>, Error> {
         self.run(self.head)?;
         Ok(std::mem::take(&mut self.kept))
+    }
+
+    /// Whether the host has to see who was picked even where all experts of a layer are at home: so that their bytes are
+    /// read from disk while others are computed.
+    pub fn reads_ahead(&self, home: usize) -> bool {
+        self.nodes[home].executor.maps_weights() && self.checkpoint.weight_bytes() > READ_AHEAD_FROM
     }
 
     /// Takes h from one device to another, before layer `layer`.
@@ -396,6 +419,10 @@ impl<'c> Rig<'c> {
             self.nodes[device].pool = Some(pool);
             result?;
         } else {
+            if self.reads_ahead(device) {
+                read_ahead(self.checkpoint, layer, picks.experts.iter().zip(share));
+            }
+            let node = &mut self.nodes[device];
             let (mut ops, model, step) = node.recorder(tokens, Some(layer));
             let experts = match home {
                 true => model.layer(layer).experts(),
@@ -494,6 +521,19 @@ impl<'c> Rig<'c> {
         }
         node.clear();
         Ok(own)
+    }
+}
+
+/// Asks for the bytes of a device's picked experts, each once.
+fn read_ahead<'p>(checkpoint: &Checkpoint, layer: u32, picked: impl Iterator<Item = (&'p u32, &'p f32)>) {
+    let mut experts: Vec<u32> =
+        picked.filter(|(_, weight)| **weight != 0.0).map(|(expert, _)| *expert).collect();
+    experts.sort_unstable();
+    experts.dedup();
+    for expert in experts {
+        for projection in Projection::ALL {
+            checkpoint.read_ahead(Role::layer(layer, LayerRole::Expert { expert, projection }));
+        }
     }
 }
 

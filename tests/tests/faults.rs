@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use porism_loader::{Checkpoint, Options};
+use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
 use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
 use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::generate::{Request, generate};
@@ -198,6 +198,85 @@ fn a_device_of_several_that_is_lost_is_named_and_nothing_hangs() {
             assert_eq!(kept, 3, "{which}");
         }
     }
+}
+
+/// A copy of a golden checkpoint that may be damaged, and one of its shards.
+fn copy_of(name: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut shard = None;
+    for entry in std::fs::read_dir(folder().join(name)).expect("golden") {
+        let entry = entry.expect("entry");
+        let to = directory.path().join(entry.file_name());
+        std::fs::copy(entry.path(), &to).expect("copied");
+        if to.to_string_lossy().contains("model-00001") {
+            shard = Some(to);
+        }
+    }
+    (directory, shard.expect("the checkpoint has shards"))
+}
+
+#[test]
+fn a_shard_that_changes_after_it_was_opened_is_an_error_that_names_it() {
+    for host in [true, false] {
+        let (directory, shard) = copy_of("v32-tiny-fp8");
+        let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+        let device = if host { DeviceIndex::Host } else { DeviceIndex::Adapter(0) };
+        let mut running = engine(&checkpoint, device, &EngineOptions::new(64)).expect("opens");
+        let mut run = |engine: &mut Engine<'_>| {
+            generate(engine, &[5, 6, 7], &greedy(4), &mut |_| ControlFlow::Continue(()))
+                .map(|all| all.token_ids)
+        };
+        let before = run(&mut running).expect("runs");
+        let file = std::fs::OpenOptions::new().write(true).open(&shard).expect("opens");
+        let length = file.metadata().expect("is there").len();
+        file.set_len(length - 4096).expect("shrinks");
+        let found = run(&mut running);
+        let changed = |error: Error| {
+            let text = error.to_string();
+            assert!(matches!(error, Error::Loader(porism_loader::Error::Changed { .. })), "{text}");
+            assert!(text.contains(&*shard.to_string_lossy()) && text.contains(&length.to_string()), "{text}");
+        };
+        if host {
+            // The host computes from the file.
+            changed(found.expect_err("the shard is another"));
+        } else {
+            // An adapter has its copy, but a new one cannot be made.
+            assert_eq!(found.expect("has all it needs"), before);
+            changed(engine(&checkpoint, device, &EngineOptions::new(64)).err().expect("refused"));
+        }
+    }
+}
+
+#[test]
+fn a_shard_that_vanishes_before_it_is_streamed_is_named() {
+    let (directory, shard) = copy_of("v3-tiny-bf16");
+    let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+    std::fs::remove_file(&shard).expect("removed");
+    let error = engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).err().expect("refused");
+    assert!(matches!(error, Error::Loader(porism_loader::Error::Vanished { .. })), "{error}");
+    assert!(error.to_string().contains(&*shard.to_string_lossy()), "{error}");
+}
+
+#[test]
+fn codes_that_are_not_numbers_are_refused_on_their_way_to_a_device() {
+    let (directory, _) = copy_of("v32-tiny-fp8");
+    let role = Role::layer(1, LayerRole::Expert { expert: 3, projection: Projection::Up });
+    let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+    let place = checkpoint.location(role).expect("there");
+    let shard = checkpoint.shards()[place.shard()].path().to_owned();
+    drop(checkpoint);
+    let mut bytes = std::fs::read(&shard).expect("read");
+    bytes[place.range().start as usize + 1000] = 0xff;
+    std::fs::write(&shard, bytes).expect("written");
+    let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+        let error = engine(&checkpoint, device, &EngineOptions::new(64)).err().expect("refused");
+        let text = error.to_string();
+        assert!(matches!(error, Error::Loader(porism_loader::Error::NotANumber { .. })), "{text}");
+        assert!(text.contains("experts.3.up_proj") && text.contains("0xff"), "{text}");
+    }
+    let checkpoint = Checkpoint::open(directory.path(), Options { allow_nan: true }).expect("opens");
+    engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).expect("let through");
 }
 
 #[test]

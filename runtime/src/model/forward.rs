@@ -252,15 +252,16 @@ pub fn layers(
         // h follows the layers.
         rig.carry(home, rig.home(layer), layer, tokens)?;
         home = rig.home(layer);
+        let reads_ahead = rig.reads_ahead(home);
         let (mut ops, model, step) = rig.recorder(home, tokens, Some(layer));
         let block = model.layer(layer);
         block.record(&mut ops, &model.config, step, model.range.start, layer);
         if let Ffn::Moe(moe) = &block.ffn {
-            if moe.experts.all {
+            if moe.experts.all && !reads_ahead {
                 moe::all_experts(&mut ops, &model.config, &moe.experts, step);
                 rig.count_picks(home, layer, tokens);
             } else {
-                // The host has to see who was picked: some of them are elsewhere, or have to be brought.
+                // The host has to see who was picked: some are elsewhere, have to be brought, or are on disk.
                 let picks = rig.read_picks(home, layer, tokens)?;
                 rig.scattered_experts(home, layer, &picks)?;
             }
