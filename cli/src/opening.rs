@@ -33,12 +33,17 @@ pub fn open_engine<'c>(
         options.policy = experts.expert_cache;
         options.count_experts = experts.heat_out.is_some();
     }
+    let bars = ui.bars();
     let mut phases: Vec<Phase<'_>> = Vec::new();
     let engine = Engine::open(checkpoint, &specs, &options, &mut |progress| {
         while phases.len() <= progress.device {
-            let place =
-                if specs.len() > 1 { format!(", device {}", phases.len() + 1) } else { String::new() };
-            phases.push(ui.phase(&format!("loading {}{place}", model.label()), progress.total));
+            let place = if specs.len() > 1 {
+                format!(" onto {}", name_of(specs[phases.len()].index))
+            } else {
+                String::new()
+            };
+            let what = format!("loading {}{place}", model.label());
+            phases.push(ui.phase_among(&bars, &what, progress.total));
         }
         phases[progress.device].update(progress.done, progress.total);
         if interrupt::requested() { Err(porism_runtime::Error::Interrupted) } else { Ok(()) }

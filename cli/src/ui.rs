@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Color, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Global, When};
@@ -165,8 +165,18 @@ impl Ui {
 
     /// Starts showing that something of `total` bytes is under way, e.g. `loading porism-tiny`.
     pub fn phase(&self, what: &str, total: u64) -> Phase<'_> {
+        self.phase_among(&self.bars(), what, total)
+    }
+
+    /// Where bars of things that go on at the same time stand, one below the other.
+    pub fn bars(&self) -> MultiProgress {
+        MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10))
+    }
+
+    /// One of several things that go on at the same time.
+    pub fn phase_among(&self, bars: &MultiProgress, what: &str, total: u64) -> Phase<'_> {
         let bar = (self.progress && self.stderr_is_terminal).then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            let bar = bars.add(ProgressBar::new(total));
             let template =
                 "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
             let style = ProgressStyle::with_template(template).expect("the template is well formed");

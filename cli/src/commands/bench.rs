@@ -5,15 +5,16 @@ use porism_loader::Options;
 use porism_runtime::engine::EngineOptions;
 use porism_runtime::gpu::{self, DeviceIndex};
 use porism_runtime::measure::{self, BenchRun};
-use porism_runtime::plan::DevicePlan;
+use porism_runtime::plan::{self, DevicePlan};
 use serde_json::json;
 
+use super::plan::here;
 use crate::args::Bench;
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
 use crate::opening::{open_engine, pool_lines, write_heat};
-use crate::settings::choose_devices;
+use crate::settings::{DeviceList, choose_devices};
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
@@ -32,7 +33,10 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
     let device = specs[0];
     let device_read = measure::read_bandwidth(device.index)?;
     let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
-    let mut engine = open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options)?;
+    let mut engine =
+        open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options.clone())?;
+    // The same placement, with what the devices were measured to read.
+    let predicted = plan::plan(&checkpoint, &here(Some(&DeviceList(specs.clone())))?, &options)?.predicted;
     let (names, drivers): (Vec<_>, Vec<_>) = specs.iter().map(|spec| describe(spec.index)).unzip();
     let (name, driver) = (names.join(" + "), drivers.join(" + "));
     if !args.json {
@@ -80,12 +84,25 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
             "activations_bytes": sum(|device| device.activations),
             "staging_bytes": sum(|device| device.staging),
             "pools": pools,
+            "predicted": {
+                "decode_tokens_per_second": predicted.decode_tokens_per_second,
+                "prefill_tokens_per_second": predicted.prefill_tokens_per_second,
+                "limited_by": predicted.limited_by,
+                "prefill_limited_by": predicted.prefill_limited_by,
+            },
             "chunk": engine.chunk(),
             "device_read_gb_per_second": device_read,
             "runs": runs,
         }))?;
     } else {
         print(ui, &runs)?;
+        ui.line(&format!(
+            "the plan predicts {:.1} tokens/s generated, limited by {}; {:.0} tokens/s of a prompt, limited by {}",
+            predicted.decode_tokens_per_second,
+            predicted.limited_by,
+            predicted.prefill_tokens_per_second,
+            predicted.prefill_limited_by
+        ))?;
         for line in pool_lines(&engine) {
             ui.line(&line)?;
         }

@@ -94,7 +94,7 @@ impl Subject {
 }
 
 /// The devices of this machine: those asked for, else every real GPU and the host.
-fn here(asked: Option<&DeviceList>) -> Result<Vec<Device>> {
+pub fn here(asked: Option<&DeviceList>) -> Result<Vec<Device>> {
     let adapters = gpu::adapters();
     let mut specs: Vec<DeviceSpec> = choose_devices(asked)?;
     if asked.is_none() && specs.iter().all(|spec| spec.index != DeviceIndex::Host) {
