@@ -1,5 +1,6 @@
 //! The porism command.
 
+mod answerer;
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"
