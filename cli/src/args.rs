@@ -329,16 +329,17 @@ Proofs are written, read by a verifier until one passes, and the best are refine
 every counted reading says 1; a reading that says less is judged in turn, and counts as much as the judge agrees. The
 same model reads what it wrote, unless --verifier-model names another one: passing is no certainty.
 
-Everything is saved in a folder, each completion before it counts. The same command goes on from there after any end. With
-the same seed the same proofs come out, whatever is worked on at once; only --time-limit and endpoints break that.
+Everything is saved in a folder, each completion before it counts. The same command goes on from there
+after any end. With the same seed the same proofs come out, whatever is worked on at once; only
+--time-limit and endpoints break that.
 
-With --endpoint a model elsewhere answers: SGLang, vLLM, llama.cpp, or a hosted one. The key comes from an environment
-variable and is written nowhere. What fails is asked again, later each time; a request that keeps failing costs its attempt
-only, and when nothing works any more the command ends with 5, to be gone on with. The verifier may be another model, here
-or elsewhere.
+With --endpoint a model elsewhere answers: SGLang, vLLM, llama.cpp, or a hosted one. The key comes from an
+environment variable and is written nowhere. What fails is asked again, later each time. A request that
+keeps failing costs its attempt only; when nothing works any more the command ends with 5, and the same
+command goes on later. The verifier may be another model, here or elsewhere.
 
-The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`, `notice`, `proof`,
-`chosen`, `end`.
+The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`,
+`notice`, `proof`, `chosen`, `end`.
 Exits with 0 when a proof of every problem passed, with 1 when not.";
 
 const PROVE_EXAMPLES: &str = "\

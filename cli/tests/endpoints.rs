@@ -98,11 +98,7 @@ fn a_model_behind_an_endpoint_proves_and_its_key_is_written_nowhere() {
     let output = run("played", &[("PORISM_ENDPOINT_KEY", SECRET), ("RUST_LOG", "trace")]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "By division.\n");
-    assert!(
-        text(&output.stderr).contains("500 Internal Server Error: not yet; asking again"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert!(text(&output.stderr).contains("500 Internal Server Error: not yet"), "{}", text(&output.stderr));
     assert!(server.seen.requests().iter().all(|request| request.header("authorization").is_some()));
     let written = everything(&out);
     assert!(written.contains(&url) && written.contains("played"));

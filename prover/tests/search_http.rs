@@ -155,7 +155,7 @@ fn a_proof_is_found_while_one_request_in_three_fails() {
     let plans = second.plans.unwrap();
     assert_eq!(plans[0].chosen().unwrap().state, State::Passed);
     assert_eq!(files(&path("calm")), files(&path("shaky")));
-    assert!(second.notices.len() > 10, "{:?}", second.notices);
+    assert!(second.notices.len() > 4, "{:?}", second.notices);
     let (mut journal, mut wasted) = (Vec::new(), 0);
     for line in read_journal(&path("shaky")).unwrap() {
         if let Line::Completion(record) = line {

@@ -129,6 +129,8 @@ struct Line {
     paused_until: Option<Instant>,
     worked: bool,
     lost_in_a_row: u32,
+    // What was last said of it, and when.
+    told: Option<(String, Instant)>,
     left: Option<HttpError>,
 }
 
@@ -175,6 +177,7 @@ impl Endpoints {
             paused_until: None,
             worked: false,
             lost_in_a_row: 0,
+            told: None,
             left: None,
         };
         let (sender, receiver) = channel();
@@ -309,11 +312,12 @@ impl Endpoints {
         }
         job.tries += 1;
         job.dear_tries += u32::from(matches!(failure.kind, Kind::Silent | Kind::Garbled));
-        let again = match failure.kind {
-            Kind::Denied | Kind::Refused | Kind::Absent => false,
-            Kind::Unreachable if !line.worked => job.tries < FIRST_TRIES.min(self.options.tries),
-            _ => job.tries < self.options.tries && job.dear_tries < DEAR_TRIES,
+        let tries = match failure.kind {
+            Kind::Denied | Kind::Refused | Kind::Absent => 1,
+            Kind::Unreachable if !line.worked => FIRST_TRIES.min(self.options.tries),
+            _ => self.options.tries,
         };
+        let again = job.tries < tries && job.dear_tries < DEAR_TRIES;
         if let Some(asked) = failure.retry_after {
             let until = now + asked.min(MOST_RETRY_AFTER);
             line.paused_until = Some(line.paused_until.map_or(until, |before| before.max(until)));
@@ -322,11 +326,13 @@ impl Endpoints {
             let wait = back_off(self.options.wait, job.tries, job.request.seed);
             let wait = wait.max(failure.retry_after.unwrap_or_default().min(MOST_RETRY_AFTER));
             job.place = Place::Waiting { until: now + wait };
-            let (try_number, tries) = (job.tries + 1, self.options.tries);
-            self.notices.push(format!(
-                "{name}: {what}; asking again in {:.1} s (try {try_number} of {tries})",
-                wait.as_secs_f64()
-            ));
+            // Requests under way at once fail together: once is enough.
+            let news = format!("{what} (try {} of {tries})", job.tries);
+            let is_told = |told: &(String, Instant)| told.0 == news && now - told.1 < Duration::from_secs(1);
+            if !line.told.as_ref().is_some_and(is_told) {
+                self.notices.push(format!("{name}: {news}; again in {:.1} s", wait.as_secs_f64()));
+                line.told = Some((news, now));
+            }
             return;
         }
         self.lose(ticket, index, failure);
