@@ -95,7 +95,10 @@ fn a_model_behind_an_endpoint_proves_and_its_key_is_written_nowhere() {
         let words = arguments(model);
         porism(&words.iter().map(String::as_str).collect::<Vec<_>>(), variables)
     };
-    let output = run("played", &[("PORISM_ENDPOINT_KEY", SECRET), ("RUST_LOG", "trace")]);
+    let output = run(
+        "played",
+        &[("PORISM_ENDPOINT_KEY", SECRET), ("RUST_LOG", "trace,ureq_proto=trace,ureq_proto::util=trace")],
+    );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout), "By division.\n");
     assert!(text(&output.stderr).contains("500 Internal Server Error: not yet"), "{}", text(&output.stderr));

@@ -8,6 +8,9 @@
 //!
 //! All decisions are made in [`Endpoints::poll`], on the caller's thread. A request that keeps failing costs its attempt
 //! only; an endpoint at which nothing works any more is left, and when none is left the run ends, to be gone on with.
+//!
+//! Whoever collects the events of `log` must leave out the target `ureq_proto`: at the level `trace` it writes down what is
+//! sent, keys included.
 
 mod endpoint;
 mod exchange;
