@@ -36,7 +36,7 @@ pub struct Setup {
 
 /// A model, and where it is.
 enum Source {
-    Local { model: Model, checkpoint: Checkpoint },
+    Local { model: Model, checkpoint: Box<Checkpoint> },
     Remote { endpoints: Vec<Endpoint>, parallel: usize },
 }
 
@@ -191,7 +191,7 @@ impl Source {
     fn local(name: Option<&str>, args: &ProverArgs) -> Result<Self> {
         let model = Model::find_or_embedded(name)?;
         let checkpoint = model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
-        Ok(Self::Local { model, checkpoint })
+        Ok(Self::Local { model, checkpoint: Box::new(checkpoint) })
     }
 
     fn remote(
@@ -254,8 +254,8 @@ fn key(named: Option<&str>, usual: &str) -> Result<Option<Key>> {
 
 /// A model that is ready to answer.
 enum Opened<'c> {
-    Local { engine: Box<Engine<'c>>, words: Option<Words> },
-    Remote(Option<Endpoints>),
+    Local { engine: Box<Engine<'c>>, words: Option<Box<Words>> },
+    Remote(Option<Box<Endpoints>>),
 }
 
 impl<'c> Opened<'c> {
@@ -264,7 +264,7 @@ impl<'c> Opened<'c> {
             Source::Local { model, checkpoint } => {
                 let words = Words::open(model, checkpoint)?;
                 let engine = engine(model, checkpoint, args, settings, ui)?;
-                Ok(Self::Local { engine: Box::new(engine), words: Some(words) })
+                Ok(Self::Local { engine: Box::new(engine), words: Some(Box::new(words)) })
             }
             Source::Remote { endpoints, parallel } => {
                 for endpoint in endpoints.iter().filter(|endpoint| endpoint.shows_key()) {
@@ -274,7 +274,7 @@ impl<'c> Opened<'c> {
                     ));
                 }
                 let options = options(&args.endpoints, *parallel);
-                Ok(Self::Remote(Some(Endpoints::new(endpoints.clone(), options))))
+                Ok(Self::Remote(Some(Box::new(Endpoints::new(endpoints.clone(), options)))))
             }
         }
     }
@@ -318,14 +318,14 @@ fn engine<'c>(
 /// An answerer that lives in a list of them.
 enum Answerer<'e, 'c> {
     Local(Box<Local<'e, 'c>>),
-    Remote(Endpoints),
+    Remote(Box<Endpoints>),
 }
 
 impl<'e, 'c> Answerer<'e, 'c> {
     fn new(opened: &'e mut Opened<'c>, args: &ProverArgs, deadline: Option<Instant>) -> Self {
         match opened {
             Opened::Local { engine, words } => {
-                let words = words.take().expect("each is started once");
+                let words = *words.take().expect("each is started once");
                 Self::Local(Box::new(Local::new(engine, words, args.parallel as usize, deadline)))
             }
             Opened::Remote(endpoints) => Self::Remote(endpoints.take().expect("each is started once")),
@@ -335,7 +335,7 @@ impl<'e, 'c> Answerer<'e, 'c> {
     fn complete(&mut self) -> &mut dyn Complete {
         match self {
             Self::Local(local) => local.as_mut(),
-            Self::Remote(endpoints) => endpoints,
+            Self::Remote(endpoints) => endpoints.as_mut(),
         }
     }
 }

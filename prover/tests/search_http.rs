@@ -68,7 +68,7 @@ fn flaky() -> impl Fn(&Received, &mut Reply) + Send + Sync {
     move |request, reply| {
         let seed = request.body["seed"].as_u64().unwrap();
         let first = known.lock().unwrap().insert((seed, request.prompt().to_owned()));
-        if !first || mix(seed) % 2 == 0 {
+        if !first || mix(seed).is_multiple_of(2) {
             return answer(request, reply);
         }
         match mix(seed ^ 9) % 6 {

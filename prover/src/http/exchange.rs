@@ -181,7 +181,7 @@ fn kind(status: StatusCode) -> Kind {
         429 | 503 | 529 => Kind::Busy,
         408 | 409 | 425 => Kind::Broken,
         401 | 402 => Kind::Denied,
-        403 | 404 | 405 => Kind::Absent,
+        403..=405 => Kind::Absent,
         status if status >= 500 => Kind::Broken,
         _ => Kind::Refused,
     }
