@@ -344,19 +344,27 @@ PROBLEM is a text, a text or Markdown file, `-` for stdin, or a problem set: a .
 
 Proofs are written, read by a verifier until one passes, and the best are refined, round after round. A proof passes when
 every counted reading says 1; a reading that says less is judged in turn, and counts as much as the judge agrees. The
-same model reads what it wrote: passing is no certainty.
+same model reads what it wrote, unless --verifier-model names another one: passing is no certainty.
 
-Everything is saved in a folder, each completion before it counts. The same command goes on from there after any end. With
-the same seed the same proofs come out, whatever is worked on at once; only --time-limit breaks that.
+Everything is saved in a folder, each completion before it counts. The same command goes on from there
+after any end. With the same seed the same proofs come out, whatever is worked on at once; only
+--time-limit and endpoints break that.
 
-The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`, `proof`, `chosen`, `end`.
+With --endpoint a model elsewhere answers: SGLang, vLLM, llama.cpp, or a hosted one. The key comes from an
+environment variable and is written nowhere. What fails is asked again, later each time. A request that
+keeps failing costs its attempt only; when nothing works any more the command ends with 5, and the same
+command goes on later. The verifier may be another model, here or elsewhere.
+
+The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`,
+`notice`, `proof`, `chosen`, `end`.
 Exits with 0 when a proof of every problem passed, with 1 when not.";
 
 const PROVE_EXAMPLES: &str = "\
 Examples:
   porism prove \"Prove that gcd(84, 30) = 6.\"
   porism prove IMO2025.json --only IMO2025-1 --model ./DeepSeek-Math-V2 --prompts math_templates.py
-  porism prove problem.md --proofs 64 --verifications 64 --rounds 16 --out runs/mine";
+  porism prove problem.md --proofs 64 --verifications 64 --rounds 16 --out runs/mine
+  porism prove problem.md --endpoint http://localhost:8000/v1 --endpoint-model deepseek-math-v2";
 
 /// Search for a proof
 #[derive(Debug, Args)]
@@ -453,9 +461,47 @@ pub struct ProverArgs {
     #[arg(short = 'c', long = "ctx-size", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
     #[command(flatten)]
+    pub endpoints: EndpointArgs,
+    #[command(flatten)]
     pub device: DeviceArgs,
     #[command(flatten)]
     pub experts: ExpertArgs,
+}
+
+/// Models elsewhere, and a second model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Endpoints")]
+pub struct EndpointArgs {
+    /// Ask the model behind this OpenAI-compatible address, as in `http://localhost:8000/v1`; may be given several times
+    #[arg(long, value_name = "URL", requires = "endpoint_model", conflicts_with = "model", value_hint = ValueHint::Url)]
+    pub endpoint: Vec<String>,
+    /// What the model is called there
+    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    pub endpoint_model: Option<String>,
+    /// Environment variable with the key [default: PORISM_ENDPOINT_KEY]
+    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
+    pub endpoint_key_env: Option<String>,
+    /// Requests under way at each address
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub endpoint_parallel: u32,
+    /// Let another model read the proofs: a local one, or with --verifier-endpoint what it is called there
+    #[arg(long, value_name = "MODEL", value_hint = ValueHint::DirPath)]
+    pub verifier_model: Option<String>,
+    /// Let the model behind this address read the proofs; may be given several times
+    #[arg(long, value_name = "URL", requires = "verifier_model", value_hint = ValueHint::Url)]
+    pub verifier_endpoint: Vec<String>,
+    /// Environment variable with its key [default: PORISM_VERIFIER_KEY, at an address of --endpoint its key]
+    #[arg(long, value_name = "VARIABLE", requires = "verifier_endpoint")]
+    pub verifier_key_env: Option<String>,
+    /// Requests under way at each address of the verifier [default: as --endpoint-parallel]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub verifier_parallel: Option<u32>,
+    /// Break off a request when nothing comes for this long: `90s`, `10m`, `2h`
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::commands::prove::parse_duration)]
+    pub endpoint_timeout: std::time::Duration,
+    /// Send a request N times at most before it is lost
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub endpoint_tries: u32,
 }
 
 /// Grade a proof

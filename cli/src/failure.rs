@@ -9,6 +9,8 @@ pub const USAGE: u8 = 2;
 pub const MODEL: u8 = 3;
 /// No usable device, or out of memory.
 pub const DEVICE: u8 = 4;
+/// Nobody answers at an endpoint, or not us.
+pub const NETWORK: u8 = 5;
 /// Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
@@ -59,6 +61,9 @@ pub fn code(error: &anyhow::Error) -> u8 {
         }
         if let Some(error) = cause.downcast_ref::<porism_runtime::Error>() {
             return runtime_code(error);
+        }
+        if cause.is::<porism_prover::http::HttpError>() {
+            return NETWORK;
         }
         if cause.is::<porism_prover::store::StoreError>() {
             return USAGE;
@@ -113,8 +118,26 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
             return Some(ways_out.join("; or "));
         }
+        if let Some(error) = cause.downcast_ref() {
+            return Some(http_hint(error).to_owned());
+        }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
     })
+}
+
+fn http_hint(error: &porism_prover::http::HttpError) -> &'static str {
+    use porism_prover::http::HttpError as E;
+    match error {
+        E::Unreachable { .. } => "check the address and that the server runs; nothing was lost",
+        E::Denied { .. } => {
+            "put the right key into PORISM_ENDPOINT_KEY, or name its variable with --endpoint-key-env (for the verifier \
+             PORISM_VERIFIER_KEY and --verifier-key-env)"
+        }
+        E::Absent { .. } => {
+            "check the address, which mostly ends in /v1, and the name of the model; `curl ADDRESS/models` lists them"
+        }
+        E::Failing { .. } => "look into the server's log; where it is slow, raise --endpoint-timeout",
+    }
 }
 
 fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {

@@ -118,6 +118,7 @@ impl<'e, 'c> Local<'e, 'c> {
             prompt_tokens: job.prompt.len() as u64,
             tokens: token_ids.len() as u64,
             seconds: job.started.elapsed().as_secs_f64(),
+            served: None,
         })
     }
 }
@@ -127,11 +128,15 @@ impl Complete for Local<'_, '_> {
         self.width
     }
 
+    fn works_in_poll(&self) -> bool {
+        true
+    }
+
     fn submit(&mut self, request: Request) {
         // A prompt that does not fit costs its attempt only.
         if let Err(error) = self.start(&request) {
             let result = Err(crate::failure::describe(&error));
-            self.ready.push_back(Answer { ticket: request.ticket, result });
+            self.ready.push_back(Answer { ticket: request.ticket, result, wasted: 0 });
         }
     }
 
@@ -167,7 +172,7 @@ impl Complete for Local<'_, '_> {
                 };
                 let result = self.finish(&job, &token_ids, reason);
                 let result = result.map_err(|error| crate::failure::describe(&error));
-                self.ready.push_back(Answer { ticket: job.ticket, result });
+                self.ready.push_back(Answer { ticket: job.ticket, result, wasted: 0 });
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The porism command.
 
+mod answerer;
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"
@@ -86,6 +87,10 @@ fn start_log(verbosity: u8) {
             2 => "info,porism_runtime=debug,porism_loader=debug,porism=debug",
             _ => "trace",
         })
+    });
+    // At its lowest level it writes down all that is sent, keys included; no RUST_LOG may ask for that.
+    let filter = ["ureq_proto=off", "ureq_proto::util=off"].into_iter().fold(filter, |filter, quiet| {
+        filter.add_directive(quiet.parse().expect("it names a crate and a level"))
     });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }

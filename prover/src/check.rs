@@ -35,6 +35,22 @@ impl Grade {
     }
 }
 
+/// What happens meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Told<'a> {
+    /// A reading or a judgement of one came.
+    Reading {
+        /// Its number, from 0.
+        number: u32,
+        /// [`Role::Verify`] or [`Role::MetaVerify`].
+        role: Role,
+        /// Its score, or why there is none.
+        score: Result<Score, &'a str>,
+    },
+    /// Something that whoever waits should know.
+    Notice(&'a str),
+}
+
 /// Reads a proof `settings.verifications` times. `told` hears of each reading as it comes.
 ///
 /// # Errors
@@ -48,7 +64,7 @@ pub fn check(
     seed: u64,
     complete: &mut dyn Complete,
     interrupted: &dyn Fn() -> bool,
-    told: &mut dyn FnMut(u32, Role, Option<Score>),
+    told: &mut dyn FnMut(Told<'_>),
 ) -> Result<Grade, CompleteError> {
     const WAIT: Duration = Duration::from_millis(100);
     let mut grade = Grade { readings: Vec::new(), unreadable: Vec::new(), tokens: 0 };
@@ -80,17 +96,21 @@ pub fn check(
             });
             ticket += 1;
         }
-        let Some(answer) = complete.poll(WAIT)? else {
+        let polled = complete.poll(WAIT);
+        complete.notices().iter().for_each(|words| told(Told::Notice(words)));
+        let Some(answer) = polled? else {
             continue;
         };
         let Some((role, reading)) = under_way.remove(&answer.ticket) else {
             continue;
         };
+        grade.tokens += answer.wasted;
         if let Ok(completion) = &answer.result {
             grade.tokens += completion.tokens;
         }
         let evaluation = answer.result.and_then(readable);
-        told(reading, role, evaluation.as_ref().ok().map(|evaluation| evaluation.score));
+        let score = evaluation.as_ref().map(|evaluation| evaluation.score).map_err(String::as_str);
+        told(Told::Reading { number: reading, role, score });
         match (role, evaluation) {
             (Role::Verify, Ok(evaluation)) => {
                 if evaluation.score < Score::One && settings.meta_verify {

@@ -53,6 +53,20 @@ pub struct Completion {
     pub tokens: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Who answered, where that was not in this process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Served>,
+}
+
+/// How an endpoint answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// Its address, without anything secret.
+    pub endpoint: String,
+    /// Whether the numbers of tokens are estimated, because it does not count them.
+    pub estimated: bool,
+    /// Tries until it answered, the last one included.
+    pub tries: u32,
 }
 
 /// What became of a request.
@@ -62,6 +76,8 @@ pub struct Answer {
     pub ticket: u64,
     /// The completion, or why this attempt is lost; the search goes on without it.
     pub result: Result<Completion, String>,
+    /// Tokens generated in tries that came to nothing.
+    pub wasted: u64,
 }
 
 /// Why nothing more can be answered.
@@ -80,6 +96,16 @@ pub trait Complete {
     /// How many requests are worth having under way at once.
     fn width(&self) -> usize;
 
+    /// Whether a request of this kind would be worked on at once, as far as [`width`](Complete::width) goes.
+    fn has_room_for(&self, _key: &Key) -> bool {
+        true
+    }
+
+    /// Whether it is [`poll`](Complete::poll) that does the work, and does not merely wait for it.
+    fn works_in_poll(&self) -> bool {
+        false
+    }
+
     /// Takes a request.
     fn submit(&mut self, request: Request);
 
@@ -91,4 +117,9 @@ pub trait Complete {
     /// # Errors
     /// [`CompleteError`] when no request can be answered any more.
     fn poll(&mut self, wait: Duration) -> Result<Option<Answer>, CompleteError>;
+
+    /// What somebody who waits should know, such as that a request is sent again; each is given once.
+    fn notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 }

@@ -6,8 +6,10 @@
 pub mod check;
 pub mod complete;
 pub mod confidence;
+pub mod http;
 pub mod markdown;
 mod math;
+pub mod pair;
 pub mod parse;
 pub mod problem;
 pub mod prompts;

@@ -103,6 +103,10 @@ pub struct Spent {
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub tokens: u64,
+    /// Of these, in answers that were cut off and asked for again.
+    pub wasted: u64,
+    /// Completions whose tokens are estimated.
+    pub estimated: u64,
     /// Seconds, over all sessions that ended by themselves.
     pub seconds: f64,
 }
@@ -522,15 +526,24 @@ impl Writer {
     }
 
     fn cost(&mut self, report: &Report) {
-        let Spent { completions, failed, prompt_tokens, tokens, seconds } = report.spent;
+        let Spent { completions, failed, prompt_tokens, tokens, wasted, estimated, seconds } = report.spent;
         html!(self, "<section>\n<h2>What it took</h2>\n<div class=\"wide\"><table class=\"tabular\">");
-        for (name, value) in [
+        let rows = [
             ("Completions", thousands(completions)),
             ("Attempts that came to nothing", thousands(failed)),
             ("Tokens generated", thousands(tokens)),
+            ("Of these in answers that were cut off", thousands(wasted)),
             ("Tokens read", thousands(prompt_tokens)),
+            ("Completions with estimated tokens", thousands(estimated)),
             ("Time", time(seconds)),
-        ] {
+        ];
+        // Only endpoints cut answers off, or do not count.
+        let shown = |name: &str| match name {
+            "Of these in answers that were cut off" => wasted > 0,
+            "Completions with estimated tokens" => estimated > 0,
+            _ => true,
+        };
+        for (name, value) in rows.into_iter().filter(|(name, _)| shown(name)) {
             html!(self, "<tr><th>{name}</th><td class=\"right\">{value}</td></tr>");
         }
         html!(
@@ -749,6 +762,12 @@ impl Report {
         if !finished {
             notes.push("This run has not ended; the same command goes on with it.".to_owned());
         }
+        for (role, what) in [("generator", "Proofs were written"), ("verifier", "They were read")] {
+            let addresses = endpoints(&manifest, role);
+            if !addresses.is_empty() {
+                notes.push(format!("{what} by a model behind {}.", addresses.join(", ")));
+            }
+        }
         notes.push(
             "With the same seed and model the same proofs come out, whatever is batched together. Remote endpoints and time \
              limits are exempt: what they answer, or when, is not ours to repeat."
@@ -851,9 +870,13 @@ fn pooled_proof(line: &Value) -> PooledProof {
 fn spent(events: &[Value]) -> Spent {
     let mut spent = Spent::default();
     for event in events {
+        let wasted = event["wasted"].as_u64().unwrap_or_default();
+        spent.tokens = spent.tokens.saturating_add(wasted);
+        spent.wasted = spent.wasted.saturating_add(wasted);
         match event["event"].as_str() {
             Some("completion") if event["completion"].is_object() => {
                 spent.completions += 1;
+                spent.estimated += u64::from(event["completion"]["served"]["estimated"] == true);
                 spent.tokens += event["completion"]["tokens"].as_u64().unwrap_or_default();
                 spent.prompt_tokens += event["completion"]["prompt_tokens"].as_u64().unwrap_or_default();
             }
@@ -868,15 +891,19 @@ fn spent(events: &[Value]) -> Spent {
 /// The command, from the settings it left behind.
 fn rerun(manifest: &toml::Table, generator: Option<&str>, set: bool) -> String {
     let mut command = format!("porism prove {}", if set { "problems.jsonl" } else { "problem.md" });
+    let mut model = |name: &str, role: &str, endpoint: &str, remote: &str, local: &str| {
+        let addresses = endpoints(manifest, role);
+        for address in &addresses {
+            let _ = write!(command, " {endpoint} {}", quoted(address));
+        }
+        let _ = write!(command, " {} {}", if addresses.is_empty() { local } else { remote }, quoted(name));
+    };
     if let Some(name) = generator {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
-        // Within single quotes a shell reads nothing but the closing one.
-        let name = if name.chars().all(plain) {
-            name.to_owned()
-        } else {
-            format!("'{}'", name.replace('\'', "'\\''"))
-        };
-        let _ = write!(command, " --model {name}");
+        model(name, "generator", "--endpoint", "--endpoint-model", "--model");
+    }
+    let other = manifest.get("verifier").filter(|verifier| manifest.get("generator") != Some(*verifier));
+    if let Some(name) = other.and_then(|model| model.get("name")).and_then(toml::Value::as_str) {
+        model(name, "verifier", "--verifier-endpoint", "--verifier-model", "--verifier-model");
     }
     if let Some(seed) = manifest.get("seed") {
         let _ = write!(command, " --seed {}", plain(seed));
@@ -895,6 +922,23 @@ fn rerun(manifest: &toml::Table, generator: Option<&str>, set: bool) -> String {
     }
     command.push_str(" --out again");
     command
+}
+
+/// As a shell reads it as one word.
+fn quoted(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    // Within single quotes a shell reads nothing but the closing one.
+    format!("'{}'", name.replace('\'', "'\\''"))
+}
+
+/// Addresses of the endpoints that played a role.
+fn endpoints(manifest: &toml::Table, role: &str) -> Vec<String> {
+    let addresses =
+        manifest.get(role).and_then(|model| model.get("endpoints")).and_then(toml::Value::as_array);
+    addresses.into_iter().flatten().filter_map(toml::Value::as_str).map(str::to_owned).collect()
 }
 
 fn plain(value: &toml::Value) -> String {

@@ -302,6 +302,7 @@ struct Results {
 struct Known {
     request: String,
     tokens: u64,
+    wasted: u64,
     outcome: Outcome,
 }
 
@@ -324,15 +325,23 @@ pub struct Spent {
     pub tokens: u64,
     /// Tokens of prompts.
     pub prompt_tokens: u64,
+    /// Tokens among the generated ones that came to nothing, in answers that were cut off and asked for again.
+    pub wasted: u64,
+    /// Completions whose tokens are estimated, because their endpoint does not count them.
+    pub estimated: u64,
 }
 
 impl Results {
     fn add(&mut self, record: &Record) {
         self.spent.completions += 1;
+        self.spent.tokens += record.wasted;
+        self.spent.wasted += record.wasted;
         let (tokens, outcome) = match &record.completion {
             Some(completion) => {
                 self.spent.tokens += completion.tokens;
                 self.spent.prompt_tokens += completion.prompt_tokens;
+                self.spent.estimated +=
+                    u64::from(completion.served.as_ref().is_some_and(|served| served.estimated));
                 (completion.tokens, read(record.key.role, completion))
             }
             None => {
@@ -340,7 +349,7 @@ impl Results {
                 (0, Outcome::Nothing(record.error.clone().unwrap_or_default()))
             }
         };
-        let known = Known { request: record.request.clone(), tokens, outcome };
+        let known = Known { request: record.request.clone(), tokens, wasted: record.wasted, outcome };
         self.by_key.entry(record.key).or_default().push(known);
     }
 }
@@ -379,6 +388,8 @@ struct Walk {
     proofs: Vec<Proof>,
     wanted: Vec<Ask>,
     tokens: u64,
+    // Spent as well, but in no proof: how much depends on the weather.
+    wasted: u64,
 }
 
 /// The walk met something beyond which nothing may be asked.
@@ -395,7 +406,7 @@ impl Planner<'_> {
     }
 
     fn plan(&self) -> Plan {
-        let mut walk = Walk { proofs: Vec::new(), wanted: Vec::new(), tokens: 0 };
+        let mut walk = Walk { proofs: Vec::new(), wanted: Vec::new(), tokens: 0, wasted: 0 };
         let end = match self.rounds(&mut walk) {
             Ok(end) => Some(end),
             Err(Halt::Spent) if walk.wanted.is_empty() => {
@@ -637,7 +648,7 @@ impl Planner<'_> {
         key: Key,
         prompt: impl Fn() -> String,
     ) -> Result<Option<&Outcome>, Halt> {
-        if self.settings().max_tokens_total.is_some_and(|most| walk.tokens >= most) {
+        if self.settings().max_tokens_total.is_some_and(|most| walk.tokens + walk.wasted >= most) {
             return Err(Halt::Spent);
         }
         if let Some(known) = self.results.by_key.get(&key) {
@@ -645,6 +656,7 @@ impl Planner<'_> {
             let request = requests.entry(key).or_insert_with(|| self.request(key, &prompt()));
             if let Some(known) = known.iter().find(|known| known.request == *request) {
                 walk.tokens += known.tokens;
+                walk.wasted += known.wasted;
                 return Ok(Some(&known.outcome));
             }
             // It was asked otherwise, before a fork.
@@ -767,6 +779,11 @@ pub enum Event<'a> {
         seconds: f64,
         /// What the run has cost so far.
         spent: Spent,
+    },
+    /// Something that whoever waits should know, such as that an endpoint does not answer.
+    Notice {
+        /// In words.
+        words: &'a str,
     },
     /// A proof was decided.
     Proof {
@@ -934,7 +951,11 @@ impl Driver<'_> {
                 return Ok(());
             }
             self.hand_out(complete);
-            let answer = match complete.poll(WAIT) {
+            let polled = complete.poll(WAIT);
+            for words in complete.notices() {
+                observe(&Event::Notice { words: &words });
+            }
+            let answer = match polled {
                 Ok(Some(answer)) => answer,
                 Ok(None) => continue,
                 // A deadline is how we interrupt the answerer ourselves.
@@ -951,7 +972,9 @@ impl Driver<'_> {
                 Ok(completion) => (Some(completion), None),
                 Err(error) => (None, Some(error)),
             };
-            let record = Record { key: ask.key, request: ask.request, seed: ask.seed, completion, error };
+            let wasted = answer.wasted;
+            let record =
+                Record { key: ask.key, request: ask.request, seed: ask.seed, completion, error, wasted };
             self.results.add(&record);
             self.tell(&record, observe);
             self.run.append(record)?;
@@ -961,16 +984,15 @@ impl Driver<'_> {
     fn hand_out(&mut self, complete: &mut dyn Complete) {
         let width = complete.width().max(1);
         let busy: HashSet<Key> = self.under_way.values().map(|ask| ask.key).collect();
-        let wanted: Vec<Ask> = self
-            .plans
-            .iter()
-            .flatten()
-            .flat_map(|plan| &plan.wanted)
-            .filter(|ask| !busy.contains(&ask.key))
-            .take(width.saturating_sub(busy.len()))
-            .cloned()
-            .collect();
-        for ask in wanted {
+        let mut free = width.saturating_sub(busy.len());
+        for ask in self.plans.iter().flatten().flat_map(|plan| &plan.wanted) {
+            if free == 0 {
+                break;
+            }
+            if busy.contains(&ask.key) || !complete.has_room_for(&ask.key) {
+                continue;
+            }
+            free -= 1;
             let ticket = self.next_ticket;
             self.next_ticket += 1;
             complete.submit(Request {
@@ -982,7 +1004,7 @@ impl Driver<'_> {
                 temperature: self.manifest.settings.temperature(ask.key.role),
                 top_p: self.manifest.settings.top_p,
             });
-            self.under_way.insert(ticket, ask);
+            self.under_way.insert(ticket, ask.clone());
         }
     }
 

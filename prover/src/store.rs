@@ -86,10 +86,23 @@ pub enum StoreError {
 /// Who answers, and how to tell that it is the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Model {
-    /// For people.
+    /// For people; at endpoints, what they call it.
     pub name: String,
-    /// Of the weights, or of the endpoint's address and model name.
+    /// Of the weights, or of the endpoints' addresses and the model's name there.
     pub fingerprint: String,
+    /// Addresses of the endpoints; empty for a model in this process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+}
+
+impl Model {
+    /// For people: what it is, and where.
+    pub fn label(&self) -> String {
+        match self.endpoints.as_slice() {
+            [] => self.name.clone(),
+            endpoints => format!("{} at {}", self.name, endpoints.join(", ")),
+        }
+    }
 }
 
 /// Where the prompts come from.
@@ -134,7 +147,7 @@ impl Manifest {
     /// The first difference that makes the completions of `old` useless: name, old and new value. Numbers of proofs, readings
     /// and rounds, and budgets may change: decisions are made anew from the completions there are.
     fn difference(&self, old: &Manifest) -> Option<(String, String, String)> {
-        let model = |model: &Model| format!("{} ({})", model.name, model.fingerprint);
+        let model = |model: &Model| format!("{} ({})", model.label(), model.fingerprint);
         let prompts = |prompts: &Prompts| format!("{} ({})", prompts.source, prompts.fingerprint);
         let (new, was) = (&self.settings, &old.settings);
         let pairs = [
@@ -189,6 +202,14 @@ pub struct Record {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Tokens generated in tries that came to nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub wasted: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A line of the journal.

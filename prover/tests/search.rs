@@ -58,8 +58,9 @@ impl Complete for Scripted {
             finish: Finish::Stop,
             prompt_tokens: 7,
             seconds: 0.1,
+            served: None,
         });
-        Ok(Some(Answer { ticket: request.ticket, result }))
+        Ok(Some(Answer { ticket: request.ticket, result, wasted: 0 }))
     }
 }
 
@@ -114,7 +115,7 @@ fn settings() -> Settings {
 }
 
 fn manifest(seed: u64, settings: Settings) -> Manifest {
-    let model = Model { name: "script".to_owned(), fingerprint: "0".to_owned() };
+    let model = Model { name: "script".to_owned(), fingerprint: "0".to_owned(), endpoints: Vec::new() };
     let prompts = PromptSet::built_in();
     Manifest {
         version: Manifest::VERSION,
@@ -397,7 +398,7 @@ fn events_tell_every_completion_and_every_decision_once() {
                 assert!(decided.insert((problem_idx.to_string(), *proof_id)), "{json}");
             }
             Event::Chosen { .. } => chosen += 1,
-            Event::Start { .. } | Event::End { .. } => {}
+            Event::Start { .. } | Event::End { .. } | Event::Notice { .. } => {}
         }
     };
     let prompts = PromptSet::built_in();

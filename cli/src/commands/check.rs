@@ -1,18 +1,17 @@
 //! `porism check`: grades a proof.
 
 use anyhow::Result;
-use porism_prover::check::{Grade, check};
+use porism_prover::check::{Grade, Told, check};
 use porism_prover::complete::CompleteError;
 use porism_prover::problem::Problem;
 use porism_prover::roles::Role;
 use serde_json::json;
 
-use super::prove::{DEFAULT_SEED, Setup, text_or_file};
+use super::prove::{DEFAULT_SEED, text_or_file};
+use crate::answerer::{self, Setup};
 use crate::args::Check;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::interrupt;
-use crate::local::Local;
-use crate::opening::write_heat;
 use crate::ui::Ui;
 
 pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
@@ -24,35 +23,30 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
     if proof.trim().is_empty() {
         return Err(Failure::usage("the proof is empty").into());
     }
-    let setup = Setup::open(&args.prover)?;
+    let setup = Setup::open_reader(&args.prover)?;
     let settings = setup.settings(&args.prover)?;
     let seed = args.prover.seed.unwrap_or(DEFAULT_SEED);
     interrupt::install();
-    let (mut engine, words) = setup.engine(&args.prover, ui)?;
-    let mut local = Local::new(&mut engine, words, args.prover.parallel as usize, None);
-    let mut told = |reading: u32, role: Role, score: Option<porism_prover::parse::Score>| {
-        let what = if role == Role::Verify { "reading" } else { "judgement of reading" };
-        let score = score.map_or("unreadable".to_owned(), |score| format!("score {}", score.value()));
-        if !args.json {
-            ui.aside(&format!("{what} {}: {score}", reading + 1));
+    let mut told = |told: Told<'_>| match told {
+        _ if args.json => {}
+        Told::Notice(words) => ui.aside(words),
+        Told::Reading { number, role, score } => {
+            let what = if role == Role::Verify { "reading" } else { "judgement of reading" };
+            let score = match score {
+                Ok(score) => format!("score {}", score.value()),
+                Err(why) => format!("lost: {why}"),
+            };
+            ui.aside(&format!("{what} {}: {score}", number + 1));
         }
     };
-    let graded = check(
-        &problem,
-        proof.trim(),
-        &setup.prompts,
-        &settings,
-        seed,
-        &mut local,
-        &interrupt::requested,
-        &mut told,
-    );
-    drop(local);
-    write_heat(&engine, &args.prover.experts)?;
+    let graded = setup.answer(&args.prover, ui, None, |complete, _| {
+        let interrupted = &interrupt::requested;
+        check(&problem, proof.trim(), &setup.prompts, &settings, seed, complete, interrupted, &mut told)
+    })?;
     let grade = match graded {
         Ok(grade) => grade,
         Err(CompleteError::Interrupted) => return Ok(INTERRUPTED),
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(answerer::unwrap(error)),
     };
     if args.json {
         ui.json(&as_json(&grade, seed))?;

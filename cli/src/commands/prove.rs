@@ -1,30 +1,20 @@
 //! `porism prove`: problems in, proofs out, with everything that was found in a folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use porism_loader::{Checkpoint, Options};
+use porism_prover::complete::CompleteError;
 use porism_prover::problem::{self, Problem};
-use porism_prover::prompts::PromptSet;
-use porism_prover::search::{End, Event, Limits, Plan, Settings, State, search};
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search};
 use porism_prover::store::{self, Manifest, Prompts, Run};
-use porism_runtime::engine::{Engine, EngineOptions};
-use porism_runtime::sample::SamplingParams;
 
-use crate::args::{Prove, ProverArgs};
+use crate::answerer::{self, Setup};
+use crate::args::Prove;
 use crate::failure::Failure;
 use crate::interrupt;
-use crate::local::{Local, Words};
-use crate::model::Model;
-use crate::opening::{open_engine, write_heat};
 use crate::settings;
 use crate::ui::Ui;
-
-/// Models with a shorter context see one evaluation at a time: more would leave no room for a proof.
-const SHORT_CONTEXT: u32 = 8192;
-/// So small a model slips at temperature 1 while it recomputes a right proof.
-const SMALL_READING_TEMPERATURE: f32 = 0.4;
 
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let problems = problems(args.problem.as_deref(), &args.only)?;
@@ -32,13 +22,13 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
-    let model = setup.identity()?;
+    let (generator, verifier) = setup.identities()?;
     let manifest = Manifest {
         version: Manifest::VERSION,
         seed: args.prover.seed.or(old.map(|old| old.seed)).unwrap_or(DEFAULT_SEED),
         problems: Manifest::problems(&problems),
-        generator: model.clone(),
-        verifier: model,
+        generator,
+        verifier,
         prompts: Prompts {
             source: setup.prompts.source().to_owned(),
             fingerprint: setup.prompts.fingerprint().to_owned(),
@@ -47,33 +37,32 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     };
     let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
     interrupt::install();
-    let (mut engine, words) = setup.engine(&args.prover, ui)?;
-    let deadline = args.budget.time_limit.map(|limit| Instant::now() + limit);
-    let mut local = Local::new(&mut engine, words, args.prover.parallel as usize, deadline);
-    let limits = Limits { interrupted: &interrupt::requested, deadline };
     let mut teller = Teller { ui, json: args.json, broken: None };
-    let found = search(&mut run, &manifest, &problems, &setup.prompts, &mut local, &limits, &mut |event| {
-        teller.tell(event);
-    });
-    tracing::info!("{}", local.facts());
-    drop(local);
-    write_heat(&engine, &args.prover.experts)?;
+    let found = setup.answer(&args.prover, ui, args.budget.time_limit, |complete, deadline| {
+        let limits = Limits { interrupted: &interrupt::requested, deadline };
+        search(&mut run, &manifest, &problems, &setup.prompts, complete, &limits, &mut |event| {
+            teller.tell(event);
+        })
+    })?;
     if let Some(error) = teller.broken {
         return Err(error);
     }
+    let goes_on = format!("the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(porism_prover::search::SearchError::Complete(
-            porism_prover::complete::CompleteError::Interrupted,
-        )) => {
-            ui.note(&format!("interrupted; the same command goes on from {}", run.folder().display()));
+        Err(SearchError::Complete(CompleteError::Interrupted)) => {
+            ui.note(&format!("interrupted; {goes_on}"));
             return Ok(crate::failure::INTERRUPTED);
+        }
+        Err(SearchError::Complete(error)) => {
+            ui.note(&goes_on);
+            return Err(answerer::unwrap(error));
         }
         Err(error) => return Err(error.into()),
     };
     let page = porism_prover::report::write(run.folder())?;
     if !args.json {
-        show(&problems, &plans, run.folder(), ui)?;
+        show(&problems, &plans, &setup, run.folder(), ui)?;
         ui.note(&format!("report: {}", page.display()));
     }
     Ok(u8::from(!plans.iter().all(Plan::passed)))
@@ -81,78 +70,6 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
 
 /// Without `--seed` a run has this one: the same command gives the same proofs.
 pub const DEFAULT_SEED: u64 = 1;
-
-/// What `prove` and `check` have in common.
-pub struct Setup {
-    model: Model,
-    checkpoint: Checkpoint,
-    pub prompts: PromptSet,
-}
-
-impl Setup {
-    pub fn open(args: &ProverArgs) -> Result<Self> {
-        let model = Model::find_or_embedded(args.model.as_deref())?;
-        let prompts = match &args.prompts {
-            Some(file) => PromptSet::open(file)?,
-            None => match model.prompts()? {
-                Some(text) => PromptSet::from_toml(&text, &format!("{}/prompts.toml", model.label()))?,
-                None => PromptSet::built_in(),
-            },
-        };
-        let checkpoint = model.checkpoint(Options { allow_nan: args.device.allow_nan })?;
-        Ok(Self { model, checkpoint, prompts })
-    }
-
-    /// Which model it is.
-    fn identity(&self) -> Result<store::Model> {
-        Ok(store::Model { name: self.model.label(), fingerprint: self.model.fingerprint()? })
-    }
-
-    /// The settings that do not depend on the command.
-    pub fn settings(&self, args: &ProverArgs) -> Result<Settings> {
-        let usual = Settings::default();
-        let small = self.checkpoint.config().max_position_embeddings < SHORT_CONTEXT;
-        let reading_temperature = if small { SMALL_READING_TEMPERATURE } else { usual.reading_temperature };
-        let settings = Settings {
-            verifications: args.verifications.unwrap_or(usual.verifications),
-            meta_verify: !args.no_meta,
-            evaluations_to_refine: if small { 1 } else { usual.evaluations_to_refine },
-            max_tokens_per_proof: args.max_tokens.unwrap_or(usual.max_tokens_per_proof),
-            max_tokens_per_reading: args.max_tokens_per_reading.unwrap_or(usual.max_tokens_per_reading),
-            temperature: args.temperature.unwrap_or(usual.temperature),
-            reading_temperature: args.reading_temperature.unwrap_or(reading_temperature),
-            top_p: args.top_p.unwrap_or(usual.top_p),
-            ..usual
-        };
-        for temperature in [settings.temperature, settings.reading_temperature] {
-            let sampling = SamplingParams { temperature, top_p: settings.top_p, ..SamplingParams::default() };
-            sampling.validate().map_err(porism_runtime::Error::from)?;
-        }
-        Ok(settings)
-    }
-
-    /// Loads the weights.
-    pub fn engine<'c>(&'c self, args: &ProverArgs, ui: &Ui) -> Result<(Engine<'c>, Words)> {
-        let words = Words::open(&self.model, &self.checkpoint)?;
-        let settings = self.settings(args)?;
-        let limit = self.checkpoint.config().max_position_embeddings;
-        // A prompt holds a proof and its evaluations, and the answer may be as long as a proof.
-        let usual = settings.max_tokens_per_proof.saturating_add(settings.max_tokens_per_reading);
-        let context = match args.context {
-            Some(asked) if asked > limit => {
-                let (asked, limit) = (asked as usize, limit as usize);
-                return Err(porism_runtime::Error::ContextBeyondModel { asked, limit }.into());
-            }
-            asked => asked.unwrap_or(limit.min(usual)) as usize,
-        };
-        let sequences = args.parallel as usize;
-        // Sequences that ended are kept for what others share with them, and few grow as long as they may.
-        let cache_tokens = if context <= 4096 { None } else { Some(context * sequences.div_ceil(4).max(1)) };
-        let options = EngineOptions { sequences: sequences + 2, cache_tokens, ..EngineOptions::new(context) };
-        let (device, experts) = (&args.device, Some(&args.experts));
-        Ok((open_engine(ui, &self.model, &self.checkpoint, device, experts, options)?, words))
-    }
-}
 
 fn search_settings(args: &Prove, setup: &Setup) -> Result<Settings> {
     let common = setup.settings(&args.prover)?;
@@ -337,10 +254,16 @@ impl Teller<'_> {
                     .map_or(String::new(), |mean| format!(", mean {mean:.2} of {readings} readings"));
                 self.ui.note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {words}{mean}"));
             }
+            Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
             Event::End { passed, problems, spent, seconds } => {
+                let about = if spent.estimated > 0 { "about " } else { "" };
+                let wasted = match spent.wasted {
+                    0 => String::new(),
+                    wasted => format!(" ({wasted} of them in answers that were cut off)"),
+                };
                 self.ui.note(&format!(
-                    "{passed} of {} passed; {} completions, {} tokens, {seconds:.1} s",
+                    "{passed} of {} passed; {} completions, {about}{} tokens{wasted}, {seconds:.1} s",
                     crate::ui::plural(*problems as u64, "problem"),
                     spent.completions,
                     spent.tokens
@@ -351,7 +274,8 @@ impl Teller<'_> {
 }
 
 /// The chosen proofs on stdout, and what they are worth.
-fn show(problems: &[Problem], plans: &[Plan], folder: &Path, ui: &Ui) -> Result<()> {
+fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: &Ui) -> Result<()> {
+    let reader = if setup.reads_itself() { "the same model" } else { "the verifier" };
     for (problem, plan) in problems.iter().zip(plans) {
         let chosen = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)));
         let several = problems.len() > 1;
@@ -370,7 +294,7 @@ fn show(problems: &[Problem], plans: &[Plan], folder: &Path, ui: &Ui) -> Result<
         let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
         match plan.end {
             Some((End::Passed, _)) => ui.note(&format!(
-                "proof {} passed {counted} of {counted} readings by the same model; that is no certainty",
+                "proof {} passed {counted} of {counted} readings by {reader}; that is no certainty",
                 proof.proof_id
             )),
             _ => ui.warn(&format!(

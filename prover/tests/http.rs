@@ -1,0 +1,545 @@
+//! Endpoints against a real server in this process, which is slow, cuts, refuses and lies.
+
+mod server;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
+use porism_prover::http::{Endpoint, Endpoints, HttpError, Key, Options};
+use porism_prover::roles::{self, Role};
+use serde_json::{Value, json};
+use server::{Received, Reply, Server};
+
+const SECRET: &str = "sk-abcdefghijklmnopqrstuvwxyz";
+
+/// Waits that do not slow the tests down.
+fn options() -> Options {
+    Options {
+        wait: Duration::from_millis(5),
+        silence: Duration::from_secs(30),
+        parallel: 4,
+        ..Options::default()
+    }
+}
+
+fn endpoint(server: &Server) -> Endpoint {
+    Endpoint::new(&server.url(), "big-model", Some(Key::new(SECRET).unwrap())).unwrap()
+}
+
+fn endpoints(server: &Server, options: Options) -> Endpoints {
+    Endpoints::new(vec![endpoint(server)], options)
+}
+
+fn request(ticket: u64, prompt: &str) -> Request {
+    let key = roles::Key { problem: 0, round: 0, proof: 0, role: Role::Generate, reading: 0 };
+    let (prompt, seed) = (prompt.to_owned(), 1000 + ticket);
+    Request { ticket, key, prompt, seed, max_tokens: 99, temperature: 0.5, top_p: 0.95 }
+}
+
+/// What came, by ticket.
+#[derive(Debug, Default)]
+struct Outcome {
+    answers: HashMap<u64, Answer>,
+    notices: Vec<String>,
+    broken: Option<String>,
+}
+
+impl Outcome {
+    fn completion(&self, ticket: u64) -> &Completion {
+        self.answers[&ticket].result.as_ref().unwrap()
+    }
+
+    fn lost(&self, ticket: u64) -> &str {
+        self.answers[&ticket].result.as_ref().unwrap_err()
+    }
+}
+
+/// Polls until so many answers are there or nothing works any more.
+fn collect(complete: &mut Endpoints, count: usize) -> Outcome {
+    let mut outcome = Outcome::default();
+    let until = Instant::now() + Duration::from_secs(60);
+    while outcome.answers.len() < count {
+        assert!(Instant::now() < until, "{outcome:?}");
+        match complete.poll(Duration::from_millis(100)) {
+            Ok(Some(answer)) => {
+                assert!(outcome.answers.insert(answer.ticket, answer).is_none(), "answered twice");
+            }
+            Ok(None) => {}
+            Err(CompleteError::Broken(error)) => {
+                assert!(error.is::<HttpError>());
+                outcome.broken = Some(error.to_string());
+                break;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    outcome.notices = complete.notices();
+    outcome
+}
+
+/// One request, one outcome.
+fn one(
+    handler: impl Fn(&Received, &mut Reply) + Send + Sync + 'static,
+    options: Options,
+) -> (Outcome, Server) {
+    let server = Server::new(handler);
+    let mut complete = endpoints(&server, options);
+    complete.submit(request(0, "Prove it."));
+    (collect(&mut complete, 1), server)
+}
+
+/// A first good answer, so that the endpoint is known to work, and then what is tested.
+fn after_a_good_one(
+    handler: impl Fn(&Received, &mut Reply) + Send + Sync + 'static,
+    options: Options,
+) -> (Outcome, Server) {
+    let server = Server::new(move |request, reply| match request.prompt() {
+        "first" => reply.answer("good"),
+        _ => handler(request, reply),
+    });
+    let mut complete = endpoints(&server, options);
+    complete.submit(request(0, "first"));
+    assert_eq!(collect(&mut complete, 1).completion(0).answer, "good");
+    complete.submit(request(1, "second"));
+    (collect(&mut complete, 1), server)
+}
+
+fn tries_of_the_second(server: &Server) -> usize {
+    server.seen.requests().iter().filter(|request| request.prompt() == "second").count()
+}
+
+#[test]
+fn what_is_asked_is_sent_and_what_is_answered_is_heard() {
+    let (outcome, server) = one(
+        |_, reply| {
+            reply.begin();
+            reply.chunk(": waiting\n\n");
+            reply.delta(&json!({"role": "assistant", "content": ""}));
+            reply.delta(&json!({"reasoning_content": "Let me "}));
+            reply.delta(&json!({"reasoning_content": "see."}));
+            reply.delta(&json!({"content": "## Sol"}));
+            reply.delta(&json!({"content": "ution"}));
+            reply.end(Some((12, 34)));
+        },
+        options(),
+    );
+    let completion = outcome.completion(0);
+    assert_eq!((completion.thinking.as_str(), completion.answer.as_str()), ("Let me see.", "## Solution"));
+    assert_eq!((completion.prompt_tokens, completion.tokens, &completion.finish), (12, 34, &Finish::Stop));
+    let served = completion.served.as_ref().unwrap();
+    assert_eq!((served.endpoint.as_str(), served.estimated, served.tries), (server.url().as_str(), false, 1));
+    let asked = &server.seen.requests()[0];
+    assert!(asked.head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{}", asked.head);
+    assert_eq!(asked.header("authorization").unwrap(), format!("Bearer {SECRET}"));
+    assert_eq!(asked.header("content-type"), Some("application/json"));
+    assert_eq!(
+        asked.body,
+        json!({"model": "big-model", "messages": [{"role": "user", "content": "Prove it."}], "stream": true,
+            "stream_options": {"include_usage": true}, "max_tokens": 99, "temperature": 0.5, "top_p": 0.95, "seed": 1000})
+    );
+    assert!(outcome.notices.is_empty());
+}
+
+#[test]
+fn thinking_within_the_message_is_parted_from_the_answer() {
+    let (outcome, _server) = one(
+        |_, reply| {
+            reply.begin();
+            for piece in ["<th", "ink>So", " it is.</", "think>", "\n\nIt", " is."] {
+                reply.delta(&json!({"content": piece}));
+            }
+            reply.end(None);
+        },
+        options(),
+    );
+    let completion = outcome.completion(0);
+    assert_eq!((completion.thinking.as_str(), completion.answer.as_str()), ("So it is.", "It is."));
+    assert!(completion.served.as_ref().unwrap().estimated);
+    assert!(completion.tokens > 0 && completion.prompt_tokens > 0);
+}
+
+#[test]
+fn an_endpoint_that_does_not_stream_is_understood() {
+    let (outcome, _server) = one(
+        |_, reply| {
+            let message = json!({"role": "assistant", "reasoning": "hm", "content": "done"});
+            reply.json(&json!({"choices": [{"index": 0, "message": message, "finish_reason": "length"}],
+                "usage": {"prompt_tokens": 5, "completion_tokens": 6}}));
+        },
+        options(),
+    );
+    let completion = outcome.completion(0);
+    assert_eq!((completion.thinking.as_str(), completion.answer.as_str()), ("hm", "done"));
+    assert_eq!((completion.tokens, &completion.finish), (6, &Finish::Length));
+}
+
+#[test]
+fn a_slow_answer_is_waited_for() {
+    let (outcome, _server) = one(
+        |_, reply| {
+            reply.begin();
+            for piece in ["a", "b", "c", "d"] {
+                std::thread::sleep(Duration::from_millis(400));
+                reply.delta(&json!({"content": piece}));
+            }
+            reply.end(None);
+        },
+        // Longer than any of the pauses, shorter than all of them.
+        Options { silence: Duration::from_millis(1200), ..options() },
+    );
+    assert_eq!(outcome.completion(0).answer, "abcd");
+}
+
+#[test]
+fn too_many_requests_come_back_when_they_may() {
+    let (outcome, server) = one(
+        |request, reply| match request.number {
+            0 => reply.whole(
+                "429 Too Many Requests",
+                "Retry-After: 1\r\n",
+                "{\"error\": {\"message\": \"slow down\"}}",
+            ),
+            _ => reply.answer("fine"),
+        },
+        options(),
+    );
+    assert_eq!(outcome.completion(0).answer, "fine");
+    assert_eq!(outcome.completion(0).served.as_ref().unwrap().tries, 2);
+    let asked = server.seen.requests();
+    assert!(asked[1].at - asked[0].at >= Duration::from_secs(1), "it came back too soon");
+    assert_eq!(asked[0].body, asked[1].body);
+    assert!(outcome.notices[0].contains("429 Too Many Requests: slow down"), "{:?}", outcome.notices);
+}
+
+#[test]
+fn one_who_is_told_to_wait_holds_the_others_back_too() {
+    let server = Server::new(|request, reply| match request.number {
+        0 => reply.whole("503 Service Unavailable", "Retry-After: 1\r\n", ""),
+        _ => reply.answer("fine"),
+    });
+    let mut complete = endpoints(&server, Options { parallel: 1, ..options() });
+    (0..3).for_each(|ticket| complete.submit(request(ticket, "p")));
+    collect(&mut complete, 3);
+    let asked = server.seen.requests();
+    assert!(asked.len() == 4 && asked[1].at - asked[0].at >= Duration::from_secs(1));
+}
+
+#[test]
+fn failures_of_the_server_and_cut_answers_are_tried_again() {
+    let (outcome, server) = one(
+        |request, reply| {
+            match request.number {
+            0 => reply.whole("500 Internal Server Error", "", "out of memory"),
+            1 => {
+                reply.begin();
+                reply.delta(&json!({"content": "a beginning of forty characters or so ..."}));
+            }
+            // Without chunks nothing but the missing end tells that it was cut.
+            2 => reply.raw("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {\"choices\": [{\"delta\": {\"content\": \"a\"}}]}\n\n"),
+            3 => reply.raw("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"choices\": [{\"mess"),
+            4 => reply.raw(""),
+            5 => {
+                reply.begin();
+                reply.chunk("data: {\"error\": {\"message\": \"worker died\", \"code\": 500}}\n\n");
+            }
+            _ => reply.answer("whole"),
+        }
+        },
+        options(),
+    );
+    assert_eq!(outcome.completion(0).answer, "whole");
+    assert_eq!((outcome.completion(0).served.as_ref().unwrap().tries, server.seen.requests().len()), (7, 7));
+    assert!((11..30).contains(&outcome.answers[&0].wasted), "{}", outcome.answers[&0].wasted);
+    assert_eq!(outcome.notices.len(), 6);
+    assert!(outcome.notices[0].contains("500 Internal Server Error: out of memory"), "{:?}", outcome.notices);
+    assert!(outcome.notices[5].contains("worker died"), "{:?}", outcome.notices);
+}
+
+#[test]
+fn an_answer_that_lacks_only_its_end_mark_is_whole() {
+    let (outcome, server) = one(
+        |_, reply| {
+            reply.begin();
+            reply.chunk(
+                "data: {\"choices\": [{\"delta\": {\"content\": \"a\"}, \"finish_reason\": \"stop\"}]}\n\n",
+            );
+        },
+        options(),
+    );
+    assert_eq!((outcome.completion(0).answer.as_str(), server.seen.requests().len()), ("a", 1));
+}
+
+#[test]
+fn what_is_no_answer_costs_its_attempt_after_a_few_tries() {
+    type Case = (&'static str, fn(&mut Reply));
+    let cases: [Case; 6] = [
+        ("empty body", |reply| reply.whole("200 OK", "Content-Type: application/json\r\n", "")),
+        ("no JSON", |reply| reply.whole("200 OK", "Content-Type: application/json\r\n", "{\"choices\": [")),
+        ("no choice", |reply| reply.json(&json!({}))),
+        ("text/html", |reply| reply.whole("200 OK", "Content-Type: text/html\r\n", "<p>Welcome")),
+        ("no JSON", |reply| {
+            reply.begin();
+            reply.chunk("data: {\"choices\": [{]}\n\n");
+        }),
+        ("Hello", |reply| reply.whole("200 OK", "Content-Type: text/plain\r\n", "Hello!\n")),
+    ];
+    for (expected, handler) in cases {
+        let (outcome, server) = after_a_good_one(move |_, reply| handler(reply), options());
+        assert!(outcome.lost(1).contains(expected), "{expected}: {}", outcome.lost(1));
+        assert!(outcome.lost(1).contains("3 tries") && outcome.broken.is_none());
+        assert_eq!(tries_of_the_second(&server), 3, "{expected}");
+    }
+}
+
+#[test]
+fn an_empty_completion_is_an_answer_and_not_paid_for_twice() {
+    let (outcome, server) = one(
+        |_, reply| {
+            reply.begin();
+            reply.end(Some((3, 41)));
+        },
+        options(),
+    );
+    let completion = outcome.completion(0);
+    assert_eq!((completion.answer.as_str(), completion.tokens, server.seen.requests().len()), ("", 41, 1));
+}
+
+#[test]
+fn one_who_never_answers_is_given_up() {
+    let patience = Options { silence: Duration::from_millis(700), ..options() };
+    type Silence = fn(&mut Reply);
+    let silences: [Silence; 3] = [
+        |reply| reply.hang(),
+        |reply| {
+            reply.begin();
+            reply.delta(&json!({"content": "I begin"}));
+            reply.hang();
+        },
+        |reply| {
+            // Signs of life are no answer.
+            reply.begin();
+            for _ in 0..100 {
+                reply.chunk(": still there\n\n");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        },
+    ];
+    for silence in silences {
+        let (outcome, server) = after_a_good_one(move |_, reply| silence(reply), patience.clone());
+        assert!(outcome.lost(1).contains("says nothing for 0.7 s"), "{}", outcome.lost(1));
+        assert_eq!(tries_of_the_second(&server), 3);
+        assert_eq!(outcome.notices.len(), 2, "{:?}", outcome.notices);
+    }
+}
+
+#[test]
+fn a_refused_request_is_lost_at_once_and_the_next_one_is_not() {
+    let server = Server::new(|request, reply| match request.prompt() {
+        "long" => reply.whole("400 Bad Request", "", "{\"object\": \"error\", \"message\": \"too long\"}"),
+        "huge" => reply.whole("413 Payload Too Large", "", "{\"detail\": \"too large\"}"),
+        _ => reply.answer("fine"),
+    });
+    let mut complete = endpoints(&server, Options { parallel: 1, ..options() });
+    for (ticket, prompt) in ["short", "long", "huge", "long", "long", "long", "short"].iter().enumerate() {
+        complete.submit(request(ticket as u64, prompt));
+    }
+    let outcome = collect(&mut complete, 7);
+    assert!(outcome.lost(1).contains("400 Bad Request: too long"), "{}", outcome.lost(1));
+    assert!(outcome.lost(2).contains("too large"), "{}", outcome.lost(2));
+    assert_eq!((outcome.completion(6).answer.as_str(), server.seen.requests().len()), ("fine", 7));
+}
+
+#[test]
+fn what_an_older_endpoint_does_not_know_is_left_out() {
+    let server = Server::new(|request, reply| {
+        for field in ["stream_options", "seed"] {
+            if !request.body[field].is_null() {
+                let words = json!({"error": {"message": format!("unknown field `{field}`")}});
+                return reply.whole("422 Unprocessable Entity", "", &words.to_string());
+            }
+        }
+        reply.answer("fine");
+    });
+    let mut complete = endpoints(&server, options());
+    (0..4).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 4);
+    assert!((0..4).all(|ticket| outcome.completion(ticket).answer == "fine"));
+    assert_eq!(outcome.notices.len(), 2, "{:?}", outcome.notices);
+}
+
+#[test]
+fn a_limit_beyond_the_context_is_left_to_the_endpoint() {
+    let server = Server::new(|request, reply| {
+        let (long, limit) = (request.prompt() == "long", request.body["max_tokens"].as_u64());
+        if long || limit.is_some_and(|limit| limit > 50) {
+            let words = "max_tokens is too large: 99. This model's maximum context length is 50 tokens.";
+            return reply.whole("400 Bad Request", "", &json!({"error": {"message": words}}).to_string());
+        }
+        reply.answer("fine");
+    });
+    let mut complete = endpoints(&server, options());
+    complete.submit(request(0, "short"));
+    complete.submit(Request { max_tokens: 40, ..request(1, "short") });
+    let outcome = collect(&mut complete, 2);
+    assert_eq!(
+        (outcome.completion(0).answer.as_str(), outcome.completion(1).answer.as_str()),
+        ("fine", "fine")
+    );
+    // A limit that fits is kept, and a prompt that does not fit is asked once more only.
+    complete.submit(request(2, "long"));
+    assert!(collect(&mut complete, 1).lost(2).contains("maximum context length"));
+    let limits: Vec<Value> =
+        server.seen.requests().iter().map(|request| request.body["max_tokens"].clone()).collect();
+    assert_eq!(limits.iter().filter(|limit| limit.is_null()).count(), 2, "{limits:?}");
+    assert_eq!(
+        (limits.len(), limits.iter().filter(|limit| **limit == json!(40)).count()),
+        (5, 1),
+        "{limits:?}"
+    );
+}
+
+#[test]
+fn a_wrong_key_or_model_ends_it_before_anything_is_lost() {
+    for (status, expected) in [
+        ("401 Unauthorized", "does not let us in"),
+        ("402 Payment Required", "does not let us in"),
+        ("404 Not Found", "does not answer for the model `big-model`"),
+        ("307 Temporary Redirect", "does not answer for the model `big-model`"),
+    ] {
+        let server = Server::new(move |_, reply| {
+            let words = json!({"error": {"message": format!("no access with {SECRET}")}});
+            reply.whole(status, "Location: http://127.0.0.1:1/\r\n", &words.to_string());
+        });
+        let mut complete = endpoints(&server, options());
+        (0..9).for_each(|ticket| complete.submit(request(ticket, "p")));
+        let outcome = collect(&mut complete, 9);
+        assert!(outcome.answers.is_empty());
+        let words = outcome.broken.unwrap();
+        assert!(words.contains(expected) && words.contains(&status[..3]), "{words}");
+        assert!(
+            !words.contains("abcdefgh")
+                && !format!("{:?} {complete:?}", outcome.notices).contains("abcdefgh")
+        );
+        assert!(server.seen.requests().len() <= 4, "nothing more is sent there");
+    }
+}
+
+#[test]
+fn where_nobody_listens_it_ends_soon() {
+    let nobody = Endpoint::new("http://127.0.0.1:1", "m", None).unwrap();
+    let mut complete = Endpoints::new(vec![nobody], options());
+    complete.submit(request(0, "p"));
+    let outcome = collect(&mut complete, 1);
+    assert!(outcome.answers.is_empty());
+    assert!(outcome.broken.unwrap().contains("cannot be reached"));
+    assert_eq!(outcome.notices.len(), 3, "{:?}", outcome.notices);
+}
+
+#[test]
+fn where_nothing_works_any_more_it_ends() {
+    let server = Server::new(|request, reply| match request.number {
+        0 => reply.answer("fine"),
+        _ => reply.whole("500 Internal Server Error", "", "dead"),
+    });
+    let mut complete = endpoints(&server, Options { parallel: 1, tries: 2, ..options() });
+    (0..20).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 20);
+    assert_eq!(outcome.completion(0).answer, "fine");
+    assert_eq!(outcome.answers.len(), 4, "{outcome:?}");
+    assert!(outcome.broken.unwrap().contains("4 requests in a row came to nothing"));
+}
+
+#[test]
+fn another_endpoint_takes_over() {
+    let good = Server::new(|_, reply| reply.answer("fine"));
+    let bad = Server::new(|_, reply| reply.whole("401 Unauthorized", "", ""));
+    let mut complete = Endpoints::new(vec![endpoint(&bad), endpoint(&good)], options());
+    assert_eq!(complete.width(), 8);
+    (0..30).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 30);
+    assert!((0..30).all(|ticket| outcome.completion(ticket).answer == "fine"));
+    assert_eq!((good.seen.requests().len(), complete.width()), (30, 4));
+    assert!(outcome.notices.iter().any(|words| words.contains("no more requests")), "{:?}", outcome.notices);
+}
+
+#[test]
+fn no_more_requests_are_under_way_than_allowed() {
+    let server = Server::new(|request, reply| {
+        // The first three wait for each other: three are really under way at once.
+        if request.number < 3 {
+            let together = Instant::now() + Duration::from_secs(20);
+            while reply.most_at_once() < 3 && Instant::now() < together {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        match request.number % 5 {
+            0 => reply.whole("500 Internal Server Error", "", ""),
+            1 => reply.begin(),
+            _ => reply.answer("fine"),
+        }
+    });
+    let mut complete = endpoints(&server, Options { parallel: 3, ..options() });
+    (0..60).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 60);
+    assert_eq!(outcome.answers.len(), 60);
+    assert_eq!(server.seen.most_at_once(), 3);
+}
+
+#[test]
+fn a_canceled_request_is_ended_and_its_place_is_free() {
+    let server = Server::new(|request, reply| match request.prompt() {
+        "for ever" => {
+            reply.begin();
+            reply.delta(&json!({"content": "and"}));
+            reply.hang();
+        }
+        _ => reply.answer("fine"),
+    });
+    let mut complete = endpoints(&server, Options { parallel: 2, ..options() });
+    for (ticket, prompt) in ["for ever", "for ever", "queued", "next"].iter().enumerate() {
+        complete.submit(request(ticket as u64, prompt));
+    }
+    assert!(server.seen.wait_for(2));
+    assert!(complete.poll(Duration::from_millis(10)).unwrap().is_none());
+    for ticket in [0, 1, 2] {
+        complete.cancel(ticket);
+    }
+    let outcome = collect(&mut complete, 1);
+    assert_eq!(outcome.completion(3).answer, "fine");
+    assert!(server.seen.wait_for(0), "the server was not told");
+    assert!(complete.poll(Duration::from_millis(10)).unwrap().is_none());
+    assert_eq!(server.seen.requests().len(), 3);
+}
+
+#[test]
+fn the_end_of_the_program_ends_what_is_under_way() {
+    let server = Server::new(|_, reply| reply.hang());
+    let mut complete = endpoints(&server, options());
+    (0..4).for_each(|ticket| complete.submit(request(ticket, "p")));
+    assert!(server.seen.wait_for(4));
+    drop(complete);
+    assert!(server.seen.wait_for(0));
+}
+
+#[test]
+fn an_endpoint_that_repeats_the_key_is_not_quoted() {
+    let (outcome, _server) = after_a_good_one(
+        |request, reply| match request.number {
+            1 => {
+                reply.begin();
+                reply.chunk(&format!("data: {{\"oops\": {SECRET}\n\n"));
+            }
+            _ => {
+                reply.begin();
+                reply.delta(&json!({"reasoning": format!("the key {SECRET}")}));
+                reply.delta(&json!({"content": format!("## Solution {SECRET}")}));
+                reply.end(None);
+            }
+        },
+        options(),
+    );
+    assert_eq!(outcome.completion(1).answer, "## Solution [key]");
+    assert!(!format!("{outcome:?}").contains("abcdefgh"), "{outcome:?}");
+    assert!(outcome.notices[0].contains("[key]"), "{:?}", outcome.notices);
+}
