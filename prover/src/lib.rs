@@ -11,6 +11,7 @@ mod math;
 pub mod parse;
 pub mod problem;
 pub mod prompts;
+mod python;
 pub mod report;
 pub mod roles;
 pub mod search;
