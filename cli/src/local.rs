@@ -31,6 +31,7 @@ struct Job {
     ticket: u64,
     prompt: Vec<u32>,
     started: Instant,
+    tokens: u64,
 }
 
 /// From text to ids and back.
@@ -100,7 +101,7 @@ impl<'e, 'c> Local<'e, 'c> {
             stop_ids: self.words.stop_ids.clone(),
         };
         let job = self.batch.submit(prompt.clone(), asked)?;
-        self.jobs.insert(job, Job { ticket: request.ticket, prompt, started: Instant::now() });
+        self.jobs.insert(job, Job { ticket: request.ticket, prompt, started: Instant::now(), tokens: 0 });
         Ok(())
     }
 
@@ -149,6 +150,10 @@ impl Complete for Local<'_, '_> {
         }
     }
 
+    fn progress(&self) -> Vec<(u64, u64)> {
+        self.jobs.values().map(|job| (job.ticket, job.tokens)).collect()
+    }
+
     fn poll(&mut self, wait: Duration) -> Result<Option<Answer>, CompleteError> {
         let until = Instant::now() + wait;
         loop {
@@ -164,14 +169,23 @@ impl Complete for Local<'_, '_> {
             }
             let events = self.batch.step().map_err(|error| CompleteError::Broken(Box::new(error)))?;
             for event in events {
-                let Event::Finished { job, token_ids, reason } = event else {
-                    continue;
+                let (job, outcome) = match event {
+                    Event::Token { job, .. } => {
+                        if let Some(job) = self.jobs.get_mut(&job) {
+                            job.tokens += 1;
+                        }
+                        continue;
+                    }
+                    Event::Finished { job, token_ids, reason } => (job, Ok((token_ids, reason))),
+                    // Its logits cannot be sampled from: the attempt is lost, the others go on.
+                    Event::Failed { job, error, .. } => (job, Err(error)),
                 };
                 let Some(job) = self.jobs.remove(&job) else {
                     continue;
                 };
-                let result = self.finish(&job, &token_ids, reason);
-                let result = result.map_err(|error| crate::failure::describe(&error));
+                let result = outcome.and_then(|(token_ids, reason)| {
+                    self.finish(&job, &token_ids, reason).map_err(|error| crate::failure::describe(&error))
+                });
                 self.ready.push_back(Answer { ticket: job.ticket, result, wasted: 0 });
             }
         }

@@ -1,70 +1,71 @@
-//! Renders all proofs in a folder of published outputs and counts what could not be rendered:
-//! `cargo run -p porism-prover --example render_proofs -- DIR`, with DIR holding `.jsonl` files of
-//! `{question, problem_idx, model_prediction: {proof, average_automatic_rating, human_rating}}`.
-//! Counts the confidence figures of the same proofs as well.
+//! Renders all proofs in a folder of published outputs, counts what could not be rendered, and counts the confidence figures
+//! of the same proofs: `cargo run -p porism-prover --example render_proofs -- DIR [PROBLEM REPORT.html]`. With a problem's
+//! name, such as `IMO2025-1`, the report of its proof is written.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::error::Error;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use porism_prover::confidence::{Calibration, full_human_marks};
-use porism_prover::markdown;
-use serde_json::Value;
+use porism_prover::confidence::Calibration;
+use porism_prover::report::{PooledProof, ProblemReport, Report};
+
+#[path = "../tests/common/published.rs"]
+mod published;
+use published::{Formulas, Published};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args().nth(1).ok_or("give the folder of the .jsonl files")?;
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    files.sort();
-
-    let (mut proofs, mut bytes, mut formulas, mut shown, mut rejected) = (0u64, 0, 0, 0, Vec::new());
-    let (mut statements, mut rejected_in_statements) = (0, Vec::new());
-    let mut calibration = Calibration::default();
-    let mut spent = Duration::ZERO;
-    for file in &files {
-        for line in std::fs::read_to_string(file)?.lines() {
-            let value: Value = serde_json::from_str(line)?;
-            let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-            let prediction = &value["model_prediction"];
-            let proof = prediction["proof"].as_str().ok_or("a line has no proof")?;
-            let start = Instant::now();
-            let rendered = markdown::render(proof);
-            spent += start.elapsed();
-            proofs += 1;
-            bytes += proof.len();
-            formulas += rendered.formulas;
-            shown +=
-                rendered.html.matches("<math").count() + rendered.html.matches("<code class=\"tex").count();
-            // A tag with commands in it is a formula of its own in the page.
-            shown -= rendered.html.matches("<span class=\"tag\"><math").count();
-            rejected.extend(rendered.rejected.into_iter().map(|source| (text("problem_idx"), source)));
-            let question = markdown::render(&text("question"));
-            statements += question.formulas;
-            rejected_in_statements
-                .extend(question.rejected.into_iter().map(|source| (text("problem_idx"), source)));
-            calibration.add(
-                prediction["average_automatic_rating"]
-                    .as_f64()
-                    .ok_or("a line has no average_automatic_rating")?,
-                prediction["human_rating"].as_f64().ok_or("a line has no human_rating")?,
-                full_human_marks(&text("problem_idx")),
-            );
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().ok_or("give the folder of the .jsonl files")?;
+    let proofs = published::read(Path::new(&folder))?;
+    let (mut written, mut statements) = (Formulas::default(), Formulas::default());
+    for proof in &proofs {
+        written.add(&proof.problem_idx, &proof.proof);
+        statements.add(&proof.problem_idx, &proof.question);
+    }
+    let bytes: usize = proofs.iter().map(|proof| proof.proof.len()).sum();
+    println!("{} proofs, {bytes} bytes, rendered in {:.2} s", proofs.len(), written.spent.as_secs_f64());
+    for (what, formulas) in [("proofs", &written), ("statements", &statements)] {
+        println!(
+            "{} formulas in the {what}: {} not rendered ({:.3} %), {} dropped",
+            formulas.found,
+            formulas.rejected.len(),
+            100.0 * formulas.share_rejected(),
+            formulas.found - formulas.shown
+        );
+        for (problem, source) in &formulas.rejected {
+            println!("  {problem}: {source}");
         }
     }
-    println!("{proofs} proofs, {bytes} bytes, rendered in {:.2} s", spent.as_secs_f64());
-    let share = 100.0 * rejected.len() as f64 / formulas.max(1) as f64;
-    println!(
-        "{formulas} formulas: {} not rendered ({share:.3} %), {} dropped",
-        rejected.len(),
-        formulas - shown
-    );
-    println!("{statements} formulas in the statements: {} not rendered", rejected_in_statements.len());
-    for (problem, source) in rejected.iter().chain(&rejected_in_statements) {
-        println!("  {problem}: {source}");
+    let counted = published::calibration(&proofs);
+    println!("counted:  {counted:?}");
+    println!("built in: {:?}", Calibration::PUBLISHED);
+    println!("{}", counted.statement());
+    if let Some(name) = arguments.next() {
+        let path = arguments.next().ok_or("give the file to write as well")?;
+        let proof = proofs.iter().find(|proof| proof.problem_idx == name).ok_or("no such problem")?;
+        std::fs::write(&path, report(proof).html().html)?;
+        println!("{path}");
     }
-    println!("{calibration:?}");
-    println!("{}", calibration.statement());
     Ok(())
+}
+
+/// A run with this one proof, of which the readings are not published.
+fn report(proof: &Published) -> Report {
+    let pooled = PooledProof {
+        proof_id: 1,
+        round_idx: 1,
+        proof: proof.proof.clone(),
+        meanscore: Some(proof.automatic),
+        state: "published".to_owned(),
+        ..PooledProof::default()
+    };
+    let problem = ProblemReport {
+        source: proof.source.clone(),
+        problem_idx: proof.problem_idx.clone(),
+        question: proof.question.clone(),
+        chosen: Some(1),
+        pool: vec![pooled],
+        ..ProblemReport::default()
+    };
+    Report { title: proof.problem_idx.clone(), problems: vec![problem], contest: true, ..Report::default() }
 }

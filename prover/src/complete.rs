@@ -112,6 +112,11 @@ pub trait Complete {
     /// Forgets a request; no answer will come for it, unless it has come already.
     fn cancel(&mut self, ticket: u64);
 
+    /// Tickets under way with the tokens generated for each so far, as far as they are known.
+    fn progress(&self) -> Vec<(u64, u64)> {
+        Vec::new()
+    }
+
     /// Waits for an answer, in whatever order; `None` when there is none after about so long.
     ///
     /// # Errors

@@ -129,8 +129,8 @@ pub struct Calibration {
 }
 
 impl Calibration {
-    /// Counted from the outputs published with DeepSeekMath-V2 (Putnam 2024, CMO 2024, IMO 2025, IMO-ProofBench). Example
-    /// `calibration` counts them again.
+    /// Counted from the outputs published with DeepSeekMath-V2 (Putnam 2024, CMO 2024, IMO 2025, IMO-ProofBench). The
+    /// example `render_proofs` counts them again.
     pub const PUBLISHED: Self = Self { proofs: 84, automatic_full: 72, not_full: 7, zero: 3 };
 
     /// Counts one proof: its automatic mean, the marks people gave and the most they could give.

@@ -13,6 +13,7 @@ pub mod pair;
 pub mod parse;
 pub mod problem;
 pub mod prompts;
+mod python;
 pub mod report;
 pub mod roles;
 pub mod search;

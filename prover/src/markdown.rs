@@ -28,6 +28,8 @@ const FORMULA_END: char = '\u{e001}';
 const LESS: char = '\u{e002}';
 /// `[`, so that no link, image, footnote or link definition is seen: the last would vanish from the text.
 const BRACKET: char = '\u{e003}';
+/// `*` between two factors, so that no emphasis is seen in `2*30 = 60` and `1*24 = 24`.
+const STAR: char = '\u{e004}';
 
 /// HTML of a text, with what became of its formulas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub fn render(text: &str) -> Rendered {
             Piece::Text(text) => markdown.extend(text.chars().map(|c| match c {
                 '<' => LESS,
                 '[' => BRACKET,
-                FORMULA_START..=BRACKET => char::REPLACEMENT_CHARACTER,
+                FORMULA_START..=STAR => char::REPLACEMENT_CHARACTER,
                 c => c,
             })),
             Piece::Formula(formula) => {
@@ -61,7 +63,7 @@ pub fn render(text: &str) -> Rendered {
             }
         }
     }
-    let markdown = latex_text(&markdown);
+    let markdown = latex_text(&products(&markdown));
     let mut writer = Writer {
         formulas: &formulas,
         rendered: Rendered::default(),
@@ -140,6 +142,7 @@ impl<'a> Scanner<'a> {
             [b'\\', b'[', ..] => (2, self.bracket(at + 2, 1, b'[', b']')?, 2),
             [b'$', b'$', ..] => (2, self.dollars(at + 2)?, 2),
             [b'$', ..] => (1, self.dollar(at + 1)?, 1),
+            [b'\\', b'b', b'o', ..] => return self.boxed(at),
             [b'\\', b'b', ..] => return self.environment(at),
             _ => return None,
         };
@@ -247,6 +250,19 @@ impl<'a> Scanner<'a> {
         None
     }
 
+    /// The score at the end of an evaluation, `\boxed{0.5}`, which stands there without delimiters.
+    fn boxed(&self, at: usize) -> Option<(Formula<'a>, usize)> {
+        let rest = &self.text[at..];
+        let inside = rest.strip_prefix("\\boxed{")?;
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"+-./ ".contains(&byte);
+        let length = inside.bytes().take(20).take_while(|byte| plain(*byte)).count();
+        if inside.as_bytes().get(length) != Some(&b'}') || inside[..length].trim().is_empty() {
+            return None;
+        }
+        let source = &rest[.."\\boxed{".len() + length + 1];
+        Some((Formula { source, latex: source, display: false }, at + source.len()))
+    }
+
     /// `\begin{align} … \end{align}` as a formula of its own.
     fn environment(&mut self, at: usize) -> Option<(Formula<'a>, usize)> {
         let rest = &self.text[at..];
@@ -281,6 +297,60 @@ impl<'a> Scanner<'a> {
         let line = self.bytes[at + 1..].iter().find(|&&byte| byte == b'\n' || !byte.is_ascii_whitespace());
         line.is_none_or(|&byte| byte == b'\n')
     }
+}
+
+/// Marks the asterisks that multiply. CommonMark lets one between two words open or close emphasis; proofs mean a product by it.
+fn products(text: &str) -> String {
+    if !text.contains('*') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut before = None;
+    let mut rest = text;
+    while let Some(at) = rest.find('*') {
+        out.push_str(&rest[..at]);
+        before = rest[..at].chars().next_back().or(before);
+        rest = &rest[at..];
+        let length = rest.bytes().take_while(|byte| *byte == b'*').count();
+        let (stars, after) = rest.split_at(length);
+        let mut next = after.chars();
+        let factors = (before, next.next(), next.next());
+        let multiplies = match stars {
+            "*" => is_product(factors),
+            "**" => is_power(factors),
+            _ => false,
+        };
+        if multiplies {
+            out.extend(std::iter::repeat_n(STAR, length));
+        } else {
+            out.push_str(stars);
+        }
+        before = Some('*');
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// `2*3`, `a*b`, `2*(1 + 1)`, `(1 + 1)*2`, `\(a\)*b`. Letters of other scripts are written without blanks between words, so for
+/// them an asterisk may well be emphasis.
+fn is_product((before, next, _): (Option<char>, Option<char>, Option<char>)) -> bool {
+    let (Some(before), Some(next)) = (before, next) else {
+        return false;
+    };
+    let left = before.is_ascii_alphanumeric() || matches!(before, ')' | FORMULA_END);
+    let right = next.is_ascii_alphanumeric() || next == FORMULA_START;
+    left && right || next == '(' && (before.is_ascii_digit() || before == ')')
+}
+
+/// `x**2`, `2**n`; not the end of `**Case 1**We`.
+fn is_power((before, next, beyond): (Option<char>, Option<char>, Option<char>)) -> bool {
+    let (Some(before), Some(next)) = (before, next) else {
+        return false;
+    };
+    let base = before.is_ascii_alphanumeric() || before == ')';
+    let one_letter = next.is_ascii_alphabetic() && !beyond.is_some_and(|c| c.is_ascii_alphanumeric());
+    base && next.is_ascii_digit() || before.is_ascii_digit() && one_letter
 }
 
 /// The few LaTeX commands that problem statements use outside formulas, as Markdown.
@@ -359,6 +429,7 @@ impl Writer<'_> {
                 self.source(&text);
                 self.push("</code>");
             }
+            Event::SoftBreak if self.ends_a_sentence() => self.push("<br>\n"),
             Event::SoftBreak => self.push("\n"),
             Event::HardBreak => self.push("<br>\n"),
             Event::Rule => self.push("<hr>\n"),
@@ -372,6 +443,16 @@ impl Writer<'_> {
 
     fn push(&mut self, html: &str) {
         self.rendered.html.push_str(html);
+    }
+
+    /// Whether the line that ends here ends a sentence. Then its end was meant: evaluations write a line per step, while text
+    /// that was broken to fit a width is broken anywhere.
+    fn ends_a_sentence(&self) -> bool {
+        let mut html = self.rendered.html.trim_end();
+        for closing in ["</strong>", "</em>"] {
+            html = html.strip_suffix(closing).unwrap_or(html);
+        }
+        html.ends_with(['.', '!', '?'])
     }
 
     fn start(&mut self, tag: Tag<'_>) {
@@ -456,12 +537,13 @@ impl Writer<'_> {
 
     fn write(&mut self, text: &str, render: bool) {
         let mut rest = text;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| (FORMULA_START..=BRACKET).contains(c)) {
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| (FORMULA_START..=STAR).contains(c)) {
             escape(&mut self.rendered.html, &rest[..at]);
             rest = &rest[at + c.len_utf8()..];
             match c {
                 LESS => self.push("&lt;"),
                 BRACKET => self.push("["),
+                STAR => self.push("*"),
                 FORMULA_START => {
                     let (number, after) = rest.split_once(FORMULA_END).unwrap_or((rest, ""));
                     rest = after;
@@ -546,6 +628,9 @@ mod tests {
             ("\\begin{align*}a&=b\\end{align*}", "⟦\\begin{align*}a&=b\\end{align*}⟧"),
             ("\\begin{equation} a \\end{equation}", "⟦a⟧"),
             ("\\begin{align}a", "\\begin{align}a"),
+            ("So\n\\boxed{0.5}", "So\n⟨\\boxed{0.5}⟩"),
+            ("\\boxed{\\frac12} \\boxed{} \\boxed{1", "\\boxed{\\frac12} \\boxed{} \\boxed{1"),
+            ("\\(\\boxed{1}\\)", "⟨\\boxed{1}⟩"),
             ("é\\", "é\\"),
             ("\\é\\(x\\)", "\\é⟨x⟩"),
         ] {
@@ -559,6 +644,48 @@ mod tests {
         assert_eq!((rendered.formulas, rendered.rejected.len()), (2, 0));
         assert!(!rendered.html.contains("<em>"), "{}", rendered.html);
         assert!(rendered.html.contains("<td class=\"right\"><math"), "{}", rendered.html);
+    }
+
+    #[test]
+    fn products_are_no_emphasis() {
+        for text in [
+            "84 - 2*30 = 84 - 60 = 24, 30 - 1*24 = 6.",
+            "a*b and c*d",
+            "2*(1 + 2) = (1 + 1)*3 = (1)*(6)",
+            "x**2 + y**2, 2**n + 3**m",
+            "Check: 7*5 - 3 = 32; then 4*8 = 32, *",
+        ] {
+            let html = render(text).html;
+            assert_eq!(html, format!("<p>{text}</p>\n"));
+        }
+        let formulas = render("\\(a\\)*\\(b\\) = \\(c\\)*\\(d\\)").html;
+        assert!(!formulas.contains("<em>") && formulas.matches('*').count() == 2, "{formulas}");
+        // In lists, tables and code as well.
+        let html = render("1. 2*3, 4*5\n\n| 2*3 | 4*5 |\n|---|---|\n| 6*7 | 8*9 |\n\n`2*3*4`\n").html;
+        assert!(!html.contains("<em>") && html.contains("<code>2*3*4</code>"), "{html}");
+    }
+
+    #[test]
+    fn a_line_per_step_stays_a_line_per_step() {
+        let html = render("Step 1: 2*30 = 60, ok.\nStep 2: *so*.\nAll steps\nhold.\nEnd").html;
+        let lines = "Step 1: 2*30 = 60, ok.<br>\nStep 2: <em>so</em>.<br>\nAll steps\nhold.<br>\nEnd";
+        assert_eq!(html, format!("<p>{lines}</p>\n"));
+    }
+
+    #[test]
+    fn emphasis_is_still_seen() {
+        for (text, html) in [
+            ("*so* it is", "<em>so</em> it is"),
+            ("**Case 1.** We", "<strong>Case 1.</strong> We"),
+            ("**Case 1**(a)", "<strong>Case 1</strong>(a)"),
+            ("**Case 1**We", "<strong>Case 1</strong>We"),
+            ("(*proof*)", "(<em>proof</em>)"),
+            ("*2*3* = 6", "<em>2*3</em> = 6"),
+            ("证明**完毕**了", "证明<strong>完毕</strong>了"),
+            ("***both***", "<em><strong>both</strong></em>"),
+        ] {
+            assert_eq!(render(text).html, format!("<p>{html}</p>\n"), "of {text:?}");
+        }
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Complete for Pair<'_> {
         self.reader.cancel(ticket);
     }
 
+    fn progress(&self) -> Vec<(u64, u64)> {
+        let mut all = self.writer.complete.progress();
+        all.extend(self.reader.complete.progress());
+        all
+    }
+
     fn poll(&mut self, wait: Duration) -> Result<Option<Answer>, CompleteError> {
         let until = Instant::now() + wait;
         loop {

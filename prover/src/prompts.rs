@@ -5,11 +5,11 @@
 //! `{candidates}`, `{instruction}` (the whole generate prompt), `{other}` (the second proof of a comparison). Other braces
 //! stand for themselves.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::python;
 use crate::roles::fingerprint;
 
 const BUILT_IN: &str = include_str!("builtin_prompts.toml");
@@ -256,28 +256,42 @@ impl PromptSet {
     /// [`PromptError`].
     pub fn from_python(text: &str, source: &str) -> Result<Self, PromptError> {
         let malformed = |what: String| PromptError::Malformed { file: source.to_owned(), what };
-        let strings = python_strings(text).map_err(&malformed)?;
-        let find = |role: &str| -> Result<Template, PromptError> {
+        let strings = python::strings(text).map_err(&malformed)?;
+        let find = |role: &str, slot: Slot| -> Result<Template, PromptError> {
             let fits = |name: &str| match role {
                 "generate" => name.contains("generat"),
                 "verify" => name.contains("verif") && !name.contains("meta"),
                 "meta_verify" => name.contains("meta"),
                 _ => name.contains("refine"),
             };
-            let (name, value) =
-                strings.iter().find(|(name, _)| fits(&name.to_lowercase())).ok_or_else(|| {
-                    let found: Vec<&str> = strings.keys().map(String::as_str).take(8).collect();
-                    malformed(format!("no string for the role {role}; strings found: [{}]", found.join(", ")))
-                })?;
-            Template::python(value).map_err(|what| malformed(format!("the template {name} {what}")))
+            let candidates: Vec<_> = strings.iter().filter(|(name, _)| fits(&name.to_lowercase())).collect();
+            let read = |(name, value): &(&String, &python::Value)| match value {
+                Ok(value) => {
+                    Template::python(value).map_err(|what| malformed(format!("the template {name} {what}")))
+                }
+                Err(why) => Err(malformed(format!("the template {name}: {why}"))),
+            };
+            // A title or a note may be called alike; the template is the one that holds what it is about.
+            let templates: Vec<_> = candidates.iter().map(read).collect();
+            let best = templates
+                .iter()
+                .position(|template| template.as_ref().is_ok_and(|template| template.has(slot)))
+                .unwrap_or(0);
+            templates.into_iter().nth(best).unwrap_or_else(|| {
+                let found: Vec<&str> = strings.keys().map(String::as_str).take(8).collect();
+                Err(malformed(format!(
+                    "no string for the role {role}; strings found: [{}]",
+                    found.join(", ")
+                )))
+            })
         };
         Self {
             source: source.to_owned(),
             fingerprint: fingerprint([text.as_bytes()]),
-            generate: find("generate")?,
-            verify: find("verify")?,
-            meta_verify: find("meta_verify")?,
-            refine: find("refine")?,
+            generate: find("generate", Slot::Problem)?,
+            verify: find("verify", Slot::Solution)?,
+            meta_verify: find("meta_verify", Slot::Evaluation)?,
+            refine: find("refine", Slot::Candidates)?,
             candidate: Template::plain("--- Solution 0 ---\n{solution}\n\n{evaluation}"),
             compare: None,
             numbered: true,
@@ -373,143 +387,6 @@ impl PromptSet {
     }
 }
 
-/// The strings of a Python file by the name they are bound to: `name = "…"`, `name["key"] = "…"`, `"key": "…"`. Strings side
-/// by side are one; `.strip()` after one is heeded.
-fn python_strings(text: &str) -> Result<BTreeMap<String, String>, String> {
-    let mut found = BTreeMap::new();
-    let tokens = python_tokens(text)?;
-    let mut at = 0;
-    while at < tokens.len() {
-        // What the string is bound to, ended by `=` or `:`.
-        let bound = match &tokens[at..] {
-            [Token::Name(name), Token::Mark('='), ..] => Some((name.clone(), 2)),
-            [Token::Mark('['), Token::Text(key), Token::Mark(']'), Token::Mark('='), ..] => {
-                Some((key.clone(), 4))
-            }
-            [Token::Text(key), Token::Mark(':'), ..] => Some((key.clone(), 2)),
-            _ => None,
-        };
-        let Some((name, length)) = bound else {
-            at += 1;
-            continue;
-        };
-        at += length;
-        while matches!(tokens.get(at), Some(Token::Mark('('))) {
-            at += 1;
-        }
-        let mut value: Option<String> = None;
-        while let Some(Token::Text(part)) = tokens.get(at) {
-            // `"a" "key": …` does not occur; a text before `:` is a key.
-            if matches!(tokens.get(at + 1), Some(Token::Mark(':'))) {
-                break;
-            }
-            value.get_or_insert_default().push_str(part);
-            at += 1;
-        }
-        if let Some(mut value) = value {
-            while matches!(tokens.get(at), Some(Token::Mark(')'))) {
-                at += 1;
-            }
-            if let [Token::Mark('.'), Token::Name(method), ..] = &tokens[at.min(tokens.len())..]
-                && method == "strip"
-            {
-                value = value.trim().to_owned();
-            }
-            found.insert(name, value);
-        }
-    }
-    Ok(found)
-}
-
-enum Token {
-    Name(String),
-    Text(String),
-    Mark(char),
-}
-
-fn python_tokens(text: &str) -> Result<Vec<Token>, String> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    let line_of = |rest: &str| text[..text.len() - rest.len()].matches('\n').count() + 1;
-    while let Some(c) = rest.chars().next() {
-        if c.is_whitespace() {
-            rest = &rest[c.len_utf8()..];
-        } else if c == '#' {
-            rest = rest.find('\n').map_or("", |end| &rest[end..]);
-        } else if c == '"' || c == '\'' {
-            let (value, after) = python_string(rest, false).ok_or_else(|| unclosed(line_of(rest)))?;
-            tokens.push(Token::Text(value));
-            rest = after;
-        } else if c.is_alphanumeric() || c == '_' {
-            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-            let (name, after) = rest.split_at(end);
-            if after.starts_with(['"', '\'']) {
-                match name.to_ascii_lowercase().as_str() {
-                    prefix @ ("r" | "u") => {
-                        let raw = prefix == "r";
-                        let (value, beyond) =
-                            python_string(after, raw).ok_or_else(|| unclosed(line_of(rest)))?;
-                        tokens.push(Token::Text(value));
-                        rest = beyond;
-                        continue;
-                    }
-                    _ => {
-                        return Err(format!(
-                            "line {}: a string with the prefix {name} would have to be executed",
-                            line_of(rest)
-                        ));
-                    }
-                }
-            }
-            tokens.push(Token::Name(name.to_owned()));
-            rest = after;
-        } else {
-            tokens.push(Token::Mark(c));
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    Ok(tokens)
-}
-
-fn unclosed(line: usize) -> String {
-    format!("line {line}: a string is not closed")
-}
-
-/// A string literal at the start of `text` → its value and what follows.
-fn python_string(text: &str, raw: bool) -> Option<(String, &str)> {
-    let quote = text.chars().next()?;
-    let triple: String = std::iter::repeat_n(quote, 3).collect();
-    let end = if text.starts_with(&triple) { triple } else { quote.to_string() };
-    let mut value = String::new();
-    let mut rest = &text[end.len()..];
-    loop {
-        if let Some(after) = rest.strip_prefix(end.as_str()) {
-            return Some((value, after));
-        }
-        let c = rest.chars().next()?;
-        rest = &rest[c.len_utf8()..];
-        if c == '\n' && end.len() == 1 {
-            return None;
-        }
-        if c != '\\' {
-            value.push(c);
-            continue;
-        }
-        let escaped = rest.chars().next()?;
-        rest = &rest[escaped.len_utf8()..];
-        match escaped {
-            _ if raw => value.extend(['\\', escaped]),
-            '\n' => {}
-            'n' => value.push('\n'),
-            't' => value.push('\t'),
-            '\\' | '"' | '\'' => value.push(escaped),
-            // Python keeps unknown escapes as they are, `\d` for instance. The known rest does not occur in prompts, but
-            // `\b` of `\boxed` does, by mistake, and its writer meant the letters.
-            other => value.extend(['\\', other]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -572,10 +449,60 @@ math_templates["proof_refinement"] = """
     }
 
     #[test]
+    fn python_templates_may_be_written_in_many_ways() {
+        let wanted = PromptSet::from_python(PYTHON, "a").unwrap();
+        let variants = [
+            // Names of their own, indented in a class, with notes that are called alike.
+            r####"
+class Templates:
+    """Proof generation and verification: {notes}."""
+    generation_title: str = 'Proof generation'
+    proof_generation_template: str = textwrap.dedent("""\
+        Solve it: {question}
+        End with \\boxed{{...}}, 'quoted'.""")
+    VERIFICATION = '{statement} | {proof} ' + "\\boxed{{1}}"
+    META_VERIFICATION = (
+        "{statement} "  # the problem
+        "{proof} "      # what was written
+        "{rating}"
+    )
+    refinement = ("""
+{instruction}
+## Candidates
+""" + """{proofs_to_refine}
+""").strip()
+
+    def show(self):
+        print(f"{self.generation_title}: {len(self.refinement)}")
+"####,
+            // Calls and additions.
+            r####"
+templates = dict(
+    proof_generation='Solve it: {question}\nEnd with \\boxed{{...}}, \'quoted\'.',
+    proof_verification="{statement} | {proof} \u005cboxed{{1}}",
+    meta_verification="{statement} {proof} {rating}",
+)
+templates['proof_refinement'] = '{instruction}\n'
+templates['proof_refinement'] += "## Candidates\n{proofs_to_refine}"
+"####,
+        ];
+        for text in variants.iter().flat_map(|text| [(*text).to_owned(), text.replace('\n', "\r\n")]) {
+            let set = PromptSet::from_python(&text, "b").unwrap_or_else(|error| panic!("{error} of {text}"));
+            assert_eq!(set.generate("P"), wanted.generate("P"), "of {text}");
+            assert_eq!(set.verify("P", "A"), wanted.verify("P", "A"), "of {text}");
+            assert_eq!(set.meta_verify("P", "A", "E"), wanted.meta_verify("P", "A", "E"), "of {text}");
+            assert_eq!(set.refine("P", "A", &["E"]), wanted.refine("P", "A", &["E"]), "of {text}");
+        }
+    }
+
+    #[test]
     fn errors_say_what_is_missing() {
         let python = |text: &str| PromptSet::from_python(text, "t.py").unwrap_err().to_string();
         assert!(python("x = 1").contains("no string for the role generate"));
-        assert!(python("a = f\"{x}\"").contains("line 1: a string with the prefix f"));
+        let executed = PYTHON.replace("r'''{statement}", "f'''{statement}");
+        let words = "t.py: the template proof_verification: line 7: a string with the prefix f would have to be executed";
+        assert!(python(&executed).starts_with(words), "{}", python(&executed));
+        assert!(python(&PYTHON.replace(".strip()", ".format(x)")).contains("`.format` of a string"));
         assert!(python("\na = \"\"\"x").contains("line 2: a string is not closed"));
         assert!(python(&PYTHON.replace("{rating}", "{secret}")).contains("placeholder {secret}"));
         assert!(python(&PYTHON.replace("{question}", "")).contains("`generate` has no {problem}"));

@@ -375,7 +375,10 @@ pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>, StoreError> {
 /// [`StoreError`]
 pub fn read_journal(folder: &Path) -> Result<Vec<Line>, StoreError> {
     let path = folder.join(JOURNAL);
-    let bytes = fs::read(&path).map_err(file_error(&path, "cannot be read"))?;
+    let mut bytes = Vec::new();
+    let mut file = File::open(&path).map_err(file_error(&path, "cannot be read"))?;
+    ensure_file(&file, &path)?;
+    file.read_to_end(&mut bytes).map_err(file_error(&path, "cannot be read"))?;
     Ok(parse_journal(&bytes, &path)?.0)
 }
 
@@ -400,6 +403,16 @@ fn parse_journal(bytes: &[u8], path: &Path) -> Result<(Vec<Line>, usize), StoreE
     Ok((lines, good))
 }
 
+/// A device or a pipe has no end to be read to.
+fn ensure_file(file: &File, path: &Path) -> Result<(), StoreError> {
+    let kind = file.metadata().map_err(file_error(path, "cannot be read"))?;
+    if kind.is_file() {
+        return Ok(());
+    }
+    let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+    Err(file_error(path, "cannot be used as a journal")(source))
+}
+
 #[derive(Debug)]
 struct Journal {
     path: PathBuf,
@@ -411,6 +424,7 @@ impl Journal {
     fn open(path: &Path) -> Result<(Self, Vec<Line>), StoreError> {
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(file_error(path, "cannot be opened"))?;
+        ensure_file(&file, path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(file_error(path, "cannot be read"))?;
         let (lines, good) = parse_journal(&bytes, path)?;

@@ -117,6 +117,19 @@ fn hostile_text_stays_text() {
 }
 
 #[test]
+fn a_line_of_ten_megabytes_stays_text() {
+    let unit = "<script>alert(1)</script> [x](javascript:alert(1)) 2*3 = 6, ";
+    let count = (10 << 20) / unit.len();
+    let mut report = report("short");
+    report.problems[0].pool[3].proof = unit.repeat(count);
+    let html = report.html().html;
+    assert_inert(&html, "ten megabytes");
+    for whole in ["&lt;script&gt;alert(1)&lt;/script&gt;", "[x](javascript:alert(1))", "2*3 = 6,"] {
+        assert_eq!(html.matches(whole).count(), count, "{whole}");
+    }
+}
+
+#[test]
 fn the_page_has_no_script_and_points_nowhere() {
     let html = report("Let \\(x<1\\).").html().html;
     assert_inert(&html, "a report");

@@ -222,7 +222,7 @@ fn a_shard_that_changes_after_it_was_opened_is_an_error_that_names_it() {
         let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
         let device = if host { DeviceIndex::Host } else { DeviceIndex::Adapter(0) };
         let mut running = engine(&checkpoint, device, &EngineOptions::new(64)).expect("opens");
-        let mut run = |engine: &mut Engine<'_>| {
+        let run = |engine: &mut Engine<'_>| {
             generate(engine, &[5, 6, 7], &greedy(4), &mut |_| ControlFlow::Continue(()))
                 .map(|all| all.token_ids)
         };
