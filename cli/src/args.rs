@@ -6,6 +6,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::failure::EXIT_CODES;
 use porism_runtime::experts::Policy;
+use porism_runtime::plan::Spread;
 
 use crate::settings::{DeviceList, ScheduleArg};
 
@@ -92,6 +93,10 @@ pub struct DeviceArgs {
     /// Place experts by how often they were used, as a run with --heat-out has recorded it
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub heat: Option<PathBuf>,
+    /// How experts are spread over several devices: `home` keeps a layer's on the device that has the layer, `all` divides
+    /// each layer's among all, `best` takes what is predicted to generate faster
+    #[arg(long, value_name = "HOW", default_value = "best")]
+    pub spread: Spread,
     /// Let FP8 weights through that are not numbers
     #[arg(long)]
     pub allow_nan: bool,

@@ -26,6 +26,7 @@ pub fn open_engine<'c>(
     for spec in &mut specs {
         spec.budget = spec.budget.or_else(|| own_budget(spec.index, checkpoint));
     }
+    options.spread = device.spread;
     if let Some(path) = &device.heat {
         options.heat = Some(settings::read_heat(path, checkpoint.config())?);
     }

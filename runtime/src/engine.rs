@@ -16,7 +16,7 @@ use crate::loading::{self, Fill, Loading};
 use crate::model::forward::{self, Model, Share};
 use crate::model::step::{CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
-use crate::plan::{self, Device, Heat, Plan};
+use crate::plan::{self, Device, Heat, Plan, Spread};
 use crate::recording::Recording;
 use crate::rig::{Node, Rig};
 use crate::sample::Candidates;
@@ -46,6 +46,8 @@ pub struct EngineOptions {
     pub cache_tokens: Option<usize>,
     /// Who leaves an adapter whose experts come and go.
     pub policy: Policy,
+    /// How experts are spread over the devices.
+    pub spread: Spread,
     /// Recorded use of experts, by which they are placed.
     pub heat: Option<Heat>,
     /// Whether the use of experts is recorded.
@@ -61,6 +63,7 @@ impl EngineOptions {
             sequences: 1,
             cache_tokens: None,
             policy: Policy::default(),
+            spread: Spread::default(),
             heat: None,
             count_experts: false,
         }

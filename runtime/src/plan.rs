@@ -1,8 +1,9 @@
 //! Which device holds what, to the byte, before anything is loaded: `plan` is pure, and so are its figures.
 //!
 //! Layers are dealt to home devices in contiguous runs, in the order of the devices: as many as their bandwidth asks for
-//! and their memory allows. Each routed expert has one device that computes it: adapters first, in proportion to their
-//! bandwidth, then the host, where there is one; without a host the rest is streamed into slots on the layer's home.
+//! and their memory allows. Each routed expert has one device that computes it: adapters first, a layer's on its
+//! home or divided among all ([`Spread`]), then the host, where there is one; without a host the rest is streamed into slots on
+//! the layer's home, and so are those that it keeps there.
 
 use std::ops::Range;
 
@@ -86,6 +87,32 @@ impl Device {
 
 /// More than any model needs, and far from overflow.
 const UNLIMITED: u64 = 1 << 60;
+
+/// How experts are spread over devices that keep them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// Whichever of the others generates faster, as predicted.
+    #[default]
+    Best,
+    /// A layer's experts stay on its home as far as there is room: nothing has to be carried and the host need not see who
+    /// was picked.
+    Home,
+    /// Each layer's experts are divided among all devices in proportion to their bandwidth: all of them read at once.
+    All,
+}
+
+impl std::str::FromStr for Spread {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "best" => Ok(Self::Best),
+            "home" => Ok(Self::Home),
+            "all" => Ok(Self::All),
+            _ => Err(format!("`{text}` is no way to spread experts: give `best`, `home` or `all`")),
+        }
+    }
+}
 
 /// How often each expert was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,6 +283,8 @@ struct Draft {
     /// Index of the device that takes what no adapter keeps, if there is a host.
     host: Option<usize>,
     chunk: usize,
+    /// Experts that each device has room for.
+    capacity: Vec<u64>,
 }
 
 struct Problem<'p> {
@@ -282,7 +311,14 @@ impl Problem<'_> {
     /// The plan for devices of these sizes, if there is one.
     fn solve(&self, memory: &[u64]) -> Result<Option<Plan>, Error> {
         let Some(draft) = self.draft(memory, self.request)? else { return Ok(None) };
-        self.finish(&draft, memory).map(Some)
+        let spread = self.request.spread;
+        if spread != Spread::Best || self.devices.len() == 1 {
+            return self.finish(&draft, memory, spread).map(Some);
+        }
+        let [home, all] = [Spread::Home, Spread::All].map(|spread| self.finish(&draft, memory, spread));
+        let (home, all) = (home?, all?);
+        let rate = |plan: &Plan| plan.predicted.decode_tokens_per_second;
+        Ok(Some(if rate(&home) >= rate(&all) { home } else { all }))
     }
 
     fn draft(&self, memory: &[u64], options: &EngineOptions) -> Result<Option<Draft>, Error> {
@@ -402,7 +438,7 @@ impl Problem<'_> {
         if left > 0 && !host.map_or(slots, helps) {
             return None;
         }
-        Some(Draft { runs, quotas, host, chunk })
+        Some(Draft { runs, quotas, host, chunk, capacity })
     }
 
     fn fits_whole(&self, memory: u64, options: &EngineOptions, chunk: usize) -> bool {
@@ -419,7 +455,7 @@ impl Problem<'_> {
     }
 
     /// Places every expert and counts every byte.
-    fn finish(&self, draft: &Draft, memory: &[u64]) -> Result<Plan, Error> {
+    fn finish(&self, draft: &Draft, memory: &[u64], spread: Spread) -> Result<Plan, Error> {
         let config = self.config();
         let layers = config.num_hidden_layers;
         let count = self.devices.len();
@@ -429,7 +465,7 @@ impl Problem<'_> {
             draft.runs.iter().position(|run| run.contains(&item)).expect("every item has a home")
         };
         let shares = self.shares();
-        let placement = self.place(draft, &shares, home_of);
+        let placement = self.place(draft, &shares, spread, home_of);
 
         let options = self.request;
         let sizes = engine::sizes(options, draft.chunk);
@@ -560,7 +596,13 @@ impl Problem<'_> {
     }
 
     /// A place for every expert.
-    fn place(&self, draft: &Draft, shares: &[Vec<f64>], home_of: impl Fn(u32) -> usize) -> Vec<Vec<Place>> {
+    fn place(
+        &self,
+        draft: &Draft,
+        shares: &[Vec<f64>],
+        spread: Spread,
+        home_of: impl Fn(u32) -> usize,
+    ) -> Vec<Vec<Place>> {
         let config = self.config();
         let experts = config.n_routed_experts as usize;
         let moe_layers = self.moe_layers();
@@ -586,9 +628,15 @@ impl Problem<'_> {
             }
         }
 
-        let mut quotas = draft.quotas.clone();
+        let mut quotas = match spread {
+            Spread::Home => self.home_quotas(draft, &moe_layers, &home_of),
+            _ => draft.quotas.clone(),
+        };
         for (layer, kept_here) in moe_layers.iter().zip(of_layer) {
-            let mut mine = split(kept_here as u64, &quotas);
+            let mut mine = match spread {
+                Spread::Home => split_from(kept_here as u64, &quotas, home_of(*layer)),
+                _ => split(kept_here as u64, &quotas),
+            };
             for (quota, mine) in quotas.iter_mut().zip(&mine) {
                 *quota -= mine;
             }
@@ -618,6 +666,27 @@ impl Problem<'_> {
             placement[*layer as usize] = places;
         }
         placement
+    }
+
+    /// How many experts each device keeps where layers stay at home: those of its own layers first, then what others have
+    /// no room for. As many in all as the draft's.
+    fn home_quotas(&self, draft: &Draft, moe_layers: &[u32], home_of: impl Fn(u32) -> usize) -> Vec<u64> {
+        let experts = u64::from(self.config().n_routed_experts);
+        let mut own = vec![0; draft.capacity.len()];
+        for layer in moe_layers {
+            own[home_of(*layer)] += experts;
+        }
+        let mut quotas: Vec<u64> =
+            own.iter().zip(&draft.capacity).map(|(own, capacity)| *own.min(capacity)).collect();
+        let kept: u64 = draft.quotas.iter().sum();
+        let room: Vec<u64> =
+            draft.capacity.iter().zip(&quotas).map(|(capacity, quota)| capacity - quota).collect();
+        let weights: Vec<f64> = self.devices.iter().map(|device| device.weight).collect();
+        let more = fill(kept.saturating_sub(quotas.iter().sum()), &room, &weights);
+        for (quota, more) in quotas.iter_mut().zip(more) {
+            *quota += more;
+        }
+        quotas
     }
 
     /// Rates from bandwidths: each weight that a token uses is read once.
@@ -912,6 +981,16 @@ fn fill(total: u64, capacity: &[u64], weights: &[f64]) -> Vec<u64> {
             left -= 1;
         }
     }
+    parts
+}
+
+/// `count` parts of which the first come from device `first` as far as its quota goes, the others from where most is left.
+fn split_from(count: u64, quotas: &[u64], first: usize) -> Vec<u64> {
+    let mine = count.min(quotas[first]);
+    let mut others = quotas.to_vec();
+    others[first] = 0;
+    let mut parts = split(count - mine, &others);
+    parts[first] = mine;
     parts
 }
 

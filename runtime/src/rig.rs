@@ -20,6 +20,9 @@ use crate::recording::{Recording, View};
 /// Checkpoints beyond so many bytes may not be in memory: what is picked of them is asked for before it is used.
 const READ_AHEAD_FROM: u64 = 1 << 30;
 
+/// So many steps may be under way on a device: what is uploaded for them takes memory of the driver.
+const MOST_UNFINISHED: u32 = 4;
+
 /// A device with its part of the model.
 pub struct Node<'c> {
     /// What runs its recordings.
@@ -42,6 +45,8 @@ pub struct Node<'c> {
     counted: Vec<(u32, u32)>,
     /// Slots whose experts may be at work.
     busy: Vec<usize>,
+    /// Steps that were submitted and not waited for.
+    unfinished: u32,
 }
 
 /// What the last step asked of the devices.
@@ -110,6 +115,7 @@ impl<'c> Node<'c> {
             own_reads: vec![],
             counted: vec![],
             busy: vec![],
+            unfinished: 0,
         }
     }
 
@@ -251,9 +257,19 @@ impl<'c> Rig<'c> {
     }
 
     /// Runs what is recorded on the device with the head, and returns the bytes of all reads that were recorded since
-    /// the step began.
+    /// the step began. Where nothing is to be read it is not waited for: of a long prompt the homes of the first layers
+    /// go on with the next tokens while the later ones are at these. What goes wrong then is told by the next step.
     pub fn finish(&mut self) -> Result<Vec<u8>, Error> {
-        self.run(self.head)?;
+        let head = self.head;
+        let node = &mut self.nodes[head];
+        node.unfinished += 1;
+        if node.recording.read_bytes() > 0 || node.unfinished > MOST_UNFINISHED {
+            node.unfinished = 0;
+            self.run(head)?;
+        } else {
+            self.submit(head)?;
+            self.facts.pass_seconds = None;
+        }
         Ok(std::mem::take(&mut self.kept))
     }
 

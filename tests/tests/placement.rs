@@ -29,8 +29,10 @@ const STEP: usize = 24;
 /// How the experts are to lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Spread {
-    /// Where the plan puts them without budgets.
+    /// Divided among all devices.
     Free,
+    /// On the home of their layer.
+    Home,
     /// The adapters have room for about half of the experts, the host takes the rest.
     HalfOnHost,
     /// The adapters have room for one part in so many of the experts and there is no host.
@@ -43,6 +45,7 @@ fn main() {
     let (first, last, host) = (adapters[0], adapters[adapters.len() - 1], DeviceIndex::Host);
     let rigs = [
         ("two_adapters", vec![first, last], Spread::Free),
+        ("two_homes", vec![first, last], Spread::Home),
         ("one_adapter_twice", vec![first, first], Spread::Free),
         ("adapter_and_host", vec![first, host], Spread::HalfOnHost),
         ("host_and_adapter", vec![host, last], Spread::HalfOnHost),
@@ -124,7 +127,7 @@ fn specs(
     let options = options(spread);
     let mut specs: Vec<DeviceSpec> = devices.iter().map(|index| (*index).into()).collect();
     let parts = match spread {
-        Spread::Free => return Ok(specs),
+        Spread::Free | Spread::Home => return Ok(specs),
         Spread::HalfOnHost => 2,
         Spread::Slots(parts, _) => parts,
     };
@@ -138,7 +141,7 @@ fn specs(
         // Each adapter is home to a part of the layers and needs activations of its own.
         spec.budget = Some(
             whole.activations
-                + whole.staging
+                + (1 << 20)
                 + (whole.weights.total() - experts + whole.cache) * (4 + adapters) / (5 * adapters)
                 + experts / (parts * adapters),
         );
@@ -169,6 +172,7 @@ fn options(spread: Spread) -> EngineOptions {
     EngineOptions {
         policy,
         count_experts: true,
+        spread: if spread == Spread::Home { plan::Spread::Home } else { plan::Spread::All },
         chunk: STEP,
         sequences: STEP,
         cache_tokens: Some(CONTEXT),
@@ -247,6 +251,13 @@ fn spread_is_as_wanted(engine: &Engine<'_>, spread: Spread) -> Result<(), Failed
         return Err(format!("slots: {slots:?}").into());
     }
     for (layer, places) in plan.placement.iter().enumerate().filter(|(_, places)| !places.is_empty()) {
+        let home = plan.devices.iter().position(|device| device.layers.contains(&(layer as u32)));
+        if spread == Spread::Home {
+            if places.iter().any(|place| Some(place.device) != home || !place.resident) {
+                return Err(format!("experts of layer {layer} are not at home").into());
+            }
+            continue;
+        }
         let split = places.iter().any(|place| place.device != places[0].device || !place.resident);
         if !split {
             return Err(format!("layer {layer} is not split, all is on {}", places[0].device).into());

@@ -31,6 +31,7 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
         None => here(args.device.device.as_ref())?,
     };
     let mut options = EngineOptions::new(context as usize);
+    options.spread = args.device.spread;
     if let Some(path) = &args.device.heat {
         options.heat = Some(read_heat(path, config)?);
     }
