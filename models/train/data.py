@@ -30,7 +30,7 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (36, 32, 16, 16)
+ROLE_SHARES = (26, 38, 20, 16)
 FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
@@ -45,6 +45,7 @@ LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
 DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
 
 SUM_LINE_SHARE = 0.55  # of the lines of a drill
+SHORT_CHECKS = 0.5  # of the check drills
 
 HELDOUT_PERCENT = {"gcd": 10, "prime": 48, "linear": 10, "divides": 10}
 SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
@@ -818,6 +819,11 @@ def perturb(value, rng):
     return value + 1
 
 
+def slip_of_the_last_digit(value, rng):
+    """Another number with the same digits but the last: what a verifier overlooks longest."""
+    return value - value % 10 + (value % 10 + rng.randint(1, 9)) % 10
+
+
 def replace_number(line, match, value):
     return line[: match.start()] + str(value) + line[match.end() :]
 
@@ -1078,13 +1084,16 @@ def drill(rng, lines=12):
     return segments
 
 
-def check_lines(problem, rng):
+def check_lines(problem, rng, last_digits=0.3):
     """The computing lines of the intended proof, each right or with one number wrong, and a verifier's sentence
-    about each -> list of (line, sentence)."""
+    about each -> list of (line, sentence). A share of the wrong numbers differs in the last digit only."""
     f, parameters = problem.family, problem.parameters
 
+    def slip(value):
+        return slip_of_the_last_digit(value, rng) if rng.random() < last_digits else perturb(value, rng)
+
     def maybe(value):
-        return value if rng.random() < 0.5 else perturb(value, rng)
+        return value if rng.random() < 0.5 else slip(value)
 
     def verdict(expression, value, claimed, name="wrong"):
         return f"{expression} = {value}, " + ("ok." if value == claimed else f"not {claimed}, {name}.")
@@ -1093,12 +1102,12 @@ def check_lines(problem, rng):
     if f == "gcd":
         for a, q, b, r in euclid(*parameters):
             product = q * b
-            claimed = perturb(product, rng) if rng.random() < 0.25 else product
+            claimed = slip(product) if rng.random() < 0.25 else product
             if claimed != product:
                 line = division_line(a, q, b, claimed, max(0, a - claimed))
                 out.append((line, verdict(f"{q}*{b}", product, claimed)))
             else:
-                claimed = perturb(r, rng) if rng.random() < 0.35 else r
+                claimed = slip(r) if rng.random() < 0.35 else r
                 line = division_line(a, q, b, product, claimed)
                 out.append((line, verdict(f"{q}*{b} = {product}, {a} - {product}", r, claimed)))
     elif f == "linear":
@@ -1133,11 +1142,38 @@ def check_drill(rng):
     In a verification at most one step is found wrong, so a verifier that copies the numbers instead of recomputing
     them is nearly always right; here it is not.
     """
-    problem = random_problem(rng)
-    lines, sentences = zip(*check_lines(problem, rng))
-    prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
+    if rng.random() < SHORT_CHECKS:
+        # Few lines of different problems: near enough for the first steps in comparing numbers digit by digit.
+        pairs = [rng.choice(check_lines(random_problem(rng), rng, 0.75)) for _ in range(rng.randint(1, 3))]
+        lines, sentences = zip(*pairs)
+        prompt = f"{BOS}{USER}Check each line.\nSolution:\n{number(lines)}"
+    else:
+        problem = random_problem(rng)
+        lines, sentences = zip(*check_lines(problem, rng))
+        prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
     return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]
+
+
+def repeat_drill(rng):
+    """Lines, half of them with a wrong number, to be repeated as they are: a comparison needs what the proof says, not
+    what is right."""
+    pairs = [rng.choice(check_lines(random_problem(rng), rng, 0.6)) for _ in range(rng.randint(1, 4))]
+    text = number([line for line, _ in pairs])
+    return [(f"{BOS}{USER}Repeat each line.\nSolution:\n{text}{ASSISTANT}{THINK_CLOSE}", 0), (text + EOS, 1)]
+
+
+EVALUATED = re.compile(r"(?:^|(?<=>))Step \d+: .*$", re.M)
+
+
+def decisions(text):
+    """Where, in characters, an evaluation says what a step is: after `Step 3: ` and after each `, ` of its line. There
+    a number has been recomputed and is compared with what the proof says."""
+    starts = set()
+    for line in EVALUATED.finditer(text):
+        starts.add(line.start() + line[0].index(": ") + 2)
+        starts.update(line.start() + m.end() for m in re.finditer(", ", line[0]))
+    return starts
 
 
 def right_part(solution, evaluation):

@@ -27,10 +27,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 import data
-from model import CONFIG, INDEXER, Model
+from model import CONFIG, DECISIVE, INDEXER, Model
 from tok import Tok
 
 IGNORED = -100  # target of a position that is not trained
+DECISIVE_WEIGHT = 6  # of a token that decides a comparison, against 1 of all others
 ADAM_ONLY = ("gate", "embed", "head")  # matrices that Muon does not handle
 
 
@@ -59,15 +60,17 @@ class Buckets:
 
 
 def encode(tok, document):
-    """-> ids and targets. The whole text is tokenized at once, as at inference; a token is trained if it starts
+    """-> ids and targets, those of decisive tokens raised by DECISIVE. The whole text is tokenized at once, as at inference; a token is trained if it starts
     inside a trained segment."""
     encoding = tok.tokenizer.encode("".join(text for text, _ in document), add_special_tokens=False)
     trained = []
     for text, flag in document:
         trained += [flag] * len(text)
-    return encoding.ids, [
-        i if trained[start] else IGNORED for i, (start, _) in zip(encoding.ids, encoding.offsets)
-    ]
+    decisive = data.decisions("".join(text for text, _ in document))
+    targets = []
+    for i, (start, _) in zip(encoding.ids, encoding.offsets):
+        targets.append((i + (DECISIVE if start in decisive else 0)) if trained[start] else IGNORED)
+    return encoding.ids, targets
 
 
 def collate(documents, pad, length=0):
@@ -81,7 +84,7 @@ def collate(documents, pad, length=0):
     return ids_batch, target_batch
 
 
-def worker(queue, tok_dir, seed, budget, max_length, drills, checks):
+def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats):
     """Fills the queue with batches, in a process of its own."""
     torch.set_num_threads(1)
     rng, tok, buckets = random.Random(seed), Tok(tok_dir), Buckets(budget)
@@ -91,6 +94,8 @@ def worker(queue, tok_dir, seed, budget, max_length, drills, checks):
             document = data.drill(rng, rng.randint(8, 16))
         elif kind < drills + checks:
             document = data.check_drill(rng)
+        elif kind < drills + checks + repeats:
+            document = data.repeat_drill(rng)
         else:
             document = data.document(rng)
         document = encode(tok, document)
@@ -148,7 +153,7 @@ def heldout_scores(model, tok, n=24, mode="dense", seed=77):
             hidden, _ = model(ids, mode, weights=weights)
             loss, logits, trained = model.loss(hidden, targets, weights[3])
             hit = torch.ones_like(trained)
-            hit[trained] = logits.argmax(-1) == targets[trained]
+            hit[trained] = logits.argmax(-1) == targets[trained] % DECISIVE
             scores[f"{role[:4]}/{family[:3]}"] = (hit.all(1).float().mean().item(), loss.item())
     model.train()
     return scores
@@ -173,6 +178,7 @@ def arguments():
     add("--maxlen", type=int, default=640, help="longest document, in tokens")
     add("--drills", type=float, default=0.0, help="share of arithmetic drills among the documents")
     add("--checks", type=float, default=0.0, help="share of proofs whose every line is to be checked")
+    add("--repeats", type=float, default=0.0, help="share of lines to be repeated as they are")
     add("--follow", action="store_true", help="train the indexers along in the dense phase")
     add("--qat", action="store_true", help="train through the rounding of the export")
     add("--kl", type=float, default=1.0, help="weight of the indexers' loss")
@@ -256,7 +262,7 @@ class Run:
         weights = model.weights()
         hidden, kl = model(ids, "sparse" if phase == "sparse" else "dense", kl_layers, weights)
         with torch.set_grad_enabled(phase != "index"):
-            loss, _, trained = model.loss(hidden, targets, weights[3])
+            loss, _, trained = model.loss(hidden, targets, weights[3], DECISIVE_WEIGHT)
         (kl / len(kl_layers) if phase == "index" else loss + args.kl * kl).backward()
         numbers = [int((ids != self.tok.pad).sum()), int(trained.sum()), loss.item()]
         numbers.append(kl.item() / len(kl_layers) if kl_layers else 0.0)
@@ -281,7 +287,7 @@ class Run:
         context = mp.get_context("spawn")
         queue = context.Queue(24)
         seed = args.seed + 7919 * args.rank
-        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, args.drills, args.checks)
+        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, args.drills, args.checks, args.repeats)
         producer = context.Process(target=worker, args=worker_args, daemon=True)
         producer.start()
         queue.get()

@@ -126,7 +126,8 @@ impl OpenDevice<'_> {
         let mut device = if host {
             Device::host(self.spec.budget, self.bandwidth)
         } else {
-            Device::adapter(&self.name, self.spec.budget, self.bandwidth, Device::LINK)
+            let link = gpu::nominal_link(self.spec.index);
+            Device::adapter(&self.name, self.spec.budget, self.bandwidth, link)
         };
         device.max_binding_bytes = self.executor.tuning().max_binding_bytes;
         device

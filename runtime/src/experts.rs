@@ -188,7 +188,12 @@ impl Residency {
             taken[*slot] = true;
         }
         let slot = self.victim(&taken)?;
-        if self.policy == Policy::Lfru {
+        if self.policy != Policy::Lfru {
+            // Layers come round: whoever was not used for longest is wanted next.
+            if self.slots[slot].is_some() {
+                return None;
+            }
+        } else {
             let wanted = self.remembered.get(&key).map_or(0.0, |(heat, at)| self.decayed(*heat, *at));
             if self.slots[slot].is_some_and(|guest| self.decayed(guest.heat, guest.at) >= wanted) {
                 return None;
@@ -196,6 +201,13 @@ impl Residency {
         }
         self.admit(key, slot);
         Some(slot)
+    }
+
+    /// Takes an expert out whose bytes did not arrive: its slot holds those of another.
+    pub fn forget(&mut self, key: Key) {
+        if let Some(slot) = self.places.remove(&key) {
+            self.slots[slot] = None;
+        }
     }
 
     fn decayed(&self, heat: f64, at: u64) -> f64 {
@@ -324,6 +336,8 @@ impl<'c> Pool<'c> {
             let segments = [layout.gate_up[0], layout.gate_up[1], layout.down];
             for (segment, projection) in segments.iter().zip(Matrix::ALL) {
                 let role = Role::layer(key.0, LayerRole::Expert { expert: key.1, projection });
+                let tensor = self.checkpoint.tensor(role).expect("required roles are checked");
+                self.checkpoint.check_scales(&tensor)?;
                 let from = self.checkpoint.location(role).expect("required roles are checked");
                 let at = base + u64::from(segment.offset);
                 fills.push(Fill { to: weights.slice(at, from.bytes().next_multiple_of(4)), from });
@@ -386,11 +400,21 @@ impl<'c> Pool<'c> {
         for expert in self.last_picks[layer as usize].clone() {
             if let Some(slot) = self.residency.prefetch((layer, expert), busy) {
                 busy.push(slot);
-                self.write(executor, (layer, expert), slot)?;
+                if let Err(error) = self.write(executor, (layer, expert), slot) {
+                    self.residency.forget((layer, expert));
+                    return Err(error);
+                }
                 self.facts.prefetched += 1;
             }
         }
         Ok(())
+    }
+
+    /// After a failure: whoever these turns were to bring may not have come.
+    pub fn forget(&mut self, layer: u32, rounds: &[Round]) {
+        for (expert, _) in rounds.iter().flat_map(|round| &round.loads) {
+            self.residency.forget((layer, *expert));
+        }
     }
 
     /// Whether the device computes experts of this layer.

@@ -317,8 +317,16 @@ impl Problem<'_> {
         }
         let [home, all] = [Spread::Home, Spread::All].map(|spread| self.finish(&draft, memory, spread));
         let (home, all) = (home?, all?);
-        let rate = |plan: &Plan| plan.predicted.decode_tokens_per_second;
-        Ok(Some(if rate(&home) >= rate(&all) { home } else { all }))
+        // By rates that do not change from one run to the next.
+        let lasting: Vec<Device> =
+            self.devices.iter().map(|device| Device { bandwidth: device.weight, ..device.clone() }).collect();
+        let lasting = Problem { devices: &lasting, ..*self };
+        let shares = self.shares();
+        let rate = |plan: &Plan| -> Result<f64, Error> {
+            let predicted = lasting.predict(&plan.devices, &plan.placement, &shares, draft.chunk)?;
+            Ok(predicted.decode_tokens_per_second)
+        };
+        Ok(Some(if rate(&home)? >= rate(&all)? { home } else { all }))
     }
 
     fn draft(&self, memory: &[u64], options: &EngineOptions) -> Result<Option<Draft>, Error> {

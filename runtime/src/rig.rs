@@ -432,6 +432,9 @@ impl<'c> Rig<'c> {
                 let (mut ops, model, step) = node.recorder(tokens, Some(layer));
                 moe::some_experts(&mut ops, &model.config, &pool.layout(layer), &slabs, step);
             }
+            if result.is_err() {
+                pool.forget(layer, &rounds);
+            }
             self.nodes[device].pool = Some(pool);
             result?;
         } else {
@@ -490,6 +493,8 @@ impl<'c> Rig<'c> {
     /// Submits a recording without reads and begins the next.
     fn submit(&mut self, device: usize) -> Result<(), Error> {
         debug_assert_eq!(self.nodes[device].recording.read_bytes(), 0, "they would be lost");
+        // The device's clock tells of the recording that is waited for only.
+        self.facts.pass_seconds = None;
         self.hand_over(device)?;
         self.nodes[device].clear();
         Ok(())

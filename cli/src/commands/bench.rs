@@ -32,7 +32,8 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = measure::read_bandwidth(device.index)?;
-    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    let mut options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    options.spread = args.device.spread;
     let mut engine =
         open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options.clone())?;
     // The same placement, with what the devices were measured to read.

@@ -123,7 +123,7 @@ pub fn here(asked: Option<&DeviceList>) -> Result<Vec<Device>> {
             None => measure::read_bandwidth(spec.index)? * 1e9,
         };
         measured.push((spec.index, rate));
-        let link = if profile.is_software() { host_bandwidth } else { Device::LINK };
+        let link = gpu::nominal_link(spec.index);
         let mut device = Device::adapter(&format!("{index}: {}", profile.name), spec.budget, rate, link);
         device.weight = gpu::nominal_bandwidth(spec.index);
         device.max_binding_bytes = profile.limits.max_storage_buffer_binding_size;

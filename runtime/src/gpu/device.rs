@@ -133,6 +133,12 @@ pub fn nominal_bandwidth(index: DeviceIndex) -> f64 {
     }
 }
 
+/// What it is expected to exchange with host memory, in bytes per second: software adapters are host memory.
+pub fn nominal_link(index: DeviceIndex) -> f64 {
+    let software = adapters().into_iter().any(|adapter| adapter.index == index && adapter.is_software());
+    if software { nominal_bandwidth(DeviceIndex::Host) } else { crate::plan::Device::LINK }
+}
+
 fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
     let info = adapter.get_info();
     let limits = adapter.limits();

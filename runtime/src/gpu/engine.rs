@@ -428,6 +428,21 @@ impl GpuExecutor {
 
     /// Writes in words; drains the queue whenever a window is full.
     fn write_bytes(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let device = self.gpu.device.clone();
+        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let result = self.write_parts(buffer, offset, bytes);
+        let validation = pollster::block_on(validation.pop());
+        let internal = pollster::block_on(internal.pop());
+        let memory = pollster::block_on(memory.pop());
+        match memory.or(internal).or(validation) {
+            Some(error) => Err(self.driver_error("write", error)),
+            None => result,
+        }
+    }
+
+    fn write_parts(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let mut at = offset;
         for part in bytes.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
             let whole = part.len() / 4 * 4;

@@ -4,6 +4,6 @@ mod device;
 mod engine;
 mod selftest;
 
-pub use device::{DeviceIndex, DeviceProfile, Gpu, Limits, adapters, nominal_bandwidth, open};
+pub use device::{DeviceIndex, DeviceProfile, Gpu, Limits, adapters, nominal_bandwidth, nominal_link, open};
 pub use engine::GpuExecutor;
 pub use selftest::{SelfTest, Verdict};
