@@ -126,7 +126,7 @@ fn completions(run: &Path) -> Vec<String> {
 fn a_full_disk_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let asked = ["--proofs", "3", "--rounds", "2", "--verifications", "4", "--finish-round", "--out"];
+    let asked = ["--proofs", "8", "--rounds", "2", "--verifications", "4", "--finish-round", "--out"];
     let command = |out: &'static str| [&["prove", QUESTION][..], &asked, &[out]].concat();
     let whole = porism(folder).args(command("whole")).output().unwrap();
     assert!(matches!(whole.status.code(), Some(0 | 1)), "{}", stderr(&whole));

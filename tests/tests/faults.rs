@@ -8,6 +8,7 @@ use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, Op
 use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::generate::{Request, generate};
 use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
+use porism_runtime::plan::Spread;
 use porism_runtime::recording::{BufferId, Recording, View};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::{Error, Schedule};
@@ -137,8 +138,9 @@ fn memory_that_runs_out_in_a_step_fails_that_step_only() {
         device.executor = Box::new(Scarce { executor: device.executor, left: left.clone() });
         devices.push(device);
     }
-    let mut engine =
-        Engine::on(devices, &checkpoint, &EngineOptions::new(64), &mut |_| Ok(())).expect("opens");
+    // Divided experts: many submits in a step.
+    let options = EngineOptions { spread: Spread::All, ..EngineOptions::new(64) };
+    let mut engine = Engine::on(devices, &checkpoint, &options, &mut |_| Ok(())).expect("opens");
     let tokens = |engine: &mut Engine<'_>| {
         let mut kept = vec![];
         let result = generate(engine, &[5, 6, 7], &greedy(4), &mut |token| {
