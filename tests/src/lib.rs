@@ -7,6 +7,7 @@ pub mod heldout;
 pub mod problems;
 pub mod reference;
 pub mod synthetic;
+pub mod watched;
 
 use porism_runtime::gpu::{self, DeviceProfile};
 use porism_shaders::Tolerance;

@@ -1,19 +1,17 @@
 //! What goes wrong while a model is opened or running ends in an error that names it; nothing panics, nothing hangs.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 
 use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
 use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
-use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::generate::{Request, generate};
 use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
 use porism_runtime::plan::Spread;
-use porism_runtime::recording::{BufferId, Recording, View};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::{Error, Schedule};
 use porism_tests::every_adapter;
 use porism_tests::golden::folder;
+use porism_tests::watched::{Watch, watched};
 
 fn checkpoint() -> Checkpoint {
     Checkpoint::open(&folder().join("v32-tiny-fp8"), Options::default()).expect("a golden checkpoint opens")
@@ -61,82 +59,17 @@ fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() 
     }
 }
 
-/// A device that runs out of memory at a given submit.
-struct Scarce<'c> {
-    executor: Box<dyn Executor<'c> + 'c>,
-    /// Submits until then; `None`: never.
-    left: Arc<Mutex<Option<u32>>>,
-}
-
-impl<'c> Executor<'c> for Scarce<'c> {
-    fn tuning(&self) -> Tuning {
-        self.executor.tuning()
-    }
-
-    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
-        self.executor.allocate(label, bytes)
-    }
-
-    fn allocate_weights(
-        &mut self,
-        label: &str,
-        bytes: u64,
-        pieces: Vec<(u64, &'c [u8])>,
-    ) -> Result<BufferId, Error> {
-        self.executor.allocate_weights(label, bytes, pieces)
-    }
-
-    fn maps_weights(&self) -> bool {
-        self.executor.maps_weights()
-    }
-
-    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
-        self.executor.write(to, bytes)
-    }
-
-    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
-        let mut left = self.left.lock().expect("no test panics holding it");
-        match *left {
-            Some(0) => {
-                *left = None;
-                Err(Error::OutOfMemory {
-                    device: "scarce".into(),
-                    label: "step".into(),
-                    bytes: 1,
-                    limit: "the driver has none left".into(),
-                })
-            }
-            some => {
-                *left = some.map(|left| left - 1);
-                self.executor.submit(recording)
-            }
-        }
-    }
-
-    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
-        self.executor.complete(recording)
-    }
-
-    fn last_pass_seconds(&self) -> Option<f64> {
-        self.executor.last_pass_seconds()
-    }
-
-    fn submits(&self) -> u64 {
-        self.executor.submits()
-    }
-}
-
 #[test]
 fn memory_that_runs_out_in_a_step_fails_that_step_only() {
     let checkpoint = checkpoint();
     let adapters = every_adapter();
     let (first, last) = (adapters[0].index, adapters[adapters.len() - 1].index);
-    let left = Arc::new(Mutex::new(None));
+    let watch = Watch::default();
+    let left = &watch.submits_left;
     let mut devices = Vec::new();
     for (index, budget) in [(first, None), (last, None), (first, Some(9 << 20))] {
-        let mut device = OpenDevice::open(DeviceSpec { index, budget }).expect("opens");
-        device.executor = Box::new(Scarce { executor: device.executor, left: left.clone() });
-        devices.push(device);
+        let device = OpenDevice::open(DeviceSpec { index, budget }).expect("opens");
+        devices.push(watched(device, &watch));
     }
     // Divided experts: many submits in a step.
     let options = EngineOptions { spread: Spread::All, ..EngineOptions::new(64) };

@@ -9,14 +9,13 @@ use porism_loader::{Checkpoint, Options};
 use porism_runtime::engine::{
     DeviceSpec, Engine, EngineOptions, OpenDevice, Output, Reduced, Schedule, Work,
 };
-use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::experts::Policy;
 use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::recording::{BufferId, Recording, View};
-use porism_runtime::{Error, plan};
+use porism_runtime::plan;
 use porism_tests::distance;
 use porism_tests::every_adapter;
 use porism_tests::golden::Golden;
+use porism_tests::watched::{Watch, watched};
 
 const CHECKPOINTS: [&str; 3] = ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"];
 /// Relative L2 distance of logits.
@@ -67,57 +66,6 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Counts what is allocated.
-struct Counting<'c> {
-    executor: Box<dyn Executor<'c> + 'c>,
-    allocated: Arc<AtomicU64>,
-}
-
-impl<'c> Executor<'c> for Counting<'c> {
-    fn tuning(&self) -> Tuning {
-        self.executor.tuning()
-    }
-
-    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
-        self.allocated.fetch_add(bytes, Ordering::Relaxed);
-        self.executor.allocate(label, bytes)
-    }
-
-    fn allocate_weights(
-        &mut self,
-        label: &str,
-        bytes: u64,
-        pieces: Vec<(u64, &'c [u8])>,
-    ) -> Result<BufferId, Error> {
-        self.allocated.fetch_add(bytes, Ordering::Relaxed);
-        self.executor.allocate_weights(label, bytes, pieces)
-    }
-
-    fn maps_weights(&self) -> bool {
-        self.executor.maps_weights()
-    }
-
-    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
-        self.executor.write(to, bytes)
-    }
-
-    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
-        self.executor.submit(recording)
-    }
-
-    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
-        self.executor.complete(recording)
-    }
-
-    fn last_pass_seconds(&self) -> Option<f64> {
-        self.executor.last_pass_seconds()
-    }
-
-    fn submits(&self) -> u64 {
-        self.executor.submits()
-    }
-}
-
 /// Budgets that bring a spread about.
 fn specs(
     checkpoint: &Checkpoint,
@@ -157,11 +105,9 @@ fn open<'c>(
     let mut counters = Vec::new();
     let mut devices = Vec::new();
     for spec in specs {
-        let mut device = OpenDevice::open(*spec)?;
-        let allocated = Arc::new(AtomicU64::new(0));
-        device.executor = Box::new(Counting { executor: device.executor, allocated: allocated.clone() });
-        counters.push(allocated);
-        devices.push(device);
+        let watch = Watch::default();
+        devices.push(watched(OpenDevice::open(*spec)?, &watch));
+        counters.push(watch.allocated);
     }
     Ok((Engine::on(devices, checkpoint, &options(spread), &mut |_| Ok(()))?, counters))
 }

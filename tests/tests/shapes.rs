@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Dtype, Options, ScaleDtype};
-use porism_runtime::Error;
 use porism_runtime::engine::{Engine, EngineOptions, OpenDevice, Schedule};
-use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::plan::DevicePlan;
-use porism_runtime::recording::{BufferId, Recording, View};
 use porism_tests::reference::{Forward, Reference};
 use porism_tests::synthetic::{Dtypes, ScalePlace, Synthetic};
+use porism_tests::watched::{Watch, watched};
 use porism_tests::{distance, every_adapter, short_name};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -195,56 +193,6 @@ fn split() -> Variant {
     }
 }
 
-/// A device that binds less at once than it could.
-struct Narrow<'c> {
-    executor: Box<dyn Executor<'c> + 'c>,
-    binding: u64,
-}
-
-impl<'c> Executor<'c> for Narrow<'c> {
-    fn tuning(&self) -> Tuning {
-        Tuning { max_binding_bytes: self.binding, ..self.executor.tuning() }
-    }
-
-    fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
-        self.executor.allocate(label, bytes)
-    }
-
-    fn allocate_weights(
-        &mut self,
-        label: &str,
-        bytes: u64,
-        pieces: Vec<(u64, &'c [u8])>,
-    ) -> Result<BufferId, Error> {
-        assert!(bytes <= self.binding, "{label}: {bytes} bytes in a buffer, {} can be bound", self.binding);
-        self.executor.allocate_weights(label, bytes, pieces)
-    }
-
-    fn maps_weights(&self) -> bool {
-        self.executor.maps_weights()
-    }
-
-    fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
-        self.executor.write(to, bytes)
-    }
-
-    fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
-        self.executor.submit(recording)
-    }
-
-    fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
-        self.executor.complete(recording)
-    }
-
-    fn last_pass_seconds(&self) -> Option<f64> {
-        self.executor.last_pass_seconds()
-    }
-
-    fn submits(&self) -> u64 {
-        self.executor.submits()
-    }
-}
-
 /// A variant's checkpoint, a prompt that leaves no choice to rounding, and what the equations make of it.
 struct Prepared {
     _directory: tempfile::TempDir,
@@ -338,11 +286,8 @@ fn parity(
     let options = EngineOptions::new(ids.len());
     let mut open = Vec::new();
     for device in devices {
-        let mut device = OpenDevice::open((*device).into())?;
-        if let Some(binding) = binding {
-            device.executor = Box::new(Narrow { executor: device.executor, binding });
-        }
-        open.push(device);
+        let watch = Watch { binding, ..Watch::default() };
+        open.push(watched(OpenDevice::open((*device).into())?, &watch));
     }
     let mut engine = Engine::on(open, checkpoint, &options, &mut |_| Ok(()))?;
     if devices.len() > 1 {
