@@ -9,9 +9,11 @@ random edits, and every verdict comes from `evaluate`, a checker that parses the
 
 import hashlib
 import math
+import os
 import random
 import re
 from collections import Counter
+from itertools import zip_longest
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -368,8 +370,36 @@ def first_match(line, patterns):
     return 0, None
 
 
+def differ_only(pattern, line, right, groups):
+    """Whether both lines match a pattern, with differences in no others than these groups."""
+    mine, theirs = pattern.match(right), pattern.match(line)
+    return bool(mine and theirs) and all(
+        k in groups or mine[k] == theirs[k] for k in range(1, pattern.groups + 1)
+    )
+
+
+def prime_kind(line):
+    """Which line of a proof of primality this is: the number of its pattern, and what it divides by if it divides."""
+    kind, m = first_match(line, (PRIME_BOUND, PRIME_LAST_DIGIT, PRIME_DIGIT_SUM, PRIME_END, DIVISION))
+    return kind, m[3] if m and m.re is DIVISION else None
+
+
 class WrongStep(Exception):
     pass
+
+
+def compared(claimed, right):
+    """A line as the proof has it, and as it must be up to the first word that differs -> (text, whether they agree).
+
+    So small a model compares what stands side by side; numbers a whole proof apart it compared by their first digits."""
+    words = []
+    for said, word in zip_longest(claimed.split(" "), right.split(" ")):
+        if word is None:
+            break
+        words.append(word)
+        if said != word:
+            return f"{claimed}? {' '.join(words).rstrip(',')}", False
+    return f"{claimed}? {right}", claimed == right
 
 
 class Evaluation:
@@ -377,6 +407,9 @@ class Evaluation:
 
     `lines` is the evaluation text sentence by sentence, `bad` the first wrong step or None, `score` "1", "0.5" or
     "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
+
+    A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 56, wrong.` Every line of
+    a proof is determined by the problem and the lines before it.
     """
 
     def __init__(self, problem, solution, blind=()):
@@ -406,29 +439,35 @@ class Evaluation:
         self.step_of.append(step)
         self.kind_of.append(kind)
 
-    def ok(self, step, text):
-        self.add(step, (text + ", ok.") if text else "ok.")
-
     def skip(self, step, text):
         self.add(step, f"skips {text}.", "skip")
         self.skips.append(step)
 
-    def slip(self, step, text):
-        self.add(step, text + ", a slip.", "slip")
-        self.slips.append(step)
-
-    def wrong(self, step, text, blind_text=None):
-        """Ends the evaluation, unless the step is to be overlooked: then `blind_text` is written as if it held."""
-        if step in self.blind and blind_text is not None:
-            self.saw_blind = True
-            self.ok(step, blind_text)
-            return
+    def wrong(self, step, text):
         self.add(step, text + ", wrong.", "wrong")
         self.bad = step
         raise WrongStep
 
     def invalid(self, step):
         self.wrong(step, "not a valid step")
+
+    def compare(self, step, line, right, slip=False, but=""):
+        """Sets a line (with its full stop) beside the right one (without). A difference is a slip, or wrong and the end
+        of the evaluation, unless the step is to be overlooked. `but` is what is wrong if there is no difference."""
+        claimed = line[:-1]
+        text, agree = compared(claimed, right) if right else (f"{claimed}? none", False)
+        if agree and but:
+            self.wrong(step, f"{text}, {but}")
+        elif agree:
+            self.add(step, text + ", ok.")
+        elif slip:
+            self.add(step, text + ", a slip.", "slip")
+            self.slips.append(step)
+        elif step in self.blind:
+            self.saw_blind = True
+            self.add(step, f"{claimed}? {claimed}, ok.")
+        else:
+            self.wrong(step, text)
 
     def run(self, raw_lines):
         lines = []
@@ -451,69 +490,33 @@ class Evaluation:
     def conclusion_missing(self, lines):
         self.wrong(len(lines) + 1, "the conclusion is missing")
 
-    def division(self, step, a, q, b, a_again, p, r):
-        """A step `a - q*b = a_again - p = r`: the product, the difference, and that the remainder is below b."""
-        if a_again != a:
-            self.invalid(step)
-        product = q * b
-        if p != product:
-            self.wrong(step, f"{q}*{b} = {product}, not {p}", f"{q}*{b} = {p}, {a} - {p} = {r}")
-            return
-        if p > a:
-            self.wrong(step, f"{q}*{b} = {product}, more than {a}")
-        claimed = f"{q}*{b} = {product}, {a} - {p} = {r}"
-        if r != a - p:
-            self.wrong(step, f"{q}*{b} = {product}, {a} - {p} = {a-p}, not {r}", claimed)
-            return
-        if r >= b:
-            self.wrong(step, f"{claimed}, too large", claimed)
-            return
-        self.ok(step, claimed)
-
     def gcd(self, lines):
         a, b = self.problem.parameters
         claim = self.problem.claim
-        x, y = a, b
+        x, y = a, b  # what is to be divided
         for i, line in enumerate(lines):
             step = i + 1
             if line is None:
                 self.invalid(step)
             if m := DIVISION.match(line):
-                dividend, q, divisor, dividend_again, p, r = values(m)
-                if y == 0 or divisor == 0:
+                dividend, _, divisor, _, _, remainder = values(m)
+                if y == 0:
                     self.invalid(step)
-                if (dividend, divisor) != (x, y):
-                    next_x, next_y = y, x % y
-                    if not self.skips and next_y and (dividend, divisor) == (next_x, next_y):
-                        self.skip(step, division_line(x, x // y, y)[:-1])
-                        x, y = next_x, next_y
-                    else:
-                        self.wrong(step, f"must divide {x} by {y}")
-                self.division(step, dividend, q, divisor, dividend_again, p, r)
-                x, y = divisor, r
+                if not self.skips and x % y and (dividend, divisor) == (y, x % y):
+                    self.skip(step, division_line(x, x // y, y)[:-1])
+                    x, y = y, x % y
+                self.compare(step, line, division_line(x, x // y, y)[:-1])
+                x, y = divisor, remainder
             elif m := GCD_END.match(line):
-                g, first, second, result = values(m)
                 if step != len(lines):
                     self.invalid(step)
                 if y:
-                    if not self.skips and x % y == 0:
-                        self.skip(step, division_line(x, x // y, y)[:-1])
-                        x, y = y, 0
-                    else:
+                    if self.skips or x % y:
                         self.wrong(step, f"must divide {x} by {y}")
-                if (first, second) != (a, b):
-                    self.invalid(step)
-                for value in (g, result):
-                    if value != x:
-                        self.wrong(
-                            step,
-                            f"the last nonzero remainder is {x}, not {value}",
-                            f"the last nonzero remainder is {value}",
-                        )
-                        return
-                if claim is not None and claim != x:
-                    self.wrong(step, f"the claim is {claim}")
-                self.ok(step, f"the last nonzero remainder is {x}")
+                    self.skip(step, division_line(x, x // y, y)[:-1])
+                    x, y = y, 0
+                right = f"The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}"
+                self.compare(step, line, right, but=f"the claim is {claim}" if claim not in (None, x) else "")
                 return
             else:
                 self.invalid(step)
@@ -521,79 +524,29 @@ class Evaluation:
 
     def prime(self, lines):
         (n,) = self.problem.parameters
-        bound = bound_prime(n)
-        square = f"{bound}*{bound} = {bound*bound}"
-        digits, total = digits_and_sum(n)
-        wanted = [("bound", None), ("last digit", None), ("digit sum", None)]
-        wanted += [("division", d) for d in tested_primes(n)] + [("end", None)]
-
-        def fact(kind, d):
-            if kind == "bound":
-                return f"{square} > {n}"
-            if kind == "last digit":
-                return f"{n} ends in {n%10}"
-            if kind == "digit sum":
-                return f"{digits} = {total}"
-            return division_line(n, n // d, d)[:-1]
-
-        done = 0
+        right = solve(self.problem)
+        kinds = [prime_kind(line) for line in right]
+        stage = 0
         for i, line in enumerate(lines):
             step = i + 1
             if line is None:
                 self.invalid(step)
-            if m := PRIME_BOUND.match(line):
-                this, found = ("bound", None), values(m)
-            elif m := PRIME_LAST_DIGIT.match(line):
-                this, found = ("last digit", None), values(m)
-            elif m := PRIME_DIGIT_SUM.match(line):
-                this, found = ("digit sum", None), m.groups()
-            elif m := DIVISION.match(line):
-                this, found = ("division", int(m[3])), values(m)
-            elif m := PRIME_END.match(line):
-                this, found = ("end", None), values(m)
-            else:
+            kind, this = prime_kind(line), stage
+            if kind in kinds[stage:]:
+                this = kinds.index(kind, stage)
+            elif kind[0] != kinds[stage][0]:  # else a division by another number than is due
                 self.invalid(step)
-            if this not in wanted[done:]:
-                both_divide = this[0] == "division" and wanted[done][0] == "division"
-                self.wrong(step, f"must divide {n} by {wanted[done][1]}" if both_divide else "not a valid step")
-            while wanted[done] != this:
+            for missing in right[stage:this]:
                 if self.skips:
                     self.wrong(step, "too many steps are skipped")
-                self.skip(step, fact(*wanted[done]))
-                done += 1
-            done += 1
-            if this[0] == "bound":
-                left, right, product, number_again, below = found
-                if left != bound or right != bound or below != bound or number_again != n:
-                    self.wrong(step, f"the bound must be {square}")
-                elif product != bound * bound:
-                    self.slip(step, f"{square}, not {product}")
-                else:
-                    self.ok(step, square)
-            elif this[0] == "last digit":
-                number_again, digit = found
-                if number_again != n:
-                    self.invalid(step)
-                if digit != n % 10:
-                    self.wrong(step, f"{n} ends in {n%10}, not {digit}", f"{n} ends in {digit}")
-                else:
-                    self.ok(step, f"{n} ends in {n%10}")
-            elif this[0] == "digit sum":
-                terms, claimed = found
-                if terms != digits:
-                    self.wrong(step, f"the digits are {digits}")
-                if int(claimed) != total:
-                    self.wrong(step, f"{digits} = {total}, not {claimed}", f"{digits} = {claimed}")
-                else:
-                    self.ok(step, f"{digits} = {total}")
-            elif this[0] == "division":
-                if found[0] != n:
-                    self.wrong(step, f"must divide {n} by {found[2]}")
-                self.division(step, *found)
-            else:
-                if found[0] != n or step != len(lines):
-                    self.invalid(step)
-                self.ok(step, "")
+                self.skip(step, missing[:-1])
+            if this == len(right) - 1 and step != len(lines):
+                self.invalid(step)
+            # the square of the bound only says how far to test
+            slip = differ_only(PRIME_BOUND, line, right[this], (3,))
+            self.compare(step, line, right[this][:-1], slip)
+            stage = this + 1
+            if stage == len(right):
                 return
         self.conclusion_missing(lines)
 
@@ -605,32 +558,21 @@ class Evaluation:
             if line is None:
                 self.invalid(step)
             if m := PRODUCT.match(line):
-                q, d, product = values(m)
+                d = int(m[2])
                 if i or len(lines) < 2:
                     self.invalid(step)
-                if q * d != product:
-                    self.wrong(step, f"{q}*{d} = {q*d}, not {product}", f"{q}*{d} = {product}")
-                else:
-                    if product != n:
-                        self.wrong(step, f"{q}*{d} = {product}, not {n}")
-                    self.ok(step, f"{q}*{d} = {product}")
+                self.compare(step, line, f"{n//d}*{d} = {n}" if 1 < d < n and n % d == 0 else None)
                 factor = d
             elif m := COMPOSITE_END.match(line):
-                d, first, second = values(m)
-                if step != len(lines) or first != n or second != n:
+                d = int(m[1])
+                if step != len(lines):
                     self.invalid(step)
                 if factor is None:
-                    if 1 < d < n and n % d == 0:
-                        self.skip(step, f"{n//d}*{d} = {n}")
-                        factor = d
-                    else:
+                    if not (1 < d < n and n % d == 0):
                         self.wrong(step, f"{d} does not divide {n}")
-                if d != factor:
-                    self.wrong(step, f"the factor is {factor}, not {d}", f"1 < {d} < {n}")
-                    return
-                if not 1 < factor < n:
-                    self.wrong(step, f"{factor} is not between 1 and {n}")
-                self.ok(step, f"1 < {factor} < {n}")
+                    self.skip(step, f"{n//d}*{d} = {n}")
+                    factor = d
+                self.compare(step, line, f"1 < {factor} < {n}, so {n} is not prime")
                 return
             else:
                 self.invalid(step)
@@ -648,7 +590,6 @@ class Evaluation:
             this, m = first_match(line, (LINEAR_ISOLATE, LINEAR_DIVIDE, LINEAR_CHECK, LINEAR_END))
             if this <= stage:
                 self.invalid(step)
-            found = values(m)
             for missing in range(stage + 1, this):
                 if self.skips:
                     self.wrong(step, "too many steps are skipped")
@@ -665,55 +606,22 @@ class Evaluation:
                     self.skip(step, f"the check {a}*{x} {sign} {b} = {total} {sign} {b} = {c}")
             stage = this
             if this == 1:
-                factor, right, operation, moved, result = found
-                if (factor, right, moved) != (a, c, b):
-                    self.invalid(step)
-                if operation != undo:
-                    self.wrong(step, f"must be {c} {undo} {b}", f"{c} {operation} {b} = {result}")
-                    total = result
-                elif result != total:
-                    self.wrong(step, f"{c} {undo} {b} = {total}, not {result}", f"{c} {undo} {b} = {result}")
-                    total = result
-                else:
-                    self.ok(step, f"{c} {undo} {b} = {total}")
+                self.compare(step, line, f"{a}x = {c} {undo} {b} = {total}")
+                total = int(m[5])
             elif this == 2:
-                dividend, factor, x = found
-                if (dividend, factor) != (total, a):
-                    self.wrong(step, f"must be {total}/{a}", f"{a}*{x} = {dividend}")
-                    total = dividend
-                elif a * x != total:
-                    self.wrong(step, f"{a}*{x} = {a*x}, not {total}", f"{a}*{x} = {total}")
-                else:
-                    self.ok(step, f"{a}*{x} = {total}")
+                self.compare(step, line, None if total % a else f"x = {total}/{a} = {total//a}")
+                total, x = int(m[1]), int(m[3])
             elif this == 3:
-                factor, value, sign_1, b_1, product, sign_2, b_2, result = found
-                if (factor, sign_1, b_1, sign_2, b_2) != (a, sign, b, sign, b):
-                    self.invalid(step)
-                if value != x:
-                    self.wrong(
-                        step,
-                        f"x = {x}, not {value}",
-                        f"{a}*{value} = {product}, {product} {sign} {b} = {result}",
-                    )
-                    continue
-                p = a * x
-                v = p + b if sign == "+" else p - b
-                if product != p:
-                    self.slip(step, f"{a}*{x} = {p}, not {product}")
-                elif result != v:
-                    self.slip(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}, not {result}")
-                elif v != c:
-                    self.wrong(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}, not {c}")
-                else:
-                    self.ok(step, f"{a}*{x} = {p}, {p} {sign} {b} = {v}")
+                product = a * x
+                result = product + b if sign == "+" else product - b
+                right = f"Check: {a}*{x} {sign} {b} = {product} {sign} {b} = {result}"
+                # nothing stands on the two numbers that the check computes
+                slip = differ_only(LINEAR_CHECK, line, right + ".", (5, 8))
+                self.compare(step, line, right, slip, but=f"not {c}" if result != c else "")
             else:
-                factor, value = found
-                if factor != a or step != len(lines):
+                if step != len(lines):
                     self.invalid(step)
-                if value != x:
-                    self.wrong(step, f"x = {x}, not {value}", f"x = {value}")
-                    return
-                self.ok(step, f"x = {x}")
+                self.compare(step, line, f"{a} is not 0, so x = {x} is the only solution")
                 return
         self.conclusion_missing(lines)
 
@@ -721,8 +629,8 @@ class Evaluation:
         d, u, v, sign, c = self.problem.parameters
         product = u * v
         value = divides_value(self.problem.parameters)
-        divisor = 2 if d < 2 else d
-        remainder = 1 if d == 1 else 0
+        divisor, remainder = max(d, 2), int(d == 1)
+        tail = " + 1" if remainder else ""
         stage = 0
         for i, line in enumerate(lines):
             step = i + 1
@@ -731,61 +639,27 @@ class Evaluation:
             this, m = first_match(line, (PRODUCT, DIVIDES_SUM, DIVIDES_MULTIPLE, DIVIDES_END))
             if this <= stage:
                 self.invalid(step)
+            multiple = f"{value} = {divisor}*{value//divisor}{tail}" if value % divisor == remainder else None
             for missing in range(stage + 1, this):
                 if self.skips:
                     self.wrong(step, "too many steps are skipped")
-                if missing == 1:
-                    self.skip(step, f"{u}*{v} = {product}")
-                elif missing == 2:
-                    self.skip(step, f"{product} {sign} {c} = {value}")
-                else:
-                    if value % divisor != remainder:
-                        self.invalid(step)
-                    self.skip(step, f"{value} = {divisor}*{value//divisor}" + (" + 1" if remainder else ""))
+                if missing == 3 and not multiple:
+                    self.invalid(step)
+                self.skip(step, (f"{u}*{v} = {product}", f"{product} {sign} {c} = {value}", multiple)[missing - 1])
             stage = this
             if this == 1:
-                first, second, result = values(m)
-                if (first, second) != (u, v):
-                    self.invalid(step)
-                if result != product:
-                    self.wrong(step, f"{u}*{v} = {product}, not {result}", f"{u}*{v} = {result}")
-                    value += result - product
-                    product = result
-                else:
-                    self.ok(step, f"{u}*{v} = {product}")
+                self.compare(step, line, f"{u}*{v} = {product}")
+                value += int(m[3]) - product
+                product = int(m[3])
             elif this == 2:
-                left, operation, right, result = values(m)
-                if (left, operation, right) != (product, sign, c):
-                    self.wrong(step, f"must be {product} {sign} {c}", f"{left} {operation} {right} = {result}")
-                    value = result
-                    continue
-                if result != value:
-                    self.wrong(
-                        step,
-                        f"{product} {sign} {c} = {value}, not {result}",
-                        f"{product} {sign} {c} = {result}",
-                    )
-                    value = result
-                else:
-                    self.ok(step, f"{product} {sign} {c} = {value}")
+                self.compare(step, line, f"{product} {sign} {c} = {value}")
+                value = int(m[4])
             elif this == 3:
-                total, factor, quotient, rest = values(m)
-                rest = 1 if rest else 0
-                multiple = f"{factor}*{quotient}" + (" + 1" if rest else "")
-                if total != value:
-                    self.wrong(step, f"the value is {value}, not {total}", f"{multiple} = {total}")
-                    continue
-                if factor != divisor or rest != remainder:
-                    self.invalid(step)
-                result = factor * quotient + rest
-                if result != value:
-                    self.wrong(step, f"{multiple} = {result}, not {value}", f"{multiple} = {value}")
-                else:
-                    self.ok(step, f"{multiple} = {value}")
+                self.compare(step, line, multiple)
             else:
-                if m[1] != divides_claim(self.problem.parameters) or step != len(lines):
+                if step != len(lines):
                     self.invalid(step)
-                self.ok(step, "")
+                self.compare(step, line, f"So {divides_claim(self.problem.parameters)}")
                 return
         self.conclusion_missing(lines)
 
@@ -974,17 +848,14 @@ def flawed_evaluation(problem, solution, rng):
                 return blind.text(), "missed"
     elif evaluation.score == "0.5" and rng.random() < 0.6:
         return evaluation.text(rng.choice(("0", "1"))), "score"
-    accepted = [
-        i
-        for i, kind in enumerate(evaluation.kind_of)
-        if kind == "ok" and re.search(r"= \d+, ok\.$", evaluation.lines[i])
-    ]
+    accepted = [i for i, kind in enumerate(evaluation.kind_of) if kind == "ok"]
     if accepted:
         i = rng.choice(accepted)
         step = evaluation.step_of[i]
-        m = re.search(r"(.*) = (\d+), ok\.$", evaluation.lines[i])
-        invented = f"{m[1]} = {perturb(int(m[2]), rng)}, not {m[2]}, wrong."
-        return "\n".join(evaluation.lines[:i] + [invented, f"Step {step} is wrong.", "\\boxed{0}"]), "false"
+        claimed = evaluation.lines[i].split(": ", 1)[1].rsplit("? ", 1)[0]
+        invented = compared(claimed, edit_number(claimed, rng))[0]
+        defect = f"Step {step}: {invented}, wrong."
+        return "\n".join(evaluation.lines[:i] + [defect, f"Step {step} is wrong.", "\\boxed{0}"]), "false"
     return evaluation.text(), "real"
 
 
@@ -1095,8 +966,9 @@ def check_lines(problem, rng, last_digits=0.3):
     def maybe(value):
         return value if rng.random() < 0.5 else slip(value)
 
-    def verdict(expression, value, claimed, name="wrong"):
-        return f"{expression} = {value}, " + ("ok." if value == claimed else f"not {claimed}, {name}.")
+    def add(claimed, right, name="wrong"):
+        text, agree = compared(claimed, right)
+        out.append((claimed + ".", f"{text}, " + ("ok." if agree else f"{name}.")))
 
     out = []
     if f == "gcd":
@@ -1105,34 +977,26 @@ def check_lines(problem, rng, last_digits=0.3):
             claimed = slip(product) if rng.random() < 0.25 else product
             if claimed != product:
                 line = division_line(a, q, b, claimed, max(0, a - claimed))
-                out.append((line, verdict(f"{q}*{b}", product, claimed)))
             else:
-                claimed = slip(r) if rng.random() < 0.35 else r
-                line = division_line(a, q, b, product, claimed)
-                out.append((line, verdict(f"{q}*{b} = {product}, {a} - {product}", r, claimed)))
+                line = division_line(a, q, b, product, slip(r) if rng.random() < 0.35 else r)
+            add(line[:-1], division_line(a, q, b)[:-1])
     elif f == "linear":
         a, sign, b, c = parameters
         x, total = linear_solution(parameters), linear_total(parameters)
-        expression, claimed = f"{c} {opposite(sign)} {b}", maybe(total)
-        out.append((f"{a}x = {expression} = {claimed}.", verdict(expression, total, claimed)))
-        claimed = maybe(x)
-        out.append((f"x = {total}/{a} = {claimed}.", verdict(f"{a}*{claimed}", a * claimed, total)))
+        isolated = f"{a}x = {c} {opposite(sign)} {b} = "
+        add(isolated + str(maybe(total)), isolated + str(total))
+        divided = f"x = {total}/{a} = "
+        add(divided + str(maybe(x)), divided + str(x))
         claimed, result = (maybe(total), c) if rng.random() < 0.5 else (total, maybe(c))
-        line = f"Check: {a}*{x} {sign} {b} = {claimed} {sign} {b} = {result}."
-        if claimed != total:
-            out.append((line, f"{a}*{x} = {total}, not {claimed}, a slip."))
-        else:
-            out.append((line, verdict(f"{a}*{x} = {total}, {total} {sign} {b}", c, result, "a slip")))
+        check = f"Check: {a}*{x} {sign} {b} = "
+        add(f"{check}{claimed} {sign} {b} = {result}", f"{check}{total} {sign} {b} = {c}", "a slip")
     elif f == "divides":
         d, u, v, sign, c = parameters
         value, divisor, tail = divides_value(parameters), max(d, 2), " + 1" if d == 1 else ""
-        claimed = maybe(u * v)
-        out.append((f"{u}*{v} = {claimed}.", verdict(f"{u}*{v}", u * v, claimed)))
-        claimed = maybe(value)
-        out.append((f"{u*v} {sign} {c} = {claimed}.", verdict(f"{u*v} {sign} {c}", value, claimed)))
-        claimed = maybe(value // divisor)
-        multiple, result = f"{divisor}*{claimed}{tail}", divisor * claimed + (d == 1)
-        out.append((f"{value} = {multiple}.", verdict(multiple, result, value)))
+        add(f"{u}*{v} = {maybe(u*v)}", f"{u}*{v} = {u*v}")
+        add(f"{u*v} {sign} {c} = {maybe(value)}", f"{u*v} {sign} {c} = {value}")
+        multiple = f"{value} = {divisor}*"
+        add(f"{multiple}{maybe(value//divisor)}{tail}", f"{multiple}{value//divisor}{tail}")
     return out
 
 
@@ -1163,16 +1027,29 @@ def repeat_drill(rng):
     return [(f"{BOS}{USER}Repeat each line.\nSolution:\n{text}{ASSISTANT}{THINK_CLOSE}", 0), (text + EOS, 1)]
 
 
-EVALUATED = re.compile(r"(?:^|(?<=>))Step \d+: .*$", re.M)
+def compare_drill(rng):
+    """Sentences of an evaluation of which only the end is to be written: whether the line and what it must be agree."""
+    segments = [(BOS, 0)]
+    for step in range(1, rng.randint(8, 14)):
+        _, sentence = rng.choice(check_lines(random_problem(rng), rng, 0.6))
+        given, verdict = sentence.rsplit(", ", 1)
+        segments += [(f"Step {step}: {given}", 0), (f", {verdict}\n", 1)]
+    return segments
+
+
+EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*)\? )?(.*), (ok|wrong|a slip)\.$", re.M)
 
 
 def decisions(text):
-    """Where, in characters, an evaluation says what a step is: after `Step 3: ` and after each `, ` of its line. There
-    a number has been recomputed and is compared with what the proof says."""
+    """Where, in characters, an evaluation decides: at the start of a step's sentence, at its verdict, and at the first
+    character in which the line and what it must be differ, in both."""
     starts = set()
-    for line in EVALUATED.finditer(text):
-        starts.add(line.start() + line[0].index(": ") + 2)
-        starts.update(line.start() + m.end() for m in re.finditer(", ", line[0]))
+    for m in EVALUATED.finditer(text):
+        starts |= {m.end(1), m.start(4), m.end(3)}
+        if m[2] is not None:
+            at = len(os.path.commonprefix((m[2], m[3])))
+            if at < len(m[3]):
+                starts |= {m.start(2) + at, m.start(3) + at}
     return starts
 
 

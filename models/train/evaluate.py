@@ -28,7 +28,7 @@ from model import Model, expand_scale
 from tok import Tok
 
 BATCH = 100
-MAX_NEW = {"generate": 320, "verify": 200, "meta_verify": 200, "refine": 360}
+MAX_NEW = {"generate": 480, "verify": 420, "meta_verify": 420, "refine": 560}
 
 
 def load(directory):

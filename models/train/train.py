@@ -84,7 +84,7 @@ def collate(documents, pad, length=0):
     return ids_batch, target_batch
 
 
-def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats):
+def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats, compares):
     """Fills the queue with batches, in a process of its own."""
     torch.set_num_threads(1)
     rng, tok, buckets = random.Random(seed), Tok(tok_dir), Buckets(budget)
@@ -96,6 +96,8 @@ def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats):
             document = data.check_drill(rng)
         elif kind < drills + checks + repeats:
             document = data.repeat_drill(rng)
+        elif kind < drills + checks + repeats + compares:
+            document = data.compare_drill(rng)
         else:
             document = data.document(rng)
         document = encode(tok, document)
@@ -175,10 +177,11 @@ def arguments():
     add("--w0", type=float, default=1.0, help="rate multiplier at the start")
     add("--w1", type=float, default=1.0, help="and at the end (linear)")
     add("--budget", type=int, default=6144, help="tokens of a batch, per rank")
-    add("--maxlen", type=int, default=640, help="longest document, in tokens")
+    add("--maxlen", type=int, default=800, help="longest document, in tokens")
     add("--drills", type=float, default=0.0, help="share of arithmetic drills among the documents")
     add("--checks", type=float, default=0.0, help="share of proofs whose every line is to be checked")
     add("--repeats", type=float, default=0.0, help="share of lines to be repeated as they are")
+    add("--compares", type=float, default=0.0, help="share of evaluations of which only the verdicts are trained")
     add("--follow", action="store_true", help="train the indexers along in the dense phase")
     add("--qat", action="store_true", help="train through the rounding of the export")
     add("--kl", type=float, default=1.0, help="weight of the indexers' loss")
@@ -287,7 +290,8 @@ class Run:
         context = mp.get_context("spawn")
         queue = context.Queue(24)
         seed = args.seed + 7919 * args.rank
-        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, args.drills, args.checks, args.repeats)
+        shares = (args.drills, args.checks, args.repeats, args.compares)
+        worker_args = (queue, args.tok, seed, args.budget, args.maxlen, *shares)
         producer = context.Process(target=worker, args=worker_args, daemon=True)
         producer.start()
         queue.get()

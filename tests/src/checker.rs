@@ -2,9 +2,13 @@
 //!
 //! The domain has four families of problems: greatest common divisors by Euclid's algorithm, small primes,
 //! linear equations and divisibility. [`evaluate`] reads a numbered proof line by line and writes what a careful
-//! verifier would write about it. It follows `evaluate` in `models/train/data.py` sentence by sentence, so the
-//! texts can be compared as well as the verdicts; the only difference is that numbers of more than
-//! [`MAX_DIGITS`] digits count as unreadable here.
+//! verifier would write about it. Every line of such a proof is determined by the problem and the lines before it, so a
+//! sentence repeats the line and sets beside it what it must be, up to the first word that differs:
+//! `Step 2: 7*8 = 54? 7*8 = 56, wrong.`
+//!
+//! It follows `Evaluation` in `models/train/data.py` sentence by sentence, so the texts can be compared as well as
+//! the verdicts; the only difference is that numbers of more than [`MAX_DIGITS`] digits, and sums of more than three
+//! digits of a number that has no more, count as unreadable here.
 
 use std::fmt::Write as _;
 
@@ -239,10 +243,12 @@ pub fn evaluate(problem: &Problem, solution: &str) -> Evaluation {
     };
     let verdict = match *problem {
         Problem::Gcd { a, b, claim } => report.gcd(&steps, a, b, claim),
-        Problem::Prime { n } if is_prime(n) => report.prime(&steps, n),
+        Problem::Prime { n } if is_prime(n) => report.in_order(&steps, &prime_lines(n)),
         Problem::Prime { n } => report.composite(&steps, n),
-        Problem::Linear { a, sign, b, c } => report.linear(&steps, a, sign, b, c),
-        Problem::Divides { claim, u, v, sign, c } => report.divides(&steps, claim, [u, v, c], sign),
+        Problem::Linear { a, sign, b, c } => report.in_order(&steps, &linear_lines(a, sign, b, c)),
+        Problem::Divides { claim, u, v, sign, c } => {
+            report.in_order(&steps, &divides_lines(claim, [u, v, c], sign))
+        }
     };
     debug_assert_eq!(
         verdict.is_err(),
@@ -308,18 +314,9 @@ impl Report {
         self.evaluation.lines.push(format!("Step {step}: {text}"));
     }
 
-    fn ok(&mut self, step: usize, text: &str) {
-        self.add(step, &format!("{text}, ok."));
-    }
-
     fn skip(&mut self, step: usize, missing: &str) {
         self.add(step, &format!("skips {missing}."));
         self.evaluation.skips.push(step);
-    }
-
-    fn slip(&mut self, step: usize, text: &str) {
-        self.add(step, &format!("{text}, a slip."));
-        self.evaluation.slips.push(step);
     }
 
     fn wrong<T>(&mut self, step: usize, text: &str) -> Checked<T> {
@@ -340,50 +337,76 @@ impl Report {
         !self.evaluation.skips.is_empty()
     }
 
-    /// `a - q*b = a - p = r`: the product, the difference, and that the remainder is below the divisor.
-    fn division(&mut self, step: usize, [a, q, b, a_again, p, r]: [i128; 6]) -> Checked {
-        if a_again != a {
-            return self.invalid(step);
+    /// Sets a line beside what it must be, if anything. `slip` says whether a difference is only a slip, `but` what is wrong
+    /// without a difference.
+    fn compare(
+        &mut self,
+        step: usize,
+        line: &str,
+        right: Option<&str>,
+        slip: bool,
+        but: Option<String>,
+    ) -> Checked {
+        let claimed = line.strip_suffix('.').unwrap_or(line);
+        let agrees = right == Some(claimed);
+        let shown = right.map_or("none".to_owned(), |right| up_to_difference(claimed, right));
+        let text = format!("{claimed}? {shown}");
+        match but {
+            Some(but) if agrees => return self.wrong(step, &format!("{text}, {but}")),
+            _ if agrees => self.add(step, &format!("{text}, ok.")),
+            _ if slip => {
+                self.add(step, &format!("{text}, a slip."));
+                self.evaluation.slips.push(step);
+            }
+            _ => return self.wrong(step, &text),
         }
-        let product = q * b;
-        if p != product {
-            return self.wrong(step, &format!("{q}*{b} = {product}, not {p}"));
-        }
-        if p > a {
-            return self.wrong(step, &format!("{q}*{b} = {product}, more than {a}"));
-        }
-        if r != a - p {
-            return self.wrong(step, &format!("{q}*{b} = {product}, {a} - {p} = {}, not {r}", a - p));
-        }
-        if r >= b {
-            return self.wrong(step, &format!("{q}*{b} = {product}, {a} - {p} = {r}, too large"));
-        }
-        self.ok(step, &format!("{q}*{b} = {product}, {a} - {p} = {r}"));
         Ok(())
     }
 
-    fn gcd(&mut self, steps: &[Option<&str>], a: i128, b: i128, claim: i128) -> Checked {
-        let (mut x, mut y) = (a, b);
+    /// A proof whose lines are all known beforehand, in their order; one of them may be missing.
+    fn in_order(&mut self, steps: &[Option<&str>], wanted: &[Wanted]) -> Checked {
+        let mut stage = 0;
         for (index, line) in steps.iter().enumerate() {
             let step = index + 1;
             let Some(line) = line else { return self.invalid(step) };
-            if let Some(found) = numbers(line, DIVISION) {
-                let [dividend, _, divisor, _, _, remainder]: [i128; 6] = found;
-                if y == 0 || divisor == 0 {
+            let Some(this) = stage_of(line, wanted, stage) else { return self.invalid(step) };
+            for missing in &wanted[stage..this] {
+                if self.has_skips() {
+                    return self.wrong(step, "too many steps are skipped");
+                }
+                let Some(text) = &missing.skipped else { return self.invalid(step) };
+                self.skip(step, text);
+            }
+            stage = this + 1;
+            let concludes = stage == wanted.len();
+            if concludes && step != steps.len() {
+                return self.invalid(step);
+            }
+            let wanted = &wanted[this];
+            self.compare(step, line, wanted.right.as_deref(), wanted.is_slip(line), None)?;
+            if concludes {
+                return Ok(());
+            }
+        }
+        self.conclusion_missing(steps)
+    }
+
+    fn gcd(&mut self, steps: &[Option<&str>], a: i128, b: i128, claim: i128) -> Checked {
+        let (mut x, mut y) = (a, b); // what is to be divided
+        for (index, line) in steps.iter().enumerate() {
+            let step = index + 1;
+            let Some(line) = line else { return self.invalid(step) };
+            if let Some([dividend, _, divisor, ..]) = numbers::<6>(line, DIVISION) {
+                if y == 0 {
                     return self.invalid(step);
                 }
-                if (dividend, divisor) != (x, y) {
-                    let (next_x, next_y) = (y, x % y);
-                    if self.has_skips() || next_y == 0 || (dividend, divisor) != (next_x, next_y) {
-                        return self.wrong(step, &format!("must divide {x} by {y}"));
-                    }
-                    self.skip(step, &division_text(x, y));
+                if !self.has_skips() && x % y != 0 && (dividend, divisor) == (y, x % y) {
+                    self.skip(step, &division(x, y));
+                    (x, y) = (y, x % y);
                 }
-                self.division(step, found)?;
-                (x, y) = (divisor, remainder);
-            } else if let Some([g, first, second, result]) =
-                numbers(line, "The last nonzero remainder is #, so gcd(#, #) = #.")
-            {
+                self.compare(step, line, Some(&division(x, y)), false, None)?;
+                (x, y) = (y, x % y);
+            } else if words(line, "The last nonzero remainder is #, so gcd(#, #) = #.").is_some() {
                 if step != steps.len() {
                     return self.invalid(step);
                 }
@@ -391,458 +414,195 @@ impl Report {
                     if self.has_skips() || x % y != 0 {
                         return self.wrong(step, &format!("must divide {x} by {y}"));
                     }
-                    self.skip(step, &division_text(x, y));
+                    self.skip(step, &division(x, y));
                     x = y;
                 }
-                if (first, second) != (a, b) {
-                    return self.invalid(step);
-                }
-                for value in [g, result] {
-                    if value != x {
-                        return self.wrong(step, &format!("the last nonzero remainder is {x}, not {value}"));
-                    }
-                }
-                if claim != x {
-                    return self.wrong(step, &format!("the claim is {claim}"));
-                }
-                self.ok(step, &format!("the last nonzero remainder is {x}"));
-                return Ok(());
+                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}");
+                let but = (claim != x).then(|| format!("the claim is {claim}"));
+                return self.compare(step, line, Some(&right), false, but);
             } else {
                 return self.invalid(step);
-            }
-        }
-        self.conclusion_missing(steps)
-    }
-
-    fn prime(&mut self, steps: &[Option<&str>], n: i128) -> Checked {
-        let bound = bound_prime(n);
-        let (digits, digit_sum) = digits_and_sum(n);
-        let tests = SMALL_PRIMES.into_iter().filter(|&d| (7..bound).contains(&d)).map(PrimeStep::Division);
-        let mut wanted = vec![PrimeStep::Bound, PrimeStep::LastDigit, PrimeStep::DigitSum];
-        wanted.extend(tests);
-        wanted.push(PrimeStep::Conclusion);
-        let mut next = 0;
-        for (index, line) in steps.iter().enumerate() {
-            let step = index + 1;
-            let Some(line) = line else { return self.invalid(step) };
-            let Some(read) = ReadPrimeStep::parse(line) else { return self.invalid(step) };
-            let kind = read.kind();
-            if !wanted[next..].contains(&kind) {
-                return match (kind, wanted[next]) {
-                    (PrimeStep::Division(_), PrimeStep::Division(d)) => {
-                        self.wrong(step, &format!("must divide {n} by {d}"))
-                    }
-                    _ => self.invalid(step),
-                };
-            }
-            while wanted[next] != kind {
-                if self.has_skips() {
-                    return self.wrong(step, "too many steps are skipped");
-                }
-                let missing = match wanted[next] {
-                    PrimeStep::Bound => format!("{bound}*{bound} = {} > {n}", bound * bound),
-                    PrimeStep::LastDigit => format!("{n} ends in {}", n % 10),
-                    PrimeStep::DigitSum => format!("{digits} = {digit_sum}"),
-                    PrimeStep::Division(d) => division_text(n, d),
-                    // cannot happen: the conclusion is the last step there is
-                    PrimeStep::Conclusion => return self.invalid(step),
-                };
-                self.skip(step, &missing);
-                next += 1;
-            }
-            next += 1;
-            match read {
-                ReadPrimeStep::Bound([left, right, square, number, below]) => {
-                    let text = format!("{bound}*{bound} = {}", bound * bound);
-                    if (left, right, below, number) != (bound, bound, bound, n) {
-                        return self.wrong(step, &format!("the bound must be {text}"));
-                    }
-                    if square == bound * bound {
-                        self.ok(step, &text);
-                    } else {
-                        self.slip(step, &format!("{text}, not {square}"));
-                    }
-                }
-                ReadPrimeStep::LastDigit([number, digit]) => {
-                    if number != n {
-                        return self.invalid(step);
-                    }
-                    if digit != n % 10 {
-                        return self.wrong(step, &format!("{n} ends in {}, not {digit}", n % 10));
-                    }
-                    self.ok(step, &format!("{n} ends in {digit}"));
-                }
-                ReadPrimeStep::DigitSum { terms, sum } => {
-                    if terms != digits {
-                        return self.wrong(step, &format!("the digits are {digits}"));
-                    }
-                    if sum != digit_sum {
-                        return self.wrong(step, &format!("{digits} = {digit_sum}, not {sum}"));
-                    }
-                    self.ok(step, &format!("{digits} = {digit_sum}"));
-                }
-                ReadPrimeStep::Division(found) => {
-                    if found[0] != n {
-                        return self.wrong(step, &format!("must divide {n} by {}", found[2]));
-                    }
-                    self.division(step, found)?;
-                }
-                ReadPrimeStep::Conclusion(number) => {
-                    if number != n || step != steps.len() {
-                        return self.invalid(step);
-                    }
-                    self.add(step, "ok.");
-                    return Ok(());
-                }
             }
         }
         self.conclusion_missing(steps)
     }
 
     fn composite(&mut self, steps: &[Option<&str>], n: i128) -> Checked {
+        let divides = |d| 1 < d && d < n && n % d == 0;
         let mut factor = None;
         for (index, line) in steps.iter().enumerate() {
             let step = index + 1;
             let Some(line) = line else { return self.invalid(step) };
-            if let Some([q, d, product]) = numbers(line, PRODUCT) {
+            if let Some([_, d, _]) = numbers(line, PRODUCT) {
                 if index > 0 || steps.len() < 2 {
                     return self.invalid(step);
                 }
-                if q * d != product {
-                    return self.wrong(step, &format!("{q}*{d} = {}, not {product}", q * d));
-                }
-                if product != n {
-                    return self.wrong(step, &format!("{q}*{d} = {product}, not {n}"));
-                }
-                self.ok(step, &format!("{q}*{d} = {product}"));
+                let right = divides(d).then(|| format!("{}*{d} = {n}", n / d));
+                self.compare(step, line, right.as_deref(), false, None)?;
                 factor = Some(d);
-            } else if let Some([claimed, first, second]) = numbers(line, "1 < # < #, so # is not prime.") {
-                if step != steps.len() || first != n || second != n {
+            } else if let Some([claimed, ..]) = numbers::<3>(line, "1 < # < #, so # is not prime.") {
+                if step != steps.len() {
                     return self.invalid(step);
                 }
-                let d = match factor {
-                    Some(d) => d,
-                    None if claimed > 1 && claimed < n && n % claimed == 0 => {
-                        self.skip(step, &format!("{}*{claimed} = {n}", n / claimed));
-                        claimed
+                if factor.is_none() {
+                    if !divides(claimed) {
+                        return self.wrong(step, &format!("{claimed} does not divide {n}"));
                     }
-                    None => return self.wrong(step, &format!("{claimed} does not divide {n}")),
-                };
-                if claimed != d {
-                    return self.wrong(step, &format!("the factor is {d}, not {claimed}"));
+                    self.skip(step, &format!("{}*{claimed} = {n}", n / claimed));
                 }
-                if d <= 1 || d >= n {
-                    return self.wrong(step, &format!("{d} is not between 1 and {n}"));
-                }
-                self.ok(step, &format!("1 < {d} < {n}"));
-                return Ok(());
+                let factor = factor.unwrap_or(claimed);
+                let right = format!("1 < {factor} < {n}, so {n} is not prime");
+                return self.compare(step, line, Some(&right), false, None);
             } else {
                 return self.invalid(step);
             }
         }
         self.conclusion_missing(steps)
     }
+}
 
-    fn linear(&mut self, steps: &[Option<&str>], a: i128, sign: Sign, b: i128, c: i128) -> Checked {
-        let undo = sign.opposite();
-        let total = undo.apply(c, b); // what ax must be
-        let mut x = None;
-        let mut stage = 0;
-        for (index, line) in steps.iter().enumerate() {
-            let step = index + 1;
-            let Some(line) = line else { return self.invalid(step) };
-            let Some(read) = LinearStep::parse(line) else { return self.invalid(step) };
-            let this = read.stage();
-            if this <= stage {
-                return self.invalid(step);
-            }
-            for missing in stage + 1..this {
-                if self.has_skips() {
-                    return self.wrong(step, "too many steps are skipped");
-                }
-                match (missing, x) {
-                    (1, _) => self.skip(step, &format!("{c} {undo} {b} = {total}")),
-                    (2, _) => {
-                        if total.rem_euclid(a) != 0 {
-                            return self.invalid(step);
-                        }
-                        let value = total.div_euclid(a);
-                        x = Some(value);
-                        self.skip(step, &format!("{total}/{a} = {value}"));
-                    }
-                    (_, Some(value)) if a * value == total => {
-                        self.skip(
-                            step,
-                            &format!("the check {a}*{value} {sign} {b} = {total} {sign} {b} = {c}"),
-                        );
-                    }
-                    _ => return self.wrong(step, "the check is missing"),
-                }
-            }
-            stage = this;
-            match (read, x) {
-                (LinearStep::Isolate([factor, right, operation, moved, sum]), _) => {
-                    if (factor, right, moved) != (a, c, b) {
-                        return self.invalid(step);
-                    }
-                    if sign_of(operation) != undo {
-                        return self.wrong(step, &format!("must be {c} {undo} {b}"));
-                    }
-                    if sum != total {
-                        return self.wrong(step, &format!("{c} {undo} {b} = {total}, not {sum}"));
-                    }
-                    self.ok(step, &format!("{c} {undo} {b} = {total}"));
-                }
-                (LinearStep::Divide([sum, factor, quotient]), _) => {
-                    if (sum, factor) != (total, a) {
-                        return self.wrong(step, &format!("must be {total}/{a}"));
-                    }
-                    if a * quotient != total {
-                        return self.wrong(step, &format!("{a}*{quotient} = {}, not {total}", a * quotient));
-                    }
-                    self.ok(step, &format!("{a}*{quotient} = {total}"));
-                    x = Some(quotient);
-                }
-                (LinearStep::Check([factor, value, sign_1, b_1, product, sign_2, b_2, result]), Some(x)) => {
-                    if (factor, b_1, b_2) != (a, b, b) || sign_of(sign_1) != sign || sign_of(sign_2) != sign {
-                        return self.invalid(step);
-                    }
-                    if value != x {
-                        return self.wrong(step, &format!("x = {x}, not {value}"));
-                    }
-                    let (p, v) = (a * x, sign.apply(a * x, b));
-                    if product != p {
-                        self.slip(step, &format!("{a}*{x} = {p}, not {product}"));
-                    } else if result != v {
-                        self.slip(step, &format!("{a}*{x} = {p}, {p} {sign} {b} = {v}, not {result}"));
-                    } else if v != c {
-                        return self.wrong(step, &format!("{a}*{x} = {p}, {p} {sign} {b} = {v}, not {c}"));
-                    } else {
-                        self.ok(step, &format!("{a}*{x} = {p}, {p} {sign} {b} = {v}"));
-                    }
-                }
-                (LinearStep::Only([factor, value]), Some(x)) => {
-                    if factor != a || step != steps.len() {
-                        return self.invalid(step);
-                    }
-                    if value != x {
-                        return self.wrong(step, &format!("x = {x}, not {value}"));
-                    }
-                    self.ok(step, &format!("x = {x}"));
-                    return Ok(());
-                }
-                // cannot happen: stage 2 is read or skipped, and both set x
-                (LinearStep::Check(_) | LinearStep::Only(_), None) => return self.invalid(step),
-            }
-        }
-        self.conclusion_missing(steps)
+/// A line that a proof of some family must have, in its place.
+struct Wanted {
+    /// The forms it is recognised by, as [`words`] reads them.
+    forms: &'static [&'static str],
+    /// The line without its full stop; `None` if no line of this form is right.
+    right: Option<String>,
+    /// What is said to be missing where it is left out; `None` if that cannot be said.
+    skipped: Option<String>,
+    /// What a division divides by, which tells it from the other divisions of the proof.
+    divisor: Option<String>,
+    /// Which of its words, counted from 0, nothing else stands on: a difference in these is a slip.
+    idle: &'static [usize],
+}
+
+impl Wanted {
+    fn new(forms: &'static [&'static str], right: Option<String>) -> Self {
+        Self { forms, skipped: right.clone(), right, divisor: None, idle: &[] }
     }
 
-    fn divides(&mut self, steps: &[Option<&str>], claim: Claim, [u, v, c]: [i128; 3], sign: Sign) -> Checked {
-        let product = u * v;
-        let value = sign.apply(product, c);
-        let (divisor, remainder) = claim.divisor_and_remainder();
-        let tail = |remainder: i128| if remainder == 1 { " + 1" } else { "" };
-        let conclusion = match claim {
-            Claim::Even => format!("So {u}*{v} {sign} {c} is even."),
-            Claim::Odd => format!("So {u}*{v} {sign} {c} is odd."),
-            Claim::DivisibleBy(d) => format!("So {d} divides {u}*{v} {sign} {c}."),
-        };
-        let mut stage = 0;
-        for (index, line) in steps.iter().enumerate() {
-            let step = index + 1;
-            let Some(line) = line else { return self.invalid(step) };
-            let Some(read) = DividesStep::parse(line) else { return self.invalid(step) };
-            let this = read.stage();
-            if this <= stage {
-                return self.invalid(step);
-            }
-            for missing in stage + 1..this {
-                if self.has_skips() {
-                    return self.wrong(step, "too many steps are skipped");
-                }
-                match missing {
-                    1 => self.skip(step, &format!("{u}*{v} = {product}")),
-                    2 => self.skip(step, &format!("{product} {sign} {c} = {value}")),
-                    _ => {
-                        if value.rem_euclid(divisor) != remainder {
-                            return self.invalid(step);
-                        }
-                        self.skip(
-                            step,
-                            &format!("{value} = {divisor}*{}{}", value.div_euclid(divisor), tail(remainder)),
-                        );
-                    }
-                }
-            }
-            stage = this;
-            match read {
-                DividesStep::Product([first, second, result]) => {
-                    if (first, second) != (u, v) {
-                        return self.invalid(step);
-                    }
-                    if result != product {
-                        return self.wrong(step, &format!("{u}*{v} = {product}, not {result}"));
-                    }
-                    self.ok(step, &format!("{u}*{v} = {product}"));
-                }
-                DividesStep::Sum([left, operation, right, result]) => {
-                    if (left, right) != (product, c) || sign_of(operation) != sign {
-                        return self.wrong(step, &format!("must be {product} {sign} {c}"));
-                    }
-                    if result != value {
-                        return self.wrong(step, &format!("{product} {sign} {c} = {value}, not {result}"));
-                    }
-                    self.ok(step, &format!("{product} {sign} {c} = {value}"));
-                }
-                DividesStep::Multiple([total, factor, quotient], rest) => {
-                    if total != value {
-                        return self.wrong(step, &format!("the value is {value}, not {total}"));
-                    }
-                    if factor != divisor || rest != remainder {
-                        return self.invalid(step);
-                    }
-                    let (text, result) =
-                        (format!("{factor}*{quotient}{}", tail(rest)), factor * quotient + rest);
-                    if result != value {
-                        return self.wrong(step, &format!("{text} = {result}, not {value}"));
-                    }
-                    self.ok(step, &format!("{text} = {value}"));
-                }
-                DividesStep::Conclusion => {
-                    if *line != conclusion || step != steps.len() {
-                        return self.invalid(step);
-                    }
-                    self.add(step, "ok.");
-                    return Ok(());
-                }
-            }
-        }
-        self.conclusion_missing(steps)
+    fn words<'a>(&self, line: &'a str) -> Option<Vec<&'a str>> {
+        self.forms.iter().find_map(|form| words(line, form))
+    }
+
+    /// Whether a line of this form differs from the right one at most in numbers that nothing stands on.
+    fn is_slip(&self, line: &str) -> bool {
+        let right = format!("{}.", self.right.as_deref().unwrap_or_default());
+        let (Some(found), Some(right)) = (self.words(line), self.words(&right)) else { return false };
+        let same = |index: usize| found[index] == right[index] || self.idle.contains(&index);
+        !self.idle.is_empty() && (0..right.len()).all(same)
     }
 }
 
-/// The steps a proof of primality consists of, in their order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum PrimeStep {
-    Bound,
-    LastDigit,
-    DigitSum,
-    Division(i128),
-    Conclusion,
+/// Which of the wanted lines this one stands for, from `stage` on. A division by a number that is not among them stands for
+/// the division that is due.
+fn stage_of(line: &str, wanted: &[Wanted], stage: usize) -> Option<usize> {
+    let is_this = |wanted: &Wanted| {
+        let words = wanted.words(line);
+        words.is_some_and(|words| wanted.divisor.as_ref().is_none_or(|divisor| words[2] == divisor))
+    };
+    let due = || wanted[stage].words(line).map(|_| stage);
+    wanted[stage..].iter().position(is_this).map(|ahead| stage + ahead).or_else(due)
 }
 
-/// A step of a proof of primality as it was read.
-enum ReadPrimeStep<'a> {
-    Bound([i128; 5]),
-    LastDigit([i128; 2]),
-    DigitSum { terms: &'a str, sum: i128 },
-    Division([i128; 6]),
-    Conclusion(i128),
+/// The proof that `n` is prime.
+fn prime_lines(n: i128) -> Vec<Wanted> {
+    let bound = bound_prime(n);
+    let square = bound * bound;
+    let (digits, sum) = digits_and_sum(n);
+    let right = format!("{bound}*{bound} = {square} > {n}, so test the primes below {bound}");
+    // the square of the bound only says how far to test
+    let mut lines = vec![Wanted {
+        idle: &[2],
+        ..Wanted::new(&["#*# = # > #, so test the primes below #."], Some(right))
+    }];
+    let right = format!("{n} ends in {}, so 2 and 5 do not divide it", n % 10);
+    lines.push(Wanted::new(&["# ends in %, so 2 and 5 do not divide it."], Some(right)));
+    let right = format!("{digits} = {sum}, so 3 does not divide it");
+    lines.push(Wanted::new(DIGIT_SUM, Some(right)));
+    for d in SMALL_PRIMES.into_iter().filter(|d| (7..bound).contains(d)) {
+        lines.push(Wanted { divisor: Some(d.to_string()), ..Wanted::new(&[DIVISION], Some(division(n, d))) });
+    }
+    lines.push(Wanted::new(&["So # is prime."], Some(format!("So {n} is prime"))));
+    lines
 }
 
-impl<'a> ReadPrimeStep<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        if let Some(found) = numbers(line, "#*# = # > #, so test the primes below #.") {
-            return Some(Self::Bound(found));
-        }
-        if let Some(found) = numbers(line, "# ends in %, so 2 and 5 do not divide it.") {
-            return Some(Self::LastDigit(found));
-        }
-        if let Some(equation) = line.strip_suffix(", so 3 does not divide it.") {
-            let (terms, sum) = equation.split_once(" = ")?;
-            let one_digit = |term: &str| term.len() == 1 && term.as_bytes()[0].is_ascii_digit();
-            let [sum] = numbers(sum, "#")?;
-            return terms.split(" + ").all(one_digit).then_some(Self::DigitSum { terms, sum });
-        }
-        if let Some(found) = numbers(line, DIVISION) {
-            return Some(Self::Division(found));
-        }
-        numbers(line, "So # is prime.").map(|[n]| Self::Conclusion(n))
-    }
-
-    fn kind(&self) -> PrimeStep {
-        match self {
-            Self::Bound(_) => PrimeStep::Bound,
-            Self::LastDigit(_) => PrimeStep::LastDigit,
-            Self::DigitSum { .. } => PrimeStep::DigitSum,
-            Self::Division(found) => PrimeStep::Division(found[2]),
-            Self::Conclusion(_) => PrimeStep::Conclusion,
-        }
-    }
+/// The solution of `ax ± b = c`. Without a whole x no division is right.
+fn linear_lines(a: i128, sign: Sign, b: i128, c: i128) -> [Wanted; 4] {
+    let undo = sign.opposite();
+    let total = undo.apply(c, b); // what ax must be
+    let x = total.div_euclid(a);
+    let whole = |text: String| (total.rem_euclid(a) == 0).then_some(text);
+    let check = format!("{a}*{x} {sign} {b} = {total} {sign} {b} = {c}");
+    [
+        Wanted {
+            skipped: Some(format!("{c} {undo} {b} = {total}")),
+            ..Wanted::new(&["#x = # ± # = #."], Some(format!("{a}x = {c} {undo} {b} = {total}")))
+        },
+        Wanted {
+            skipped: whole(format!("{total}/{a} = {x}")),
+            ..Wanted::new(&["x = #/# = #."], whole(format!("x = {total}/{a} = {x}")))
+        },
+        Wanted {
+            skipped: whole(format!("the check {check}")),
+            // the two numbers that the check computes
+            idle: &[4, 7],
+            ..Wanted::new(&["Check: #*# ± # = # ± # = #."], whole(format!("Check: {check}")))
+        },
+        Wanted::new(
+            &["# is not 0, so x = # is the only solution."],
+            whole(format!("{a} is not 0, so x = {x} is the only solution")),
+        ),
+    ]
 }
 
-/// A step of the solution of a linear equation as it was read.
-enum LinearStep {
-    /// factor, right-hand side, operation, what is moved, result
-    Isolate([i128; 5]),
-    /// dividend, divisor, quotient
-    Divide([i128; 3]),
-    /// factor, x, sign, b, product, sign, b, result
-    Check([i128; 8]),
-    /// factor, x
-    Only([i128; 2]),
-}
-
-impl LinearStep {
-    fn parse(line: &str) -> Option<Self> {
-        (numbers(line, "#x = # ± # = #.").map(Self::Isolate))
-            .or_else(|| numbers(line, "x = #/# = #.").map(Self::Divide))
-            .or_else(|| numbers(line, "Check: #*# ± # = # ± # = #.").map(Self::Check))
-            .or_else(|| numbers(line, "# is not 0, so x = # is the only solution.").map(Self::Only))
-    }
-
-    fn stage(&self) -> u8 {
-        match self {
-            Self::Isolate(_) => 1,
-            Self::Divide(_) => 2,
-            Self::Check(_) => 3,
-            Self::Only(_) => 4,
-        }
-    }
-}
-
-/// A step of a proof of divisibility as it was read.
-enum DividesStep {
-    /// factor, factor, product
-    Product([i128; 3]),
-    /// product, operation, summand, value
-    Sum([i128; 4]),
-    /// value, divisor, quotient; and the remainder, 0 or 1
-    Multiple([i128; 3], i128),
-    /// `So ….`
-    Conclusion,
-}
-
-impl DividesStep {
-    fn parse(line: &str) -> Option<Self> {
-        (numbers(line, PRODUCT).map(Self::Product))
-            .or_else(|| numbers(line, "# ± # = #.").map(Self::Sum))
-            .or_else(|| numbers(line, "# = #*#.").map(|found| Self::Multiple(found, 0)))
-            .or_else(|| numbers(line, "# = #*# + 1.").map(|found| Self::Multiple(found, 1)))
-            .or_else(|| {
-                (line.len() > "So .".len() && line.starts_with("So ") && line.ends_with('.'))
-                    .then_some(Self::Conclusion)
-            })
-    }
-
-    fn stage(&self) -> u8 {
-        match self {
-            Self::Product(_) => 1,
-            Self::Sum(_) => 2,
-            Self::Multiple(..) => 3,
-            Self::Conclusion => 4,
-        }
-    }
+/// The proof of a claim about `u*v ± c`.
+fn divides_lines(claim: Claim, [u, v, c]: [i128; 3], sign: Sign) -> [Wanted; 4] {
+    let product = u * v;
+    let value = sign.apply(product, c);
+    let (divisor, remainder) = claim.divisor_and_remainder();
+    let quotient = value.div_euclid(divisor);
+    let tail = if remainder == 1 { " + 1" } else { "" };
+    let multiple =
+        (value.rem_euclid(divisor) == remainder).then(|| format!("{value} = {divisor}*{quotient}{tail}"));
+    let conclusion = match claim {
+        Claim::Even => format!("So {u}*{v} {sign} {c} is even"),
+        Claim::Odd => format!("So {u}*{v} {sign} {c} is odd"),
+        Claim::DivisibleBy(d) => format!("So {d} divides {u}*{v} {sign} {c}"),
+    };
+    [
+        Wanted::new(&[PRODUCT], Some(format!("{u}*{v} = {product}"))),
+        Wanted::new(&["# ± # = #."], Some(format!("{product} {sign} {c} = {value}"))),
+        Wanted::new(&["# = #*#.", "# = #*# + 1."], multiple),
+        Wanted::new(&["So …."], Some(conclusion)),
+    ]
 }
 
 const DIVISION: &str = "# - #*# = # - # = #.";
 const PRODUCT: &str = "#*# = #.";
+/// Numbers below [`PRIME_LIMIT`] have at most three digits.
+const DIGIT_SUM: &[&str] = &[
+    "% = #, so 3 does not divide it.",
+    "% + % = #, so 3 does not divide it.",
+    "% + % + % = #, so 3 does not divide it.",
+];
 
 /// `a - q*b = a - p = r`, the division of `a` by `b` as it should be written.
-fn division_text(a: i128, b: i128) -> String {
+fn division(a: i128, b: i128) -> String {
     let q = a / b;
     format!("{a} - {q}*{b} = {a} - {} = {}", q * b, a - q * b)
+}
+
+/// `right` up to its first word that is not in its place in `claimed`, without a comma there.
+fn up_to_difference(claimed: &str, right: &str) -> String {
+    let mut said = claimed.split(' ');
+    let mut shown = Vec::new();
+    for word in right.split(' ') {
+        shown.push(word);
+        if said.next() != Some(word) {
+            return shown.join(" ").trim_end_matches(',').to_owned();
+        }
+    }
+    right.to_owned()
 }
 
 fn is_prime(n: i128) -> bool {
@@ -866,33 +626,41 @@ fn sign_of(number: i128) -> Sign {
     if number < 0 { Sign::Minus } else { Sign::Plus }
 }
 
-/// The numbers of a line that has exactly the form of `pattern`, where `#` stands for a number of up to
-/// [`MAX_DIGITS`] digits, `%` for a single digit and `±` for a sign, which is returned as 1 or -1.
-fn numbers<const N: usize>(line: &str, pattern: &str) -> Option<[i128; N]> {
-    let mut found = [0; N];
-    let mut slots = found.iter_mut();
+/// The words of a line that has exactly the form of `pattern`, where `#` stands for a number of up to
+/// [`MAX_DIGITS`] digits, `%` for a single digit, `±` for a sign and `…` for anything before the last full stop.
+fn words<'a>(line: &'a str, pattern: &str) -> Option<Vec<&'a str>> {
+    let mut found = Vec::new();
     let mut rest = line;
     for symbol in pattern.chars() {
-        let (value, length) = match symbol {
-            '#' | '%' => {
-                let length = rest.bytes().take_while(u8::is_ascii_digit).count();
-                let longest = if symbol == '%' { 1 } else { MAX_DIGITS };
-                if length == 0 || length > longest {
-                    return None;
-                }
-                (rest[..length].parse().ok()?, length)
-            }
-            '±' if rest.starts_with('+') => (1, 1),
-            '±' if rest.starts_with('-') => (-1, 1),
+        let (length, longest) = match symbol {
+            '#' => (rest.bytes().take_while(u8::is_ascii_digit).count(), MAX_DIGITS),
+            '%' => (rest.bytes().take_while(u8::is_ascii_digit).count(), 1),
+            '±' => (usize::from(rest.starts_with(['+', '-'])), 1),
+            '…' => (rest.strip_suffix('.')?.len(), usize::MAX),
             _ => {
                 rest = rest.strip_prefix(symbol)?;
                 continue;
             }
         };
-        *slots.next()? = value;
-        rest = &rest[length..];
+        if length == 0 || length > longest {
+            return None;
+        }
+        let (word, after) = rest.split_at(length);
+        found.push(word);
+        rest = after;
     }
-    (rest.is_empty() && slots.next().is_none()).then_some(found)
+    rest.is_empty().then_some(found)
+}
+
+/// [`words`] as numbers; a sign is 1 or -1.
+fn numbers<const N: usize>(line: &str, pattern: &str) -> Option<[i128; N]> {
+    let number = |word| match word {
+        "+" => Some(1),
+        "-" => Some(-1),
+        _ => word.parse().ok(),
+    };
+    let found: Option<Vec<i128>> = words(line, pattern)?.into_iter().map(number).collect();
+    found?.try_into().ok()
 }
 
 /// [`numbers`] of what follows one of the given beginnings.

@@ -39,6 +39,55 @@ fn verdicts_equal_the_training_checkers_word_for_word() {
 }
 
 #[test]
+fn a_line_is_set_beside_what_it_must_be() {
+    for (problem, solution, evaluation) in [
+        (
+            "Prove that gcd(12, 9) = 3.",
+            "1. 12 - 1*9 = 12 - 9 = 3.\n2. 9 - 3*3 = 9 - 9 = 0.\n3. The last nonzero remainder is 2, so gcd(12, 9) = 3.",
+            "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
+             Step 2: 9 - 3*3 = 9 - 9 = 0? 9 - 3*3 = 9 - 9 = 0, ok.\n\
+             Step 3: The last nonzero remainder is 2, so gcd(12, 9) = 3? The last nonzero remainder is 3, wrong.\n\
+             Step 3 is wrong.\n\\boxed{0}",
+        ),
+        (
+            "Prove that gcd(12, 9) = 4.",
+            "1. 12 - 1*9 = 12 - 9 = 3.\n2. The last nonzero remainder is 3, so gcd(12, 9) = 3.",
+            "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
+             Step 2: skips 9 - 3*3 = 9 - 9 = 0.\n\
+             Step 2: The last nonzero remainder is 3, so gcd(12, 9) = 3? \
+             The last nonzero remainder is 3, so gcd(12, 9) = 3, the claim is 4, wrong.\n\
+             Step 2 is wrong.\n\\boxed{0}",
+        ),
+        // a line that says too much, and one that cannot be right
+        (
+            "Prove that 2*3 + 4 is even.",
+            "1. 2*3 = 6.\n2. 6 + 4 = 10.\n3. 10 = 2*5 + 1.",
+            "Step 1: 2*3 = 6? 2*3 = 6, ok.\nStep 2: 6 + 4 = 10? 6 + 4 = 10, ok.\n\
+             Step 3: 10 = 2*5 + 1? 10 = 2*5, wrong.\nStep 3 is wrong.\n\\boxed{0}",
+        ),
+        (
+            "Solve 3x - 1 = 6 and prove the answer is right.",
+            "1. 3x = 6 + 1 = 7.\n2. x = 7/3 = 2.",
+            "Step 1: 3x = 6 + 1 = 7? 3x = 6 + 1 = 7, ok.\nStep 2: x = 7/3 = 2? none, wrong.\n\
+             Step 2 is wrong.\n\\boxed{0}",
+        ),
+        // the square is a slip, however long it is; a division by the wrong number is compared with the one that is due
+        (
+            "Prove that 53 is prime.",
+            "1. 11*11 = 21 > 53, so test the primes below 11.\n2. 53 ends in 3, so 2 and 5 do not divide it.\n\
+             3. 5 + 3 = 8, so 3 does not divide it.\n4. 53 - 4*13 = 53 - 52 = 1.",
+            "Step 1: 11*11 = 21 > 53, so test the primes below 11? 11*11 = 121, a slip.\n\
+             Step 2: 53 ends in 3, so 2 and 5 do not divide it? 53 ends in 3, so 2 and 5 do not divide it, ok.\n\
+             Step 3: 5 + 3 = 8, so 3 does not divide it? 5 + 3 = 8, so 3 does not divide it, ok.\n\
+             Step 4: 53 - 4*13 = 53 - 52 = 1? 53 - 7*7, wrong.\nStep 4 is wrong.\n\\boxed{0}",
+        ),
+    ] {
+        let parsed = Problem::parse(problem).expect("a problem of the domain");
+        assert_eq!(evaluate(&parsed, solution).text(), evaluation, "{problem}\n{solution}");
+    }
+}
+
+#[test]
 fn every_changed_number_of_a_right_proof_is_noticed() {
     for row in rows().iter().filter(|row| text(row, "score") == "1") {
         let problem = Problem::parse(text(row, "problem")).expect("parsed above");
