@@ -13,7 +13,6 @@ import os
 import random
 import re
 from collections import Counter
-from itertools import zip_longest
 
 BOS = "<｜begin▁of▁sentence｜>"
 EOS = "<｜end▁of▁sentence｜>"
@@ -389,17 +388,17 @@ class WrongStep(Exception):
 
 
 def compared(claimed, right):
-    """A line as the proof has it, and as it must be up to the first word that differs -> (text, whether they agree).
+    """A line as the proof has it, and once more as it must be, as far as the two agree; then the word in which they
+    differ -> (text, whether they agree).
 
-    So small a model compares what stands side by side; numbers a whole proof apart it compared by their first digits."""
-    words = []
-    for said, word in zip_longest(claimed.split(" "), right.split(" ")):
-        if word is None:
-            break
-        words.append(word)
-        if said != word:
-            return f"{claimed}? {' '.join(words).rstrip(',')}", False
-    return f"{claimed}? {right}", claimed == right
+    At each token the model knows what the proof says and what it computed itself; it goes on if both are the same. To be
+    told by later tokens, what was computed last is known too late in so few layers."""
+    if claimed == right:
+        return f"{claimed}? {right}", True
+    same = os.path.commonprefix((claimed, right))
+    start = same.rfind(" ") + 1
+    word = right[start:].split(" ")[0].rstrip(",")
+    return f"{claimed}? {same}! {word}", False
 
 
 class Evaluation:
@@ -408,7 +407,7 @@ class Evaluation:
     `lines` is the evaluation text sentence by sentence, `bad` the first wrong step or None, `score` "1", "0.5" or
     "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
 
-    A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 56, wrong.` Every line of
+    A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.` Every line of
     a proof is determined by the problem and the lines before it.
     """
 
@@ -1028,28 +1027,26 @@ def repeat_drill(rng):
 
 
 def compare_drill(rng):
-    """Sentences of an evaluation of which only the end is to be written: whether the line and what it must be agree."""
+    """Sentences of an evaluation whose claims are given, to be set beside what they must be."""
     segments = [(BOS, 0)]
-    for step in range(1, rng.randint(8, 14)):
+    for step in range(1, rng.randint(6, 12)):
         _, sentence = rng.choice(check_lines(random_problem(rng), rng, 0.6))
-        given, verdict = sentence.rsplit(", ", 1)
-        segments += [(f"Step {step}: {given}", 0), (f", {verdict}\n", 1)]
+        claimed, rest = sentence.split("? ", 1)
+        segments += [(f"Step {step}: {claimed}? ", 0), (f"{rest}\n", 1)]
     return segments
 
 
-EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*)\? )?(.*), (ok|wrong|a slip)\.$", re.M)
+EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^ ]*)?|.*), (ok|wrong|a slip)\.$", re.M)
 
 
 def decisions(text):
-    """Where, in characters, an evaluation decides: at the start of a step's sentence, at its verdict, and at the first
-    character in which the line and what it must be differ, in both."""
+    """Where, in characters, an evaluation decides: at the start of a step's sentence, at its verdict, and where the line
+    and what it must be differ, in both."""
     starts = set()
     for m in EVALUATED.finditer(text):
-        starts |= {m.end(1), m.start(4), m.end(3)}
-        if m[2] is not None:
-            at = len(os.path.commonprefix((m[2], m[3])))
-            if at < len(m[3]):
-                starts |= {m.start(2) + at, m.start(3) + at}
+        starts |= {m.end(1), m.start(5)}
+        if m[4]:
+            starts |= {m.start(2) + len(m[3]), m.start(4)}
     return starts
 
 

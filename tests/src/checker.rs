@@ -3,8 +3,8 @@
 //! The domain has four families of problems: greatest common divisors by Euclid's algorithm, small primes,
 //! linear equations and divisibility. [`evaluate`] reads a numbered proof line by line and writes what a careful
 //! verifier would write about it. Every line of such a proof is determined by the problem and the lines before it, so a
-//! sentence repeats the line and sets beside it what it must be, up to the first word that differs:
-//! `Step 2: 7*8 = 54? 7*8 = 56, wrong.`
+//! sentence repeats the line and sets beside it what it must be, as far as the two agree, then the word that differs:
+//! `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.`
 //!
 //! It follows `Evaluation` in `models/train/data.py` sentence by sentence, so the texts can be compared as well as
 //! the verdicts; the only difference is that numbers of more than [`MAX_DIGITS`] digits, and sums of more than three
@@ -592,17 +592,17 @@ fn division(a: i128, b: i128) -> String {
     format!("{a} - {q}*{b} = {a} - {} = {}", q * b, a - q * b)
 }
 
-/// `right` up to its first word that is not in its place in `claimed`, without a comma there.
+/// `right` as far as `claimed` agrees, then the word of `right` in which they differ, without a comma: `7*8 = 5! 56`.
 fn up_to_difference(claimed: &str, right: &str) -> String {
-    let mut said = claimed.split(' ');
-    let mut shown = Vec::new();
-    for word in right.split(' ') {
-        shown.push(word);
-        if said.next() != Some(word) {
-            return shown.join(" ").trim_end_matches(',').to_owned();
-        }
+    if claimed == right {
+        return right.to_owned();
     }
-    right.to_owned()
+    let length: usize =
+        right.chars().zip(claimed.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+    let same = &right[..length];
+    let start = same.rfind(' ').map_or(0, |space| space + 1);
+    let word = right[start..].split(' ').next().unwrap_or_default().trim_end_matches(',');
+    format!("{same}! {word}")
 }
 
 fn is_prime(n: i128) -> bool {

@@ -46,7 +46,7 @@ fn a_line_is_set_beside_what_it_must_be() {
             "1. 12 - 1*9 = 12 - 9 = 3.\n2. 9 - 3*3 = 9 - 9 = 0.\n3. The last nonzero remainder is 2, so gcd(12, 9) = 3.",
             "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
              Step 2: 9 - 3*3 = 9 - 9 = 0? 9 - 3*3 = 9 - 9 = 0, ok.\n\
-             Step 3: The last nonzero remainder is 2, so gcd(12, 9) = 3? The last nonzero remainder is 3, wrong.\n\
+             Step 3: The last nonzero remainder is 2, so gcd(12, 9) = 3? The last nonzero remainder is ! 3, wrong.\n\
              Step 3 is wrong.\n\\boxed{0}",
         ),
         (
@@ -63,7 +63,7 @@ fn a_line_is_set_beside_what_it_must_be() {
             "Prove that 2*3 + 4 is even.",
             "1. 2*3 = 6.\n2. 6 + 4 = 10.\n3. 10 = 2*5 + 1.",
             "Step 1: 2*3 = 6? 2*3 = 6, ok.\nStep 2: 6 + 4 = 10? 6 + 4 = 10, ok.\n\
-             Step 3: 10 = 2*5 + 1? 10 = 2*5, wrong.\nStep 3 is wrong.\n\\boxed{0}",
+             Step 3: 10 = 2*5 + 1? 10 = 2*5! 2*5, wrong.\nStep 3 is wrong.\n\\boxed{0}",
         ),
         (
             "Solve 3x - 1 = 6 and prove the answer is right.",
@@ -76,10 +76,10 @@ fn a_line_is_set_beside_what_it_must_be() {
             "Prove that 53 is prime.",
             "1. 11*11 = 21 > 53, so test the primes below 11.\n2. 53 ends in 3, so 2 and 5 do not divide it.\n\
              3. 5 + 3 = 8, so 3 does not divide it.\n4. 53 - 4*13 = 53 - 52 = 1.",
-            "Step 1: 11*11 = 21 > 53, so test the primes below 11? 11*11 = 121, a slip.\n\
+            "Step 1: 11*11 = 21 > 53, so test the primes below 11? 11*11 = ! 121, a slip.\n\
              Step 2: 53 ends in 3, so 2 and 5 do not divide it? 53 ends in 3, so 2 and 5 do not divide it, ok.\n\
              Step 3: 5 + 3 = 8, so 3 does not divide it? 5 + 3 = 8, so 3 does not divide it, ok.\n\
-             Step 4: 53 - 4*13 = 53 - 52 = 1? 53 - 7*7, wrong.\nStep 4 is wrong.\n\\boxed{0}",
+             Step 4: 53 - 4*13 = 53 - 52 = 1? 53 - ! 7*7, wrong.\nStep 4 is wrong.\n\\boxed{0}",
         ),
     ] {
         let parsed = Problem::parse(problem).expect("a problem of the domain");
