@@ -14,6 +14,8 @@ const AHEAD: usize = 4096;
 const LINE: usize = 64;
 /// Blocks of a row that a mat-mul decodes before it goes through the tokens: with 8 rows 16 KiB of f32.
 const PANEL: usize = 4;
+/// Tokens of a mat-mul up to which weights are better decoded for every two of them than kept.
+const FEW: usize = 4;
 
 /// A weight matrix where the checkpoint has it.
 #[derive(Clone, Copy)]
@@ -103,33 +105,34 @@ impl Dots<'_> {
         let mut row = self.first;
         let mut fours = self.out.chunks_exact_mut(4);
         for out in &mut fours {
-            out.copy_from_slice(&rows::<S, E, 4>(simd, self.matrix, row, self.x));
+            [*out.first_chunk_mut().expect("four")] = rows::<S, E, 4, 1>(simd, self.matrix, row, [self.x]);
             row += 4;
         }
         for out in fours.into_remainder() {
-            [*out] = rows::<S, E, 1>(simd, self.matrix, row, self.x);
+            [[*out]] = rows::<S, E, 1, 1>(simd, self.matrix, row, [self.x]);
             row += 1;
         }
     }
 }
 
-/// R rows at once, so that additions need not wait for each other.
+/// R rows for each of T tokens at once, so that additions need not wait for each other. Weights go from memory to
+/// registers and no further, which only pays for few tokens.
 #[inline(always)]
-fn rows<S: Simd, E: Element, const R: usize>(
+fn rows<S: Simd, E: Element, const R: usize, const T: usize>(
     simd: S,
     matrix: &Matrix<'_>,
     row: usize,
-    x: &[f32],
-) -> [f32; R] {
+    x: [&[f32]; T],
+) -> [[f32; R]; T] {
     let mut bytes: [&[u8]; R] = [&[]; R];
     for (r, bytes) in bytes.iter_mut().enumerate() {
         *bytes = matrix.row(row + r);
     }
-    let mut totals = [simd.splat(0.0); R];
+    let mut totals = [[simd.splat(0.0); R]; T];
     let whole = matrix.cols / BLOCK;
     let size = BLOCK * E::BYTES;
     let ahead = AHEAD.max(R * matrix.row_bytes());
-    for (block, x) in x.chunks_exact(BLOCK).take(whole).enumerate() {
+    for block in 0..whole {
         let mut w: [&[u8]; R] = [&[]; R];
         for (w, bytes) in w.iter_mut().zip(bytes) {
             *w = &bytes[block * size..][..size];
@@ -138,7 +141,7 @@ fn rows<S: Simd, E: Element, const R: usize>(
                 simd.prefetch(w.as_ptr().wrapping_add(ahead + line * LINE));
             }
         }
-        add_block::<S, E, R>(simd, matrix, [row, block], w, x, &mut totals);
+        add_block::<S, E, R, T>(simd, matrix, [row, block], w, x, &mut totals);
     }
     if !matrix.cols.is_multiple_of(BLOCK) {
         let mut spare = [[0; BLOCK_BYTES]; R];
@@ -148,43 +151,51 @@ fn rows<S: Simd, E: Element, const R: usize>(
             spare[..bytes.len()].copy_from_slice(bytes);
             *w = &spare[..size];
         }
-        add_block::<S, E, R>(simd, matrix, [row, whole], w, &x[whole * BLOCK..][..BLOCK], &mut totals);
+        add_block::<S, E, R, T>(simd, matrix, [row, whole], w, x, &mut totals);
     }
     // No closures around vectors: one that is not inlined is compiled without the instruction set.
-    let mut results = [0.0; R];
-    for (result, total) in results.iter_mut().zip(totals) {
-        *result = simd.sum(total);
+    let mut results = [[0.0; R]; T];
+    for (results, totals) in results.iter_mut().zip(totals) {
+        for (result, total) in results.iter_mut().zip(totals) {
+            *result = simd.sum(total);
+        }
     }
     results
 }
 
-/// Adds the products of a block of R rows to their totals.
+/// Adds the products of a block of R rows with T tokens to their totals.
 #[inline(always)]
-fn add_block<S: Simd, E: Element, const R: usize>(
+fn add_block<S: Simd, E: Element, const R: usize, const T: usize>(
     simd: S,
     matrix: &Matrix<'_>,
     [row, block]: [usize; 2],
     w: [&[u8]; R],
-    x: &[f32],
-    totals: &mut [S::V; R],
+    x: [&[f32]; T],
+    totals: &mut [[S::V; R]; T],
 ) {
-    let mut sums = [simd.splat(0.0); R];
+    let mut sums = [[simd.splat(0.0); R]; T];
     for chunk in 0..BLOCK / S::CHUNK {
-        let x = &x[chunk * S::CHUNK..][..S::CHUNK];
-        let mut values = [simd.splat(0.0); 4];
-        for (value, x) in values.iter_mut().zip(x.chunks_exact(S::LANES)) {
-            *value = simd.load(x);
+        let mut values = [[simd.splat(0.0); 4]; T];
+        for (values, x) in values.iter_mut().zip(x) {
+            let x = &x[block * BLOCK + chunk * S::CHUNK..][..S::CHUNK];
+            for (value, x) in values.iter_mut().zip(x.chunks_exact(S::LANES)) {
+                *value = simd.load(x);
+            }
         }
-        for (sum, w) in sums.iter_mut().zip(w) {
+        for (r, w) in w.iter().enumerate() {
             let w = E::decode(simd, &w[chunk * S::CHUNK * E::BYTES..][..S::CHUNK * E::BYTES]);
-            for (w, x) in w.into_iter().zip(values) {
-                *sum = simd.multiply_add(w, x, *sum);
+            for (sums, values) in sums.iter_mut().zip(values) {
+                for (w, x) in w.into_iter().zip(values) {
+                    sums[r] = simd.multiply_add(w, x, sums[r]);
+                }
             }
         }
     }
-    for (r, (total, sum)) in totals.iter_mut().zip(sums).enumerate() {
+    for r in 0..R {
         let factor = simd.splat(matrix.factor::<S, E>(row + r, block));
-        *total = simd.multiply_add(sum, factor, *total);
+        for (totals, sums) in totals.iter_mut().zip(sums) {
+            totals[r] = simd.multiply_add(sums[r], factor, totals[r]);
+        }
     }
 }
 
@@ -220,34 +231,67 @@ impl Vectorised for Products<'_> {
 impl Products<'_> {
     #[inline(always)]
     fn of<S: Simd, E: Element>(self, simd: S) {
-        if self.x.len() == 1 {
-            let Products { matrix, first, x, out, .. } = self;
-            return Dots { matrix, first, x: x[0], out }.of::<S, E>(simd);
+        match self.x.len() {
+            ..=FEW if S::MANY_REGISTERS => self.few::<S, E, 4>(simd),
+            ..=FEW => self.few::<S, E, 2>(simd),
+            _ if S::MANY_REGISTERS => self.by::<S, E, 8>(simd),
+            _ => self.by::<S, E, 4>(simd),
         }
-        if S::MANY_REGISTERS { self.by::<S, E, 8>(simd) } else { self.by::<S, E, 4>(simd) }
+    }
+
+    /// Two tokens at a time; the weights are decoded again for the next two.
+    #[inline(always)]
+    fn few<S: Simd, E: Element, const R: usize>(self, simd: S) {
+        let Products { matrix, first, rows: count, x, out } = self;
+        for (x, out) in x.chunks(2).zip(out.chunks_mut(2 * count)) {
+            let [a, b] = x else {
+                Dots { matrix, first, x: x[0], out }.of::<S, E>(simd);
+                continue;
+            };
+            let (out_a, out_b) = out.split_at_mut(count);
+            let whole = count / R * R;
+            for row in (0..whole).step_by(R) {
+                let found = rows::<S, E, R, 2>(simd, matrix, first + row, [a, b]);
+                out_a[row..][..R].copy_from_slice(&found[0]);
+                out_b[row..][..R].copy_from_slice(&found[1]);
+            }
+            for row in whole..count {
+                [[out_a[row]], [out_b[row]]] = rows::<S, E, 1, 2>(simd, matrix, first + row, [a, b]);
+            }
+        }
     }
 
     #[inline(always)]
     fn by<S: Simd, E: Element, const R: usize>(self, simd: S) {
         let Products { matrix, first, rows, x, out } = self;
         let zero = simd.splat(0.0);
-        let vectors = BLOCK / S::LANES;
+        let vectors = std::hint::black_box(BLOCK / S::LANES);
         let blocks = matrix.cols.div_ceil(BLOCK);
         let mut panel = vec![[zero; R]; PANEL * vectors];
         let mut factors = [[0.0; R]; PANEL];
+        // Rows end in the same place, so what is 0 stays 0.
+        let mut spare = [0; BLOCK_BYTES];
         let mut totals = vec![[zero; R]; x.len()];
         for start in (0..rows).step_by(R) {
             totals.fill([zero; R]);
             for panel_start in (0..blocks).step_by(PANEL) {
                 let panel_blocks = PANEL.min(blocks - panel_start);
+                // From this panel to the next one, of these rows or of the next ones.
+                let next = if panel_start + PANEL < blocks {
+                    PANEL * BLOCK * E::BYTES
+                } else {
+                    (R * matrix.row_bytes()).wrapping_sub(panel_start * BLOCK * E::BYTES)
+                };
                 for (b, factors) in factors[..panel_blocks].iter_mut().enumerate() {
                     let panel = &mut panel[b * vectors..][..vectors];
                     for (r, factor) in factors.iter_mut().enumerate() {
                         // Where rows end within R, the last one is computed again.
                         let row = first + (start + r).min(rows - 1);
                         *factor = matrix.factor::<S, E>(row, panel_start + b);
-                        let mut spare = [0; BLOCK_BYTES];
                         let bytes = matrix.block::<E>(row, panel_start + b, &mut spare);
+                        for line in 0..BLOCK * E::BYTES / LINE {
+                            simd.prefetch(bytes.as_ptr().wrapping_add(next + line * LINE));
+                        }
                         for (four, bytes) in
                             panel.chunks_exact_mut(4).zip(bytes.chunks_exact(S::CHUNK * E::BYTES))
                         {
@@ -261,21 +305,23 @@ impl Products<'_> {
                 let columns = panel_start * BLOCK..(panel_start + panel_blocks) * BLOCK;
                 for (x, totals) in x.chunks(3).zip(totals.chunks_mut(3)) {
                     match x {
-                        [a] => tile(simd, panel, &factors, [&a[columns.clone()]], totals),
+                        [a] => tile(simd, panel, vectors, &factors, [&a[columns.clone()]], totals),
                         [a, b] => {
-                            tile(simd, panel, &factors, [&a[columns.clone()], &b[columns.clone()]], totals);
+                            let x = [&a[columns.clone()], &b[columns.clone()]];
+                            tile(simd, panel, vectors, &factors, x, totals);
                         }
                         [a, b, c] => {
                             let x = [&a[columns.clone()], &b[columns.clone()], &c[columns.clone()]];
-                            tile(simd, panel, &factors, x, totals);
+                            tile(simd, panel, vectors, &factors, x, totals);
                         }
                         _ => unreachable!("at most three"),
                     }
                 }
             }
             for (totals, out) in totals.iter().zip(out.chunks_exact_mut(rows)) {
-                for (total, out) in totals.iter().zip(&mut out[start..]) {
-                    *out = simd.sum(*total);
+                for (four, out) in totals.chunks_exact(4).zip(out[start..].chunks_mut(4)) {
+                    let sums = simd.sums([four[0], four[1], four[2], four[3]]);
+                    out.copy_from_slice(&sums[..out.len()]);
                 }
             }
         }
@@ -283,19 +329,23 @@ impl Products<'_> {
 }
 
 /// Adds the products of a panel of R rows with T tokens to their totals.
+///
+/// `vectors` of a block is `BLOCK / LANES`, but the compiler must not know: it would unroll the loop, take the tokens one
+/// after the other, and keep the panel's vectors on the stack meanwhile.
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const T: usize>(
     simd: S,
     panel: &[[S::V; R]],
+    vectors: usize,
     factors: &[[f32; R]; PANEL],
     x: [&[f32]; T],
     totals: &mut [[S::V; R]],
 ) {
-    let vectors = BLOCK / S::LANES;
+    let length = vectors * S::LANES;
     for (b, (panel, factors)) in panel.chunks_exact(vectors).zip(factors).enumerate() {
         let mut block: [&[f32]; T] = [&[]; T];
         for (block, x) in block.iter_mut().zip(x) {
-            *block = &x[b * BLOCK..][..BLOCK];
+            *block = &x[b * length..][..length];
         }
         let mut sums = [[simd.splat(0.0); R]; T];
         for (v, w) in panel.iter().enumerate() {
