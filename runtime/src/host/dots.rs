@@ -14,8 +14,6 @@ const AHEAD: usize = 4096;
 const LINE: usize = 64;
 /// Blocks of a row that a mat-mul decodes before it goes through the tokens: with 8 rows 16 KiB of f32.
 const PANEL: usize = 4;
-/// Tokens of a mat-mul up to which weights are better decoded for every two of them than kept.
-const FEW: usize = 4;
 
 /// A weight matrix where the checkpoint has it.
 #[derive(Clone, Copy)]
@@ -105,34 +103,33 @@ impl Dots<'_> {
         let mut row = self.first;
         let mut fours = self.out.chunks_exact_mut(4);
         for out in &mut fours {
-            [*out.first_chunk_mut().expect("four")] = rows::<S, E, 4, 1>(simd, self.matrix, row, [self.x]);
+            out.copy_from_slice(&rows::<S, E, 4>(simd, self.matrix, row, self.x));
             row += 4;
         }
         for out in fours.into_remainder() {
-            [[*out]] = rows::<S, E, 1, 1>(simd, self.matrix, row, [self.x]);
+            [*out] = rows::<S, E, 1>(simd, self.matrix, row, self.x);
             row += 1;
         }
     }
 }
 
-/// R rows for each of T tokens at once, so that additions need not wait for each other. Weights go from memory to
-/// registers and no further, which only pays for few tokens.
+/// R rows at once, so that additions need not wait for each other.
 #[inline(always)]
-fn rows<S: Simd, E: Element, const R: usize, const T: usize>(
+fn rows<S: Simd, E: Element, const R: usize>(
     simd: S,
     matrix: &Matrix<'_>,
     row: usize,
-    x: [&[f32]; T],
-) -> [[f32; R]; T] {
+    x: &[f32],
+) -> [f32; R] {
     let mut bytes: [&[u8]; R] = [&[]; R];
     for (r, bytes) in bytes.iter_mut().enumerate() {
         *bytes = matrix.row(row + r);
     }
-    let mut totals = [[simd.splat(0.0); R]; T];
+    let mut totals = [simd.splat(0.0); R];
     let whole = matrix.cols / BLOCK;
     let size = BLOCK * E::BYTES;
     let ahead = AHEAD.max(R * matrix.row_bytes());
-    for block in 0..whole {
+    for (block, x) in x.chunks_exact(BLOCK).take(whole).enumerate() {
         let mut w: [&[u8]; R] = [&[]; R];
         for (w, bytes) in w.iter_mut().zip(bytes) {
             *w = &bytes[block * size..][..size];
@@ -141,7 +138,7 @@ fn rows<S: Simd, E: Element, const R: usize, const T: usize>(
                 simd.prefetch(w.as_ptr().wrapping_add(ahead + line * LINE));
             }
         }
-        add_block::<S, E, R, T>(simd, matrix, [row, block], w, x, &mut totals);
+        add_block::<S, E, R>(simd, matrix, [row, block], w, x, &mut totals);
     }
     if !matrix.cols.is_multiple_of(BLOCK) {
         let mut spare = [[0; BLOCK_BYTES]; R];
@@ -151,51 +148,43 @@ fn rows<S: Simd, E: Element, const R: usize, const T: usize>(
             spare[..bytes.len()].copy_from_slice(bytes);
             *w = &spare[..size];
         }
-        add_block::<S, E, R, T>(simd, matrix, [row, whole], w, x, &mut totals);
+        add_block::<S, E, R>(simd, matrix, [row, whole], w, &x[whole * BLOCK..][..BLOCK], &mut totals);
     }
     // No closures around vectors: one that is not inlined is compiled without the instruction set.
-    let mut results = [[0.0; R]; T];
-    for (results, totals) in results.iter_mut().zip(totals) {
-        for (result, total) in results.iter_mut().zip(totals) {
-            *result = simd.sum(total);
-        }
+    let mut results = [0.0; R];
+    for (result, total) in results.iter_mut().zip(totals) {
+        *result = simd.sum(total);
     }
     results
 }
 
-/// Adds the products of a block of R rows with T tokens to their totals.
+/// Adds the products of a block of R rows to their totals.
 #[inline(always)]
-fn add_block<S: Simd, E: Element, const R: usize, const T: usize>(
+fn add_block<S: Simd, E: Element, const R: usize>(
     simd: S,
     matrix: &Matrix<'_>,
     [row, block]: [usize; 2],
     w: [&[u8]; R],
-    x: [&[f32]; T],
-    totals: &mut [[S::V; R]; T],
+    x: &[f32],
+    totals: &mut [S::V; R],
 ) {
-    let mut sums = [[simd.splat(0.0); R]; T];
+    let mut sums = [simd.splat(0.0); R];
     for chunk in 0..BLOCK / S::CHUNK {
-        let mut values = [[simd.splat(0.0); 4]; T];
-        for (values, x) in values.iter_mut().zip(x) {
-            let x = &x[block * BLOCK + chunk * S::CHUNK..][..S::CHUNK];
-            for (value, x) in values.iter_mut().zip(x.chunks_exact(S::LANES)) {
-                *value = simd.load(x);
-            }
+        let x = &x[chunk * S::CHUNK..][..S::CHUNK];
+        let mut values = [simd.splat(0.0); 4];
+        for (value, x) in values.iter_mut().zip(x.chunks_exact(S::LANES)) {
+            *value = simd.load(x);
         }
-        for (r, w) in w.iter().enumerate() {
+        for (sum, w) in sums.iter_mut().zip(w) {
             let w = E::decode(simd, &w[chunk * S::CHUNK * E::BYTES..][..S::CHUNK * E::BYTES]);
-            for (sums, values) in sums.iter_mut().zip(values) {
-                for (w, x) in w.into_iter().zip(values) {
-                    sums[r] = simd.multiply_add(w, x, sums[r]);
-                }
+            for (w, x) in w.into_iter().zip(values) {
+                *sum = simd.multiply_add(w, x, *sum);
             }
         }
     }
-    for r in 0..R {
+    for (r, (total, sum)) in totals.iter_mut().zip(sums).enumerate() {
         let factor = simd.splat(matrix.factor::<S, E>(row + r, block));
-        for (totals, sums) in totals.iter_mut().zip(sums) {
-            totals[r] = simd.multiply_add(sums[r], factor, totals[r]);
-        }
+        *total = simd.multiply_add(sum, factor, *total);
     }
 }
 
@@ -231,34 +220,11 @@ impl Vectorised for Products<'_> {
 impl Products<'_> {
     #[inline(always)]
     fn of<S: Simd, E: Element>(self, simd: S) {
-        match self.x.len() {
-            ..=FEW if S::MANY_REGISTERS => self.few::<S, E, 4>(simd),
-            ..=FEW => self.few::<S, E, 2>(simd),
-            _ if S::MANY_REGISTERS => self.by::<S, E, 8>(simd),
-            _ => self.by::<S, E, 4>(simd),
+        if self.x.len() == 1 {
+            let Products { matrix, first, x, out, .. } = self;
+            return Dots { matrix, first, x: x[0], out }.of::<S, E>(simd);
         }
-    }
-
-    /// Two tokens at a time; the weights are decoded again for the next two.
-    #[inline(always)]
-    fn few<S: Simd, E: Element, const R: usize>(self, simd: S) {
-        let Products { matrix, first, rows: count, x, out } = self;
-        for (x, out) in x.chunks(2).zip(out.chunks_mut(2 * count)) {
-            let [a, b] = x else {
-                Dots { matrix, first, x: x[0], out }.of::<S, E>(simd);
-                continue;
-            };
-            let (out_a, out_b) = out.split_at_mut(count);
-            let whole = count / R * R;
-            for row in (0..whole).step_by(R) {
-                let found = rows::<S, E, R, 2>(simd, matrix, first + row, [a, b]);
-                out_a[row..][..R].copy_from_slice(&found[0]);
-                out_b[row..][..R].copy_from_slice(&found[1]);
-            }
-            for row in whole..count {
-                [[out_a[row]], [out_b[row]]] = rows::<S, E, 1, 2>(simd, matrix, first + row, [a, b]);
-            }
-        }
+        if S::MANY_REGISTERS { self.by::<S, E, 8>(simd) } else { self.by::<S, E, 4>(simd) }
     }
 
     #[inline(always)]
