@@ -231,23 +231,33 @@ impl Products<'_> {
     fn by<S: Simd, E: Element, const R: usize>(self, simd: S) {
         let Products { matrix, first, rows, x, out } = self;
         let zero = simd.splat(0.0);
-        let vectors = BLOCK / S::LANES;
+        let vectors = std::hint::black_box(BLOCK / S::LANES);
         let blocks = matrix.cols.div_ceil(BLOCK);
         let mut panel = vec![[zero; R]; PANEL * vectors];
         let mut factors = [[0.0; R]; PANEL];
+        // Rows end in the same place, so what is 0 stays 0.
+        let mut spare = [0; BLOCK_BYTES];
         let mut totals = vec![[zero; R]; x.len()];
         for start in (0..rows).step_by(R) {
             totals.fill([zero; R]);
             for panel_start in (0..blocks).step_by(PANEL) {
                 let panel_blocks = PANEL.min(blocks - panel_start);
+                // From this panel to the next one, of these rows or of the next ones.
+                let next = if panel_start + PANEL < blocks {
+                    PANEL * BLOCK * E::BYTES
+                } else {
+                    (R * matrix.row_bytes()).wrapping_sub(panel_start * BLOCK * E::BYTES)
+                };
                 for (b, factors) in factors[..panel_blocks].iter_mut().enumerate() {
                     let panel = &mut panel[b * vectors..][..vectors];
                     for (r, factor) in factors.iter_mut().enumerate() {
                         // Where rows end within R, the last one is computed again.
                         let row = first + (start + r).min(rows - 1);
                         *factor = matrix.factor::<S, E>(row, panel_start + b);
-                        let mut spare = [0; BLOCK_BYTES];
                         let bytes = matrix.block::<E>(row, panel_start + b, &mut spare);
+                        for line in 0..BLOCK * E::BYTES / LINE {
+                            simd.prefetch(bytes.as_ptr().wrapping_add(next + line * LINE));
+                        }
                         for (four, bytes) in
                             panel.chunks_exact_mut(4).zip(bytes.chunks_exact(S::CHUNK * E::BYTES))
                         {
@@ -261,21 +271,23 @@ impl Products<'_> {
                 let columns = panel_start * BLOCK..(panel_start + panel_blocks) * BLOCK;
                 for (x, totals) in x.chunks(3).zip(totals.chunks_mut(3)) {
                     match x {
-                        [a] => tile(simd, panel, &factors, [&a[columns.clone()]], totals),
+                        [a] => tile(simd, panel, vectors, &factors, [&a[columns.clone()]], totals),
                         [a, b] => {
-                            tile(simd, panel, &factors, [&a[columns.clone()], &b[columns.clone()]], totals);
+                            let x = [&a[columns.clone()], &b[columns.clone()]];
+                            tile(simd, panel, vectors, &factors, x, totals);
                         }
                         [a, b, c] => {
                             let x = [&a[columns.clone()], &b[columns.clone()], &c[columns.clone()]];
-                            tile(simd, panel, &factors, x, totals);
+                            tile(simd, panel, vectors, &factors, x, totals);
                         }
                         _ => unreachable!("at most three"),
                     }
                 }
             }
             for (totals, out) in totals.iter().zip(out.chunks_exact_mut(rows)) {
-                for (total, out) in totals.iter().zip(&mut out[start..]) {
-                    *out = simd.sum(*total);
+                for (four, out) in totals.chunks_exact(4).zip(out[start..].chunks_mut(4)) {
+                    let sums = simd.sums([four[0], four[1], four[2], four[3]]);
+                    out.copy_from_slice(&sums[..out.len()]);
                 }
             }
         }
@@ -283,19 +295,23 @@ impl Products<'_> {
 }
 
 /// Adds the products of a panel of R rows with T tokens to their totals.
+///
+/// `vectors` of a block is `BLOCK / LANES`, but the compiler must not know: it would unroll the loop, take the tokens one
+/// after the other, and keep the panel's vectors on the stack meanwhile.
 #[inline(always)]
 fn tile<S: Simd, const R: usize, const T: usize>(
     simd: S,
     panel: &[[S::V; R]],
+    vectors: usize,
     factors: &[[f32; R]; PANEL],
     x: [&[f32]; T],
     totals: &mut [[S::V; R]],
 ) {
-    let vectors = BLOCK / S::LANES;
+    let length = vectors * S::LANES;
     for (b, (panel, factors)) in panel.chunks_exact(vectors).zip(factors).enumerate() {
         let mut block: [&[f32]; T] = [&[]; T];
         for (block, x) in block.iter_mut().zip(x) {
-            *block = &x[b * BLOCK..][..BLOCK];
+            *block = &x[b * length..][..length];
         }
         let mut sums = [[simd.splat(0.0); R]; T];
         for (v, w) in panel.iter().enumerate() {

@@ -37,6 +37,11 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn positive(self, value: Self::V) -> Self::V;
     /// Sum of the lanes, halves folded onto each other.
     fn sum(self, value: Self::V) -> f32;
+    /// The [`Simd::sum`] of each, the same bits.
+    #[inline(always)]
+    fn sums(self, values: [Self::V; 4]) -> [f32; 4] {
+        [self.sum(values[0]), self.sum(values[1]), self.sum(values[2]), self.sum(values[3])]
+    }
     /// Asks for a cache line that is read soon; any address will do.
     fn prefetch(self, _address: *const u8) {}
     /// A chunk of E4M3 codes, in units of [`Simd::E4M3_FACTOR`]; 0x7f and 0xff give NaN.
