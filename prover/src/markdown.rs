@@ -667,8 +667,9 @@ mod tests {
 
     #[test]
     fn a_line_per_step_stays_a_line_per_step() {
-        let html = render("Step 1: 2*30 = 60, ok.\nStep 2: *so*.\nAll steps\nhold.\nEnd").html;
-        let lines = "Step 1: 2*30 = 60, ok.<br>\nStep 2: <em>so</em>.<br>\nAll steps\nhold.<br>\nEnd";
+        let html = render("Step 1: 2*30 = 60? 2*30 = 60, ok.\nStep 2: *so*.\nAll steps\nhold.\nEnd").html;
+        let lines =
+            "Step 1: 2*30 = 60? 2*30 = 60, ok.<br>\nStep 2: <em>so</em>.<br>\nAll steps\nhold.<br>\nEnd";
         assert_eq!(html, format!("<p>{lines}</p>\n"));
     }
 

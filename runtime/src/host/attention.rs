@@ -8,7 +8,7 @@ use porism_shaders::weights::{BLOCK, WeightType};
 use rayon::prelude::*;
 
 use super::dots::{Columns, Matrix, Products};
-use super::simd::{Path, Simd, Vectorised};
+use super::simd::{Path, Simd, Vectorised, sum_each};
 
 /// Heads of a task; they share what is read of the cache.
 const HEADS: usize = 4;
@@ -24,9 +24,8 @@ fn dots<S: Simd, const H: usize>(simd: S, queries: [&[f32]; H], key: &[f32]) -> 
             *sum = simd.multiply_add(simd.load(&query[at..]), k, *sum);
         }
     }
-    let mut results = [0.0; H];
-    for ((result, sum), query) in results.iter_mut().zip(sums).zip(queries) {
-        *result = simd.sum(sum);
+    let mut results = sum_each(simd, sums);
+    for (result, query) in results.iter_mut().zip(queries) {
         for (q, k) in query[whole..key.len()].iter().zip(&key[whole..]) {
             *result += q * k;
         }
@@ -339,10 +338,8 @@ fn scores<S: Simd, const K: usize>(
             *total = simd.multiply_add(simd.positive(sums[1]), b, *total);
         }
     }
-    let mut results = [0.0; K];
-    for (result, total) in results.iter_mut().zip(totals) {
-        *result = simd.sum(total) * scale;
-    }
+    let mut results = sum_each(simd, totals);
+    results.iter_mut().for_each(|result| *result *= scale);
     results
 }
 

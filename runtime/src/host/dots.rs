@@ -4,7 +4,7 @@
 
 use porism_shaders::weights::{BLOCK, WeightBytes, WeightType};
 
-use super::simd::{Bf16, E4m3, Element, F16, F32, Simd, Vectorised};
+use super::simd::{Bf16, E4m3, Element, F16, F32, Simd, Vectorised, sum_each};
 
 /// Bytes of a block's row of the widest type.
 const BLOCK_BYTES: usize = 4 * BLOCK;
@@ -150,12 +150,7 @@ fn rows<S: Simd, E: Element, const R: usize>(
         }
         add_block::<S, E, R>(simd, matrix, [row, whole], w, &x[whole * BLOCK..][..BLOCK], &mut totals);
     }
-    // No closures around vectors: one that is not inlined is compiled without the instruction set.
-    let mut results = [0.0; R];
-    for (result, total) in results.iter_mut().zip(totals) {
-        *result = simd.sum(total);
-    }
-    results
+    sum_each(simd, totals)
 }
 
 /// Adds the products of a block of R rows to their totals.

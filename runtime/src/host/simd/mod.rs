@@ -54,6 +54,21 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn f32(self, from: &[u8]) -> [Self::V; 4];
 }
 
+/// The [`Simd::sum`] of each of N vectors.
+#[inline(always)]
+pub(super) fn sum_each<S: Simd, const N: usize>(simd: S, values: [S::V; N]) -> [f32; N] {
+    // No closures around vectors: one that is not inlined is compiled without the instruction set.
+    let mut results = [0.0; N];
+    let mut fours = values.chunks_exact(4);
+    for (results, four) in results.chunks_exact_mut(4).zip(&mut fours) {
+        results.copy_from_slice(&simd.sums([four[0], four[1], four[2], four[3]]));
+    }
+    for (result, value) in results[N / 4 * 4..].iter_mut().zip(fours.remainder()) {
+        *result = simd.sum(*value);
+    }
+    results
+}
+
 /// How the elements of a weight are decoded; a type, so that loops are compiled for each.
 pub(super) trait Element {
     /// Bytes of one.
