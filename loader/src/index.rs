@@ -274,11 +274,13 @@ impl Checkpoint {
         Some(Location { role, is_scale: true, shard, range: start..end })
     }
 
-    /// Asks the system to read a tensor from disk soon, where it is not in memory; nothing waits for it.
+    /// Asks the system to read a tensor and its scales from disk soon, where they are not in memory; nothing waits for it.
     pub fn read_ahead(&self, role: Role) {
         if let Some((_, stored)) = self.stored(role) {
-            let Place { shard, start, end } = stored.place;
-            self.shards[shard as usize].bytes.will_need(start..end);
+            let scale = stored.scale.map(|(_, _, place)| place);
+            for Place { shard, start, end } in [Some(stored.place), scale].into_iter().flatten() {
+                self.shards[shard as usize].bytes.will_need(start..end);
+            }
         }
     }
 

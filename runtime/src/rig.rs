@@ -4,7 +4,7 @@
 //! part is run last; drivers have threads of their own. Whatever is summed over devices is summed in their order, so that
 //! the same plan gives the same bits.
 
-use porism_loader::{Checkpoint, LayerRole, ModelConfig, Projection, Role};
+use porism_loader::{Checkpoint, ModelConfig};
 
 use crate::error::Error;
 use crate::executor::Executor;
@@ -16,6 +16,7 @@ use crate::model::step::Step;
 use crate::ops::Ops;
 use crate::plan::{Heat, Place};
 use crate::recording::{Recording, View};
+use crate::weights::expert_roles;
 
 /// Checkpoints beyond so many bytes may not be in memory: what is picked of them is asked for before it is used.
 const READ_AHEAD_FROM: u64 = 1 << 30;
@@ -552,8 +553,8 @@ fn read_ahead<'p>(checkpoint: &Checkpoint, layer: u32, picked: impl Iterator<Ite
     experts.sort_unstable();
     experts.dedup();
     for expert in experts {
-        for projection in Projection::ALL {
-            checkpoint.read_ahead(Role::layer(layer, LayerRole::Expert { expert, projection }));
+        for role in expert_roles(layer, expert) {
+            checkpoint.read_ahead(role);
         }
     }
 }
