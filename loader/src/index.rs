@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const INDEX_FILE: &str = "model.safetensors.index.json";
 const SINGLE_FILE: &str = "model.safetensors";
@@ -32,7 +33,8 @@ pub struct Checkpoint {
     config: ModelConfig,
     options: Options,
     source: Source,
-    shards: Vec<Shard>,
+    /// Shared with readers that may outlive the checkpoint.
+    shards: Arc<Vec<Shard>>,
     tensors: HashMap<Role, Stored>,
     bytes: Vec<KindBytes>,
     unknown: Vec<String>,
@@ -209,7 +211,7 @@ impl Checkpoint {
             config,
             options,
             source,
-            shards,
+            shards: Arc::new(shards),
             tensors: HashMap::new(),
             bytes: Vec::new(),
             unknown: Vec::new(),
@@ -233,6 +235,10 @@ impl Checkpoint {
     /// The files of weights.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    pub(crate) fn shared_shards(&self) -> Arc<Vec<Shard>> {
+        self.shards.clone()
     }
 
     /// The directory it was opened from; `None` in memory.
@@ -290,7 +296,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Changed`], with what was expected and found.
     pub fn check_shards(&self) -> Result<()> {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             if let (Some(expected), Ok(metadata)) = (shard.stamp, shard.path.metadata())
                 && expected != Stamp::of(&metadata)
             {
