@@ -444,6 +444,18 @@ impl<'c> Pool<'c> {
         }
     }
 
+    /// Whether an expert has a slot.
+    pub fn holds(&self, key: Key) -> bool {
+        self.residency.place(key).is_some()
+    }
+
+    /// Experts of the plan that left before they were there, so that nobody looked them through.
+    pub fn did_not_come(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.looked_through.remove(key);
+        }
+    }
+
     /// Whether the device computes experts of this layer.
     pub fn has_layer(&self, layer: u32) -> bool {
         self.mine[layer as usize].contains(&true)
