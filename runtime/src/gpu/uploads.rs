@@ -119,30 +119,30 @@ mod tests {
 
     #[test]
     fn a_full_window_waits_for_the_one_before_and_for_no_computation() {
-        let mut queue = Queue::new(100);
+        let mut queue = Queue::new(80);
         // Submissions 1 and 2 compute; the first two windows find room beside them.
         queue.submit();
         queue.submit();
         for _ in 0..4 {
-            queue.write(25);
+            queue.write(20);
         }
         assert_eq!((queue.submissions, &queue.waits[..]), (3, &[][..]));
         // Submission 4 computes, 5 has the second window. The third has to wait: for submission 3, which was there before
         // anything was computed by 4.
         queue.submit();
-        queue.write(25);
+        queue.write(20);
         assert_eq!((queue.submissions, &queue.waits[..]), (5, &[3][..]));
-        queue.write(25);
+        queue.write(20);
         assert_eq!(queue.waits, [3]);
-        queue.write(25);
+        queue.write(20);
         assert_eq!((queue.submissions, &queue.waits[..]), (6, &[3, 5][..]));
     }
 
     #[test]
     fn what_is_known_to_be_over_is_not_waited_for() {
-        let mut queue = Queue::new(100);
+        let mut queue = Queue::new(80);
         for _ in 0..10 {
-            queue.write(50);
+            queue.write(40);
             let by = queue.submit();
             queue.uploads.submitted(by);
             queue.uploads.arrived();
