@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const INDEX_FILE: &str = "model.safetensors.index.json";
 const SINGLE_FILE: &str = "model.safetensors";
@@ -32,7 +33,8 @@ pub struct Checkpoint {
     config: ModelConfig,
     options: Options,
     source: Source,
-    shards: Vec<Shard>,
+    /// Shared with readers that may outlive the checkpoint.
+    shards: Arc<Vec<Shard>>,
     tensors: HashMap<Role, Stored>,
     bytes: Vec<KindBytes>,
     unknown: Vec<String>,
@@ -209,7 +211,7 @@ impl Checkpoint {
             config,
             options,
             source,
-            shards,
+            shards: Arc::new(shards),
             tensors: HashMap::new(),
             bytes: Vec::new(),
             unknown: Vec::new(),
@@ -233,6 +235,10 @@ impl Checkpoint {
     /// The files of weights.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    pub(crate) fn shared_shards(&self) -> Arc<Vec<Shard>> {
+        self.shards.clone()
     }
 
     /// The directory it was opened from; `None` in memory.
@@ -274,11 +280,13 @@ impl Checkpoint {
         Some(Location { role, is_scale: true, shard, range: start..end })
     }
 
-    /// Asks the system to read a tensor from disk soon, where it is not in memory; nothing waits for it.
+    /// Asks the system to read a tensor and its scales from disk soon, where they are not in memory; nothing waits for it.
     pub fn read_ahead(&self, role: Role) {
         if let Some((_, stored)) = self.stored(role) {
-            let Place { shard, start, end } = stored.place;
-            self.shards[shard as usize].bytes.will_need(start..end);
+            let scale = stored.scale.map(|(_, _, place)| place);
+            for Place { shard, start, end } in [Some(stored.place), scale].into_iter().flatten() {
+                self.shards[shard as usize].bytes.will_need(start..end);
+            }
         }
     }
 
@@ -288,7 +296,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Changed`], with what was expected and found.
     pub fn check_shards(&self) -> Result<()> {
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             if let (Some(expected), Ok(metadata)) = (shard.stamp, shard.path.metadata())
                 && expected != Stamp::of(&metadata)
             {

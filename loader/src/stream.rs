@@ -11,24 +11,35 @@
 //! buffer, in as few reads as their places in the files allow; jobs given in the order of the file become long
 //! sequential reads. Whatever order the readers finish in, bytes reach a destination in the order of its jobs.
 //!
+//! [`stream`] brings all of it and returns then. [`Arriving`] only fills buffers: whoever has something else to do takes
+//! them when it suits, and may change what comes first.
+//!
 //! A shard must stay as it was when the checkpoint was opened. Its length and time of change are compared before the
 //! stream begins, when it is opened, after each read, and at the end. A shard that is deleted while it is open goes on
 //! working where the system allows that (on Unix); one that is gone before that is an error.
+//!
+//! A file system may never answer, and a thread that waits for it cannot be ended. Readers therefore own what they use,
+//! and whoever ends a stream leaves those behind that do not come back: they end by themselves when they are answered.
 
+mod arriving;
 mod batch;
 mod files;
 mod queue;
+mod readers;
 
 use crate::error::Error;
 use crate::index::{Checkpoint, Location};
-use batch::{ALIGN, Cutter};
-use files::{Buffer, Files, Source};
+use batch::ALIGN;
+use files::{Files, Source};
 use queue::Queue;
+use readers::{Readers, apart};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use arriving::Arriving;
 pub use files::FileStatistics;
 
 /// Bytes to be brought to a destination.
@@ -70,9 +81,12 @@ impl<T, E, S: Sink<T, E> + ?Sized> Sink<T, E> for Box<S> {
     }
 }
 
-/// What happens meanwhile; told from the destinations' threads.
+/// What happens meanwhile; told from the destinations' threads, or from the caller's.
 #[derive(Debug)]
 pub enum Event<'a, T> {
+    /// Nothing in particular: told by the caller's thread about ten times a second, also while no byte arrives, so that
+    /// whoever wants the stream to end need not wait for one.
+    Tick,
     /// A destination has more of its bytes.
     Progress {
         /// Which.
@@ -184,7 +198,8 @@ pub enum StreamError<E> {
 }
 
 /// Reads all jobs' bytes and gives them to the sinks; returns when all is done, or soon after something went wrong: no
-/// thread is left over, and no sink is called any more. A write that is under way is waited for.
+/// sink is called any more, and no thread is left over but readers that wait for a file system. A write that is under way
+/// is waited for, a read is not.
 ///
 /// Setting `cancel` ends it, as does an error of `events`. Jobs that [`Event::Finished`] reported are complete whatever
 /// comes after.
@@ -204,38 +219,69 @@ pub fn stream<T, E, S>(
 ) -> Result<Statistics, StreamError<E>>
 where
     T: Sync,
-    E: Send,
+    E: Send + 'static,
     S: Sink<T, E>,
 {
     let begun = Instant::now();
-    let mut files = Files::new(checkpoint, options.direct);
+    let mut files = Files::new(checkpoint.shared_shards(), options.direct);
     // The first tensor that is wanted of each shard, for messages.
-    let mut shards: BTreeMap<u32, &Location> = BTreeMap::new();
+    let mut shards: BTreeMap<u32, Location> = BTreeMap::new();
     for Job { from, .. } in jobs {
         let count = checkpoint.shards().len();
         assert!(from.shard() < count, "{from} in shard {}, the checkpoint has {count}", from.shard());
         files.expect(from.shard() as u32, from.bytes());
-        shards.entry(from.shard() as u32).or_insert(from);
+        shards.entry(from.shard() as u32).or_insert_with(|| from.clone());
     }
-    for (&shard, first) in &shards {
-        let tensor = || first.to_string();
-        files.check_by_name(shard, &tensor)?.ok_or_else(|| files.vanished(shard, &tensor))?;
-    }
-    let mut statistics = run(&files, jobs, sinks, options, cancel, events)?;
-    for (&shard, first) in &shards {
-        // That it is gone by now is none of our business.
-        files.check_by_name(shard, &|| first.to_string())?;
-    }
+    let (files, shards) = (Arc::new(files), Arc::new(shards));
+    let check = |vanished_too: bool| {
+        let (files, shards) = (files.clone(), shards.clone());
+        move || -> Result<(), Error> {
+            for (&shard, first) in &*shards {
+                let tensor = || first.to_string();
+                if files.check_by_name(shard, &tensor)?.is_none() && vanished_too {
+                    return Err(files.vanished(shard, &tensor));
+                }
+            }
+            Ok(())
+        }
+    };
+    let mut watch = Watch { cancel, events, told: begun };
+    apart(check(true), || watch.failure())??;
+    let mut statistics = run(files.clone(), jobs, sinks, options, cancel, events)?;
+    // That one is gone by now is none of our business.
+    apart(check(false), || watch.failure())??;
     statistics.files = files.statistics();
     statistics.elapsed = begun.elapsed();
     Ok(statistics)
 }
 
 /// How often the flag is looked at while everybody waits.
-const WATCH: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(5);
+/// How often the receiver of events is asked.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Whether the caller wants an end.
+struct Watch<'a, T, E> {
+    cancel: &'a AtomicBool,
+    events: &'a (dyn Fn(Event<'_, T>) -> Result<(), E> + Sync),
+    told: Instant,
+}
+
+impl<T, E> Watch<'_, T, E> {
+    fn failure(&mut self) -> Option<StreamError<E>> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Some(StreamError::Cancelled);
+        }
+        if self.told.elapsed() < TICK {
+            return None;
+        }
+        self.told = Instant::now();
+        (self.events)(Event::Tick).err().map(StreamError::Event)
+    }
+}
 
 fn run<T, E, S>(
-    source: &dyn Source,
+    source: Arc<dyn Source>,
     jobs: &[Job<T>],
     sinks: &mut [S],
     options: &StreamOptions,
@@ -244,44 +290,41 @@ fn run<T, E, S>(
 ) -> Result<Statistics, StreamError<E>>
 where
     T: Sync,
-    E: Send,
+    E: Send + 'static,
     S: Sink<T, E>,
 {
-    let mut lists = vec![Vec::new(); sinks.len()];
     let mut totals = vec![0u64; sinks.len()];
-    for (index, Job { destination, from, .. }) in jobs.iter().enumerate() {
+    for Job { destination, from, .. } in jobs {
         assert!(*destination < sinks.len(), "{from} for destination {destination} of {}", sinks.len());
-        lists[*destination].push(index);
         totals[*destination] += from.bytes();
     }
-    let cutters: Vec<Cutter> = lists.into_iter().map(Cutter::new).collect();
-    let (buffers, buffer_bytes) = options.buffers(sinks.len());
-    let queue: Queue<StreamError<E>> = Queue::new(cutters, buffers);
-    let pipe = Pipe { queue: &queue, jobs, source, cancel, events, buffer_bytes };
-    let pipe = &pipe;
-
-    let (destinations, readers) = thread::scope(|scope| {
+    let readers: Readers<StreamError<E>> = Readers::start(source, jobs, sinks.len(), options);
+    let queue = readers.queue();
+    let pipe = &Pipe { queue, jobs, cancel, events };
+    let destinations = thread::scope(|scope| {
         let deliver = |(number, sink): (usize, _)| {
             let total = totals[number];
             scope.spawn(move || pipe.deliver(number, sink, total))
         };
         let sinks: Vec<_> = sinks.iter_mut().enumerate().map(deliver).collect();
-        let readers: Vec<_> = (0..options.readers.max(1)).map(|_| scope.spawn(|| pipe.read())).collect();
         // The caller's thread watches the flag, so that the others need not wake up for it.
-        queue.watch(WATCH, || cancel.load(Ordering::Relaxed).then_some(StreamError::Cancelled));
-        (join(sinks), join(readers))
+        let _ended = queue.stop_on_panic();
+        let mut watch = Watch { cancel, events, told: Instant::now() };
+        queue.watch(LOOK, || watch.failure());
+        join(sinks)
     });
+    let (buffer_bytes, result) = (readers.buffer_bytes() as u64, queue.result());
+    let times = readers.end();
     let destinations = destinations.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let readers = readers.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    let made = queue.into_result()?;
+    let times = times.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     Ok(Statistics {
         elapsed: Duration::ZERO,
         files: Vec::new(),
         destinations,
-        reading: readers.iter().map(|times| times.reading).sum(),
-        waiting: readers.iter().map(|times| times.waiting).sum(),
-        buffers: made,
-        buffer_bytes: buffer_bytes as u64,
+        reading: times.iter().map(|times| times.reading).sum(),
+        waiting: times.iter().map(|times| times.waiting).sum(),
+        buffers: result?,
+        buffer_bytes,
     })
 }
 
@@ -291,52 +334,15 @@ fn join<R>(threads: Vec<thread::ScopedJoinHandle<'_, R>>) -> thread::Result<Vec<
     results.into_iter().collect()
 }
 
-/// What the threads share.
+/// What the destinations' threads share.
 struct Pipe<'a, T, E> {
     queue: &'a Queue<StreamError<E>>,
     jobs: &'a [Job<T>],
-    source: &'a dyn Source,
     cancel: &'a AtomicBool,
     events: &'a (dyn Fn(Event<'_, T>) -> Result<(), E> + Sync),
-    buffer_bytes: usize,
-}
-
-#[derive(Default)]
-struct ReaderTimes {
-    reading: Duration,
-    waiting: Duration,
 }
 
 impl<T: Sync, E: Send> Pipe<'_, T, E> {
-    /// A reader's life.
-    fn read(&self) -> ReaderTimes {
-        let _ended = self.queue.stop_on_panic();
-        let mut times = ReaderTimes::default();
-        loop {
-            let location = |job: usize| &self.jobs[job].from;
-            let waited = Instant::now();
-            let next = self.queue.next_to_read(|cutter| cutter.cut(location, self.buffer_bytes as u64));
-            times.waiting += waited.elapsed();
-            let Some((ticket, batch, buffer)) = next else { return times };
-            let mut buffer = buffer.unwrap_or_else(|| Buffer::new(self.buffer_bytes));
-            let begun = Instant::now();
-            for read in &batch.reads {
-                if self.cancelled() {
-                    return times;
-                }
-                let blocks = read.blocks();
-                let space = &mut buffer[read.at..][..(blocks.end - blocks.start) as usize];
-                let tensor = || self.jobs[read.job].from.to_string();
-                if let Err(error) = self.source.read(read, &tensor, space) {
-                    self.queue.fail(error.into(), |_| false);
-                    return times;
-                }
-            }
-            times.reading += begun.elapsed();
-            self.queue.has_read(ticket, batch, buffer);
-        }
-    }
-
     fn cancelled(&self) -> bool {
         if self.cancel.load(Ordering::Relaxed) {
             self.queue.fail(StreamError::Cancelled, |_| false);

@@ -6,6 +6,7 @@ use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 use porism_shaders as shaders;
 use porism_shaders::kernels::pages::PAGE;
 
+use crate::arrivals::Arrivals;
 use crate::cache::{Pages, RowCopy, SequenceId};
 use crate::error::Error;
 use crate::executor::Executor;
@@ -52,6 +53,10 @@ pub struct EngineOptions {
     pub heat: Option<Heat>,
     /// Whether the use of experts is recorded.
     pub count_experts: bool,
+    /// `Some`: the engine is there when all but its routed experts is. Those are read while tokens are computed, and written
+    /// between two steps, so many bytes for each device at most; a step waits for the ones that it needs. Tokens are the
+    /// same. `None`: all is there when the engine is.
+    pub experts_later: Option<u64>,
 }
 
 impl EngineOptions {
@@ -66,6 +71,7 @@ impl EngineOptions {
             spread: Spread::default(),
             heat: None,
             count_experts: false,
+            experts_later: None,
         }
     }
 }
@@ -272,7 +278,9 @@ struct Scratch {
 }
 
 impl<'c> Engine<'c> {
-    /// Opens devices, plans every byte, then loads the weights.
+    /// Opens devices, plans every byte, then loads the weights. `progress` is called for every piece of them, and about ten
+    /// times a second while none arrives, from whatever thread: what it returns ends the loading, also where a file
+    /// system does not answer.
     ///
     /// # Errors
     /// A device that cannot be used, a plan that does not fit, a fault in the checkpoint, or what `progress` returns.
@@ -298,21 +306,28 @@ impl<'c> Engine<'c> {
         let plan = plan::plan(checkpoint, &planned, options)?;
         let sizes = sizes(options, plan.chunk);
         let specs = devices.iter().map(|device| device.spec).collect();
-        let (mut nodes, mut fills) = (Vec::new(), Vec::new());
+        let (mut nodes, mut fills, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
             let total = plan.devices[index].weights.total() + plan.devices[index].disk;
             let mapped = if device.executor.maps_weights() { total } else { 0 };
             let (node, wanted) = node(device, checkpoint, &plan, index, sizes, options.policy)?;
             nodes.push(node);
+            let (wanted_later, wanted): (Vec<Fill>, Vec<Fill>) = wanted
+                .into_iter()
+                .partition(|fill| options.experts_later.is_some() && loading::is_expert(&fill.from));
             fills.push(wanted);
+            later.push(wanted_later);
             progress(LoadProgress { device: index, done: mapped, total })?;
         }
         let loading = nodes.iter_mut().zip(fills);
         let loading = loading.map(|(node, fills)| Loading { executor: &mut *node.executor, fills }).collect();
-        loading::load(checkpoint, loading, !checkpoint.options().allow_nan, progress)?;
+        let check = !checkpoint.options().allow_nan;
+        loading::load(checkpoint, loading, check, progress)?;
+        let mut rig = Rig::new(checkpoint, nodes, plan.placement.clone(), options.count_experts);
+        rig.expect(Arrivals::new(checkpoint, later, check, options.experts_later.unwrap_or(0)));
         let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
         Ok(Engine {
-            rig: Rig::new(checkpoint, nodes, plan.placement.clone(), options.count_experts),
+            rig,
             config: config.clone(),
             specs,
             frequencies: config.rope_inverse_frequencies(),
@@ -377,6 +392,22 @@ impl<'c> Engine<'c> {
         self.rig.pools()
     }
 
+    /// Bytes of experts that are not on their devices yet: above 0 only with [`EngineOptions::experts_later`].
+    pub fn bytes_to_come(&self) -> u64 {
+        self.rig.bytes_to_come()
+    }
+
+    /// Waits for some of the experts that are on their way, and says how many bytes are still to come: for whoever has
+    /// nothing to compute meanwhile.
+    ///
+    /// # Errors
+    /// A shard that cannot be read or was changed, codes that are not numbers, or a device that fails. What did not arrive
+    /// is read again by the next step or call that wants it.
+    pub fn receive_experts(&mut self) -> Result<u64, Error> {
+        self.rig.receive()?;
+        Ok(self.rig.bytes_to_come())
+    }
+
     /// Tokens a sequence may grow to.
     pub fn context(&self) -> usize {
         self.sizes.context as usize
@@ -439,7 +470,8 @@ impl<'c> Engine<'c> {
         }
     }
 
-    /// Runs tokens of some sequences through the model in one submit.
+    /// Runs tokens of some sequences through the model: in one submit where one device has everything, else in as many as
+    /// the devices have to wait for each other.
     ///
     /// # Errors
     /// Tokens that do not fit, ids out of range, or a device that fails; the sequences are then as before.

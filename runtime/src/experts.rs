@@ -3,10 +3,10 @@
 //! [`Residency`] is bookkeeping alone and [`Policy`] is data, so that both can be tried on a trace without a device;
 //! [`Pool`] is a residency with the buffers behind it. What an expert computes never depends on its slot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
-use porism_loader::{Checkpoint, LayerRole, Projection as Matrix, Role};
+use porism_loader::{Checkpoint, Tensor};
 use porism_shaders::kernels::segments::{ABSENT, SlotEntry};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::loading::Fill;
 use crate::recording::View;
-use crate::weights::{Slab, SlotLayout, expert_bytes, weight_type};
+use crate::weights::{Slab, SlotLayout, expert_roles, expert_tensors, scales_of};
 
 /// Layer and expert.
 pub type Key = (u32, u32);
@@ -61,6 +61,10 @@ pub struct PoolFacts {
     pub prefetched: u64,
     /// Bytes brought.
     pub bytes_moved: u64,
+    /// Experts whose bytes were asked for before the first of those that come together was brought.
+    pub asked_ahead: u64,
+    /// Experts that were looked through for codes that are not numbers when they were brought: each once.
+    pub looked_through: u64,
     /// Seconds of the CPU for bringing picked experts; the device may have been at work meanwhile.
     pub seconds_waited: f64,
 }
@@ -265,6 +269,9 @@ pub struct Pool<'c> {
     mine: Vec<Vec<bool>>,
     /// What was picked of each layer by the last step.
     last_picks: Vec<Vec<u32>>,
+    /// Experts whose codes are known to be numbers, for as long as the shards are those that were opened: each step
+    /// begins with [`Checkpoint::check_shards`].
+    looked_through: HashSet<Key>,
     facts: PoolFacts,
     table: Vec<SlotEntry>,
 }
@@ -285,7 +292,10 @@ impl<'c> Pool<'c> {
             .collect();
         for (layer, layout) in (0u32..).zip(&layouts) {
             if let Some(layout) = layout {
-                check_types(checkpoint, layer, layout, &mine[layer as usize])?;
+                for (expert, _) in (0u32..).zip(&mine[layer as usize]).filter(|(_, mine)| **mine) {
+                    // Refuses a layer whose experts are not stored alike.
+                    expert_tensors(checkpoint, layer, expert, layout)?;
+                }
             }
         }
         let slot_bytes = layouts.iter().flatten().map(|layout| layout.bytes).max().unwrap_or(16);
@@ -320,6 +330,7 @@ impl<'c> Pool<'c> {
             last_picks: vec![Vec::new(); layouts.len()],
             layouts,
             mine,
+            looked_through: HashSet::new(),
             facts: PoolFacts { slots, ..PoolFacts::default() },
             table: Vec::new(),
         })
@@ -331,19 +342,17 @@ impl<'c> Pool<'c> {
         let mut fills = Vec::new();
         for key in keys {
             let Some(slot) = self.residency.settle(*key) else { break };
-            let layout = self.layout(key.0);
             let (weights, base) = self.slot(slot);
-            let segments = [layout.gate_up[0], layout.gate_up[1], layout.down];
-            for (segment, projection) in segments.iter().zip(Matrix::ALL) {
-                let role = Role::layer(key.0, LayerRole::Expert { expert: key.1, projection });
-                let tensor = self.checkpoint.tensor(role).expect("required roles are checked");
-                self.checkpoint.check_scales(&tensor)?;
-                let from = self.checkpoint.location(role).expect("required roles are checked");
-                let at = base + u64::from(segment.offset);
-                fills.push(Fill { to: weights.slice(at, from.bytes().next_multiple_of(4)), from });
+            let parts = self.parts(*key)?;
+            for (offset, tensor) in &parts {
+                self.checkpoint.check_scales(tensor)?;
+                let from = self.checkpoint.location(tensor.role).expect("a tensor is somewhere");
+                let length = from.bytes().next_multiple_of(4);
+                fills.push(Fill { to: weights.slice(base + offset, length), from });
             }
-            let (_, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
-            self.write_scales(executor, slot, &scales)?;
+            self.write_scales(executor, slot, &parts)?;
+            // Its codes are looked through on their way.
+            self.looked_through.insert(*key);
         }
         Ok(fills)
     }
@@ -376,7 +385,18 @@ impl<'c> Pool<'c> {
         self.facts.misses += misses as u64;
         self.facts.hits += (picked.len() - misses) as u64;
         self.last_picks[layer as usize] = picked.to_vec();
+        for (expert, _) in rounds.iter().flat_map(|round| &round.loads) {
+            self.ask_for((layer, *expert));
+        }
         rounds
+    }
+
+    /// Asks the disk for an expert that will be brought.
+    fn ask_for(&mut self, key: Key) {
+        for role in expert_roles(key.0, key.1) {
+            self.checkpoint.read_ahead(role);
+        }
+        self.facts.asked_ahead += 1;
     }
 
     /// Brings what a turn needs.
@@ -397,15 +417,22 @@ impl<'c> Pool<'c> {
         layer: u32,
         busy: &mut Vec<usize>,
     ) -> Result<(), Error> {
+        let mut loads = Vec::new();
         for expert in self.last_picks[layer as usize].clone() {
             if let Some(slot) = self.residency.prefetch((layer, expert), busy) {
                 busy.push(slot);
-                if let Err(error) = self.write(executor, (layer, expert), slot) {
-                    self.residency.forget((layer, expert));
-                    return Err(error);
-                }
-                self.facts.prefetched += 1;
+                self.ask_for((layer, expert));
+                loads.push((expert, slot));
             }
+        }
+        for (number, (expert, slot)) in loads.iter().enumerate() {
+            if let Err(error) = self.write(executor, (layer, *expert), *slot) {
+                for (expert, _) in &loads[number..] {
+                    self.residency.forget((layer, *expert));
+                }
+                return Err(error);
+            }
+            self.facts.prefetched += 1;
         }
         Ok(())
     }
@@ -414,6 +441,18 @@ impl<'c> Pool<'c> {
     pub fn forget(&mut self, layer: u32, rounds: &[Round]) {
         for (expert, _) in rounds.iter().flat_map(|round| &round.loads) {
             self.residency.forget((layer, *expert));
+        }
+    }
+
+    /// Whether an expert has a slot.
+    pub fn holds(&self, key: Key) -> bool {
+        self.residency.place(key).is_some()
+    }
+
+    /// Experts of the plan that left before they were there, so that nobody looked them through.
+    pub fn did_not_come(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.looked_through.remove(key);
         }
     }
 
@@ -450,37 +489,47 @@ impl<'c> Pool<'c> {
         (self.slabs[slot / self.slots_per_slab].weights, base)
     }
 
+    /// The matrices of an expert, each with its first byte in a slot.
+    fn parts(&self, key: Key) -> Result<[(u64, Tensor<'c>); 3], Error> {
+        expert_tensors(self.checkpoint, key.0, key.1, &self.layout(key.0))
+    }
+
     fn write(&mut self, executor: &mut dyn Executor<'c>, key: Key, slot: usize) -> Result<(), Error> {
-        let layout = self.layout(key.0);
-        for projection in Matrix::ALL {
-            let role = Role::layer(key.0, LayerRole::Expert { expert: key.1, projection });
-            self.checkpoint
-                .check_numbers(&self.checkpoint.tensor(role).expect("required roles are checked"))?;
+        let parts = self.parts(key)?;
+        if !self.looked_through.contains(&key) {
+            for (_, tensor) in &parts {
+                self.checkpoint.check_numbers(tensor)?;
+            }
+            self.looked_through.insert(key);
+            self.facts.looked_through += 1;
         }
-        let (pieces, scales) = expert_bytes(self.checkpoint, key.0, key.1, &layout);
         let (weights, base) = self.slot(slot);
-        for (offset, bytes) in pieces {
-            let length = bytes.len() as u64;
-            executor.write(weights.slice(base + offset, length), bytes)?;
+        for (offset, tensor) in &parts {
+            let length = tensor.bytes.len() as u64;
+            executor.write(weights.slice(base + offset, length), tensor.bytes)?;
             self.facts.bytes_moved += length;
         }
-        self.write_scales(executor, slot, &scales)?;
-        self.facts.bytes_moved += size_of_val(&scales[..]) as u64;
+        self.facts.bytes_moved += self.write_scales(executor, slot, &parts)?;
         Ok(())
     }
 
+    /// Writes the scales of an expert to its slot, and says how many bytes they are.
     fn write_scales(
         &self,
         executor: &mut dyn Executor<'c>,
         slot: usize,
-        scales: &[f32],
-    ) -> Result<(), Error> {
+        parts: &[(u64, Tensor<'c>); 3],
+    ) -> Result<u64, Error> {
+        let scales: Vec<f32> =
+            parts.iter().flat_map(|(_, tensor)| scales_of(*tensor, 0, tensor.shape.rows())).collect();
         if scales.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
+        let bytes = size_of_val(&scales[..]) as u64;
         let at = slot as u64 * u64::from(self.slot_scales) * 4;
         let all = self.slabs[slot / self.slots_per_slab].scales;
-        executor.write(all.slice(at, size_of_val(scales) as u64), bytemuck::cast_slice(scales))
+        executor.write(all.slice(at, bytes), bytemuck::cast_slice(&scales))?;
+        Ok(bytes)
     }
 }
 
@@ -492,29 +541,12 @@ pub(crate) fn scale_bytes(slots: u64, scales_per_slot: u64) -> u64 {
     4 * (slots * scales_per_slot).max(1)
 }
 
-/// Refuses a layer whose experts are not stored alike.
-fn check_types(checkpoint: &Checkpoint, layer: u32, layout: &SlotLayout, mine: &[bool]) -> Result<(), Error> {
-    let segments = [layout.gate_up[0], layout.gate_up[1], layout.down];
-    for (expert, _) in (0u32..).zip(mine).filter(|(_, mine)| **mine) {
-        for (segment, projection) in segments.iter().zip(Matrix::ALL) {
-            let role = Role::layer(layer, LayerRole::Expert { expert, projection });
-            let tensor =
-                checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
-            if weight_type(tensor.dtype) as u32 != segment.kind {
-                return Err(Error::Unsupported(format!(
-                    "the experts of layer {layer} differ in type: {} is {}",
-                    tensor.name(),
-                    tensor.dtype.name()
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::HostExecutor;
+    use crate::weights::slot_layout;
+    use porism_loader::Options;
     use proptest::prelude::*;
     use rand::SeedableRng as _;
     use rand_chacha::ChaCha8Rng;
@@ -634,6 +666,91 @@ mod tests {
             rate(Policy::Lfru),
             rate(Policy::Lru)
         );
+    }
+
+    /// The files of a small checkpoint with 16 experts in layers 1 to 3.
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/v32-tiny-fp8");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files
+            .map(|path| {
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(path).unwrap())
+            })
+            .collect()
+    }
+
+    fn pool<'c>(executor: &mut HostExecutor<'c>, checkpoint: &'c Checkpoint, slots: usize) -> Pool<'c> {
+        let config = checkpoint.config();
+        let experts =
+            |layer| vec![true; if config.is_moe(layer) { config.n_routed_experts as usize } else { 0 }];
+        let mine = (0..config.num_hidden_layers).map(experts).collect();
+        let layout = |layer| slot_layout(checkpoint, layer);
+        Pool::allocate(executor, checkpoint, Policy::Lru, slots, mine, layout).unwrap()
+    }
+
+    /// Brings experts of layer 1.
+    fn bring<'c>(
+        pool: &mut Pool<'c>,
+        executor: &mut HostExecutor<'c>,
+        picked: &[u32],
+    ) -> Result<PoolFacts, Error> {
+        pool.next_step();
+        let rounds = pool.rounds(1, picked);
+        let before = pool.facts();
+        for round in &rounds {
+            if let Err(error) = pool.load(executor, 1, round) {
+                pool.forget(1, &rounds);
+                return Err(error);
+            }
+        }
+        Ok(before)
+    }
+
+    #[test]
+    fn an_expert_is_looked_through_once_however_often_it_is_brought() {
+        let checkpoint = Checkpoint::from_memory(files(), Options::default()).unwrap();
+        let mut executor = HostExecutor::new();
+        let mut pool = pool(&mut executor, &checkpoint, 4);
+        for (turn, picked) in [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [2, 3, 8, 9]].iter().enumerate() {
+            bring(&mut pool, &mut executor, picked).unwrap();
+            let facts = pool.facts();
+            assert_eq!(facts.misses, [4, 8, 12, 14][turn]);
+            assert_eq!(facts.looked_through, [4, 8, 8, 10][turn]);
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_no_number_is_found_each_time_its_expert_is_wanted() {
+        let mut files = files();
+        let intact = Checkpoint::from_memory(files.clone(), Options::default()).unwrap();
+        let place = intact.location(expert_roles(1, 5)[2]).unwrap();
+        let shard = intact.shards()[place.shard()].path().to_owned();
+        let (_, bytes) = files.iter_mut().find(|(name, _)| shard.ends_with(name)).unwrap();
+        bytes[place.range().start as usize + 77] = 0x7f;
+        let checkpoint = Checkpoint::from_memory(files, Options::default()).unwrap();
+        let mut executor = HostExecutor::new();
+        let mut pool = pool(&mut executor, &checkpoint, 4);
+        for _ in 0..2 {
+            let error = bring(&mut pool, &mut executor, &[4, 5]).unwrap_err().to_string();
+            assert!(error.contains("layers.1.mlp.experts.5.down_proj") && error.contains("0x7f"), "{error}");
+        }
+        bring(&mut pool, &mut executor, &[4, 6]).unwrap();
+    }
+
+    #[test]
+    fn all_experts_of_a_turn_are_asked_for_before_the_first_is_brought() {
+        let checkpoint = Checkpoint::from_memory(files(), Options::default()).unwrap();
+        let mut executor = HostExecutor::new();
+        let mut pool = pool(&mut executor, &checkpoint, 6);
+        let before = bring(&mut pool, &mut executor, &[0, 1, 2, 3, 4, 5]).unwrap();
+        assert_eq!((before.asked_ahead, before.bytes_moved), (6, 0));
+        // Two are there; the others need more than one turn.
+        let moved = pool.facts().bytes_moved;
+        let before = bring(&mut pool, &mut executor, &[4, 5, 6, 7, 8, 9, 10, 11]).unwrap();
+        assert_eq!((before.asked_ahead, before.bytes_moved), (12, moved));
+        assert!(pool.facts().bytes_moved > moved);
+        let before = bring(&mut pool, &mut executor, &[10, 11]).unwrap();
+        assert_eq!(before.asked_ahead, 12);
     }
 
     proptest! {

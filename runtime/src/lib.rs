@@ -2,6 +2,7 @@
 //!
 //! Start reading at [`model::forward`].
 
+pub mod arrivals;
 pub mod batch;
 pub mod cache;
 pub mod chat;

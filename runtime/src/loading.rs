@@ -29,7 +29,9 @@ pub struct Loading<'e, 'c> {
     pub fills: Vec<Fill>,
 }
 
-/// Brings everything to its place. `check` refuses FP8 codes that are not numbers, as they pass by.
+/// Brings everything to its place. `check` refuses FP8 codes that are not numbers, as they pass by. `progress` is called for
+/// every piece, and about ten times a second while none arrives: its error ends the loading, also where a file system
+/// does not answer.
 ///
 /// # Errors
 /// A shard that is gone, was changed or cannot be read, a device that fails, or what `progress` returns.
@@ -41,30 +43,46 @@ pub fn load(
 ) -> Result<(), Error> {
     let mut jobs: Vec<Job<View>> = Vec::new();
     let mut sinks = Vec::new();
-    for (device, Loading { executor, fills }) in devices.into_iter().enumerate() {
+    let mut unaligned = vec![vec![]; devices.len()];
+    for ((device, Loading { executor, fills }), unaligned) in
+        devices.into_iter().enumerate().zip(&mut unaligned)
+    {
         jobs.extend(fills.into_iter().map(|fill| Job { destination: device, from: fill.from, tag: fill.to }));
-        sinks.push(Device { executor, checkpoint: check.then_some(checkpoint), unaligned: vec![] });
+        sinks.push(Device { executor, checkpoint: check.then_some(checkpoint), unaligned });
     }
     // What every token needs comes first, and within that the order of the files.
     jobs.sort_by_key(|job| (job.destination, is_expert(&job.from), job.from.shard(), job.from.range().start));
-    let total: u64 = jobs.iter().map(|job| job.from.bytes()).sum();
+    let mut totals = vec![0u64; sinks.len()];
+    jobs.iter().for_each(|job| totals[job.destination] += job.from.bytes());
+    let total: u64 = totals.iter().sum();
     let options = StreamOptions::default();
     let options = StreamOptions { memory: options.memory.min(total / 2), ..options };
-    let progress = Mutex::new(progress);
-    let told = |event: Event<'_, View>| match event {
-        Event::Progress { destination, done, total } => {
-            let mut progress = progress.lock().expect("a callback that panicked ends the stream");
-            progress(LoadProgress { device: destination, done, total })
+    // With what was told last, and whether it wanted an end.
+    let progress = Mutex::new((progress, None, false));
+    let told = |event: Event<'_, View>| {
+        let mut progress = progress.lock().expect("a callback that panicked ends the stream");
+        let (progress, last, ended) = &mut *progress;
+        if *ended {
+            return Err(Error::Interrupted);
         }
-        Event::Finished { .. } => Ok(()),
+        if let Event::Progress { destination, done, total } = event {
+            *last = Some(LoadProgress { device: destination, done, total });
+        }
+        match (event, *last) {
+            // While nothing arrives it is told again, so that it can be answered with an end.
+            (Event::Progress { .. } | Event::Tick, last) => {
+                let last = last.unwrap_or(LoadProgress { device: 0, done: 0, total: totals[0] });
+                let result = progress(last);
+                *ended = result.is_err();
+                result
+            }
+            (Event::Finished { .. }, _) => Ok(()),
+        }
     };
+    // The progress is asked often enough.
     let never = AtomicBool::new(false);
     let result = stream(checkpoint, &jobs, &mut sinks, &options, &never, &told);
-    let statistics = result.map_err(|error| match error {
-        StreamError::Checkpoint(error) => error.into(),
-        StreamError::Sink { error, .. } | StreamError::Event(error) => error,
-        _ => Error::Interrupted,
-    })?;
+    let statistics = result.map_err(failure)?;
     tracing::debug!(
         "{} bytes read in {:.2} s: {:.2} s in reads, {:.2} s waiting for buffers, of {} readers together",
         statistics.bytes(),
@@ -76,17 +94,26 @@ pub fn load(
     Ok(())
 }
 
-fn is_expert(from: &Location) -> bool {
+pub(crate) fn is_expert(from: &Location) -> bool {
     from.role().kind() == porism_loader::Kind::RoutedExpert
 }
 
+/// What ended a stream, in our words.
+pub(crate) fn failure(error: StreamError<Error>) -> Error {
+    match error {
+        StreamError::Checkpoint(error) => error.into(),
+        StreamError::Sink { error, .. } | StreamError::Event(error) => error,
+        _ => Error::Interrupted,
+    }
+}
+
 /// A device as a destination.
-struct Device<'e, 'c> {
-    executor: &'e mut (dyn Executor<'c> + 'c),
+pub(crate) struct Device<'e, 'c> {
+    pub(crate) executor: &'e mut (dyn Executor<'c> + 'c),
     /// Where codes are looked through.
-    checkpoint: Option<&'e Checkpoint>,
+    pub(crate) checkpoint: Option<&'e Checkpoint>,
     /// Bytes of the job that do not fill a word yet: devices are written to in words, and a file is cut anywhere.
-    unaligned: Vec<u8>,
+    pub(crate) unaligned: &'e mut Vec<u8>,
 }
 
 impl Sink<View, Error> for Device<'_, '_> {
@@ -100,6 +127,10 @@ impl Sink<View, Error> for Device<'_, '_> {
                 return Err(tensor.not_a_number(first + position as u64).into());
             }
         }
+        if offset == 0 {
+            // The job before may have been forgotten in the middle.
+            self.unaligned.clear();
+        }
         let mut at = offset - self.unaligned.len() as u64;
         let mut bytes = bytes;
         if !self.unaligned.is_empty() {
@@ -109,7 +140,7 @@ impl Sink<View, Error> for Device<'_, '_> {
             if self.unaligned.len() < 4 {
                 return Ok(());
             }
-            self.executor.write(job.tag.slice(at, 4), &self.unaligned)?;
+            self.executor.write(job.tag.slice(at, 4), self.unaligned)?;
             self.unaligned.clear();
             at += 4;
         }
@@ -125,7 +156,7 @@ impl Sink<View, Error> for Device<'_, '_> {
         if !self.unaligned.is_empty() {
             let at = job.from.bytes() - self.unaligned.len() as u64;
             self.unaligned.resize(4, 0);
-            self.executor.write(job.tag.slice(at, 4), &self.unaligned)?;
+            self.executor.write(job.tag.slice(at, 4), self.unaligned)?;
             self.unaligned.clear();
         }
         Ok(())

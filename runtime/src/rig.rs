@@ -4,8 +4,9 @@
 //! part is run last; drivers have threads of their own. Whatever is summed over devices is summed in their order, so that
 //! the same plan gives the same bits.
 
-use porism_loader::{Checkpoint, LayerRole, ModelConfig, Projection, Role};
+use porism_loader::{Checkpoint, ModelConfig};
 
+use crate::arrivals::Arrivals;
 use crate::error::Error;
 use crate::executor::Executor;
 use crate::experts::{Pool, PoolFacts};
@@ -16,6 +17,7 @@ use crate::model::step::Step;
 use crate::ops::Ops;
 use crate::plan::{Heat, Place};
 use crate::recording::{Recording, View};
+use crate::weights::expert_roles;
 
 /// Checkpoints beyond so many bytes may not be in memory: what is picked of them is asked for before it is used.
 const READ_AHEAD_FROM: u64 = 1 << 30;
@@ -91,6 +93,8 @@ pub struct Rig<'c> {
     kept: Vec<u8>,
     /// Uses of experts, if they are counted.
     heat: Option<Heat>,
+    /// Experts that are not there yet.
+    arrivals: Option<Arrivals<'c>>,
     facts: RigFacts,
 }
 
@@ -173,7 +177,69 @@ impl<'c> Rig<'c> {
             placement,
             kept: vec![],
             heat,
+            arrivals: None,
             facts: RigFacts::default(),
+        }
+    }
+
+    /// Experts that will come while tokens are computed.
+    pub fn expect(&mut self, arrivals: Arrivals<'c>) {
+        self.arrivals = Some(arrivals).filter(|arrivals| !arrivals.is_done());
+    }
+
+    /// Bytes of experts that are not there yet.
+    pub fn bytes_to_come(&self) -> u64 {
+        self.arrivals.as_ref().map_or(0, Arrivals::bytes)
+    }
+
+    /// Waits for the next buffer for each device that lacks experts, and writes it.
+    ///
+    /// # Errors
+    /// A shard that cannot be read or was changed, or a device that fails.
+    pub fn receive(&mut self) -> Result<(), Error> {
+        self.check_shards()?;
+        self.with_arrivals(|arrivals, device, node| arrivals.write_next(device, &mut *node.executor))
+    }
+
+    fn check_shards(&mut self) -> Result<(), Error> {
+        let checked = self.checkpoint.check_shards();
+        if let (Err(_), Some(arrivals)) = (&checked, &mut self.arrivals) {
+            // What was read of another file is of no use.
+            arrivals.stop();
+        }
+        Ok(checked?)
+    }
+
+    fn with_arrivals(
+        &mut self,
+        mut each: impl FnMut(&mut Arrivals<'c>, usize, &mut Node<'c>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let Some(arrivals) = &mut self.arrivals else { return Ok(()) };
+        for (device, node) in self.nodes.iter_mut().enumerate() {
+            each(arrivals, device, node)?;
+        }
+        self.arrivals.take_if(|arrivals| arrivals.is_done());
+        Ok(())
+    }
+
+    /// Whether experts of a layer that stay on a device are not there yet.
+    pub fn is_arriving(&self, device: usize, layer: u32) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| arrivals.has(device, layer))
+    }
+
+    /// Runs what is recorded on a layer's home, where all its experts will be, and waits for those that were picked.
+    ///
+    /// # Errors
+    /// A shard that cannot be read or was changed, or a device that fails.
+    pub fn wait_for_picks(&mut self, home: usize, layer: u32, tokens: u32) -> Result<(), Error> {
+        let picks = self.read_picks(home, layer, tokens)?;
+        self.wait_for(home, layer, &picks.experts)
+    }
+
+    fn wait_for(&mut self, device: usize, layer: u32, experts: &[u32]) -> Result<(), Error> {
+        match &mut self.arrivals {
+            None => Ok(()),
+            Some(arrivals) => arrivals.wait_for(device, &mut *self.nodes[device].executor, layer, experts),
         }
     }
 
@@ -220,10 +286,12 @@ impl<'c> Rig<'c> {
     /// Begins a step: all recordings are empty.
     ///
     /// # Errors
-    /// A shard whose file was changed since it was opened, where the step may need it.
+    /// A shard whose file was changed since it was opened, where the step may need it, or what goes wrong with experts that
+    /// arrive.
     pub fn begin(&mut self) -> Result<(), Error> {
-        if self.nodes.iter().any(|node| node.executor.maps_weights() || node.pool.is_some()) {
-            self.checkpoint.check_shards()?;
+        let uses_shards = |node: &Node<'_>| node.executor.maps_weights() || node.pool.is_some();
+        if self.arrivals.is_some() || self.nodes.iter().any(uses_shards) {
+            self.check_shards()?;
         }
         self.facts = RigFacts { pass_seconds: Some(0.0), ..RigFacts::default() };
         self.kept.clear();
@@ -234,7 +302,7 @@ impl<'c> Rig<'c> {
                 pool.next_step();
             }
         }
-        Ok(())
+        self.with_arrivals(|arrivals, device, node| arrivals.write_some(device, &mut *node.executor))
     }
 
     /// The devices with a part in the forward pass beyond computing experts.
@@ -415,9 +483,11 @@ impl<'c> Rig<'c> {
             picked.dedup();
             let rounds = pool.rounds(layer, &picked);
             node.busy.clear();
-            let mut result = Ok(());
+            // Of those that have a place, which are computed first, some may not be there yet.
+            let mut result = self.wait_for(device, layer, &picked);
+            keep_guests(self.arrivals.as_mut(), device, &mut pool);
             for (number, round) in rounds.iter().enumerate() {
-                if number > 0 {
+                if number > 0 && result.is_ok() {
                     // The device has the turn before; what comes next is brought while it works.
                     result = self.submit(device);
                 }
@@ -440,6 +510,12 @@ impl<'c> Rig<'c> {
         } else {
             if self.reads_ahead(device) {
                 read_ahead(self.checkpoint, layer, picks.experts.iter().zip(share));
+            }
+            if self.is_arriving(device, layer) {
+                let places = &self.placement[layer as usize];
+                let here = |expert: &u32| places[*expert as usize].device == device;
+                let picked: Vec<u32> = picks.experts.iter().copied().filter(here).collect();
+                self.wait_for(device, layer, &picked)?;
             }
             let node = &mut self.nodes[device];
             let (mut ops, model, step) = node.recorder(tokens, Some(layer));
@@ -468,9 +544,11 @@ impl<'c> Rig<'c> {
         let Some(next) = (layer + 1..self.num_layers()).find(|layer| self.config.is_moe(*layer)) else {
             return Ok(());
         };
-        for node in &mut self.nodes {
+        for (device, node) in self.nodes.iter_mut().enumerate() {
             if let Some(pool) = node.pool.as_mut().filter(|pool| pool.has_layer(next)) {
-                pool.prefetch(&mut *node.executor, next, &mut node.busy)?;
+                let result = pool.prefetch(&mut *node.executor, next, &mut node.busy);
+                keep_guests(self.arrivals.as_mut(), device, pool);
+                result?;
             }
         }
         Ok(())
@@ -545,6 +623,14 @@ impl<'c> Rig<'c> {
     }
 }
 
+/// Experts that had to leave before they were there do not come any more: their slots are others'.
+fn keep_guests(arrivals: Option<&mut Arrivals<'_>>, device: usize, pool: &mut Pool<'_>) {
+    if let Some(arrivals) = arrivals {
+        let gone = arrivals.keep(device, |key| pool.holds(key));
+        pool.did_not_come(&gone);
+    }
+}
+
 /// Asks for the bytes of a device's picked experts, each once.
 fn read_ahead<'p>(checkpoint: &Checkpoint, layer: u32, picked: impl Iterator<Item = (&'p u32, &'p f32)>) {
     let mut experts: Vec<u32> =
@@ -552,8 +638,8 @@ fn read_ahead<'p>(checkpoint: &Checkpoint, layer: u32, picked: impl Iterator<Ite
     experts.sort_unstable();
     experts.dedup();
     for expert in experts {
-        for projection in Projection::ALL {
-            checkpoint.read_ahead(Role::layer(layer, LayerRole::Expert { expert, projection }));
+        for role in expert_roles(layer, expert) {
+            checkpoint.read_ahead(role);
         }
     }
 }

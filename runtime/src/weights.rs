@@ -192,12 +192,17 @@ impl<'e, 'c> Placer<'e, 'c> {
     fn tensor(&self, role: Role) -> Result<Tensor<'c>, Error> {
         let tensor =
             self.checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
-        if self.check_numbers && self.executor.maps_weights() {
-            self.checkpoint.check_numbers(&tensor)?;
-        } else if self.check_numbers {
-            self.checkpoint.check_scales(&tensor)?;
-        }
+        self.check(&tensor)?;
         Ok(tensor)
+    }
+
+    fn check(&self, tensor: &Tensor<'c>) -> Result<(), Error> {
+        if self.check_numbers && self.executor.maps_weights() {
+            self.checkpoint.check_numbers(tensor)?;
+        } else if self.check_numbers {
+            self.checkpoint.check_scales(tensor)?;
+        }
+        Ok(())
     }
 
     fn small_buffer(&mut self, label: &str, values: &[f32]) -> Result<View, Error> {
@@ -308,24 +313,6 @@ impl<'e, 'c> Placer<'e, 'c> {
         self.small_buffer("norm", &tensor.to_f32())
     }
 
-    /// The tensors of an expert with their places in its slot, which must be as `slot` says.
-    fn expert(&self, layer: u32, expert: u32, slot: &SlotLayout) -> Result<[(u64, Tensor<'c>); 3], Error> {
-        let segments = [slot.gate_up[0], slot.gate_up[1], slot.down];
-        let mut out = Vec::with_capacity(3);
-        for (segment, projection) in segments.iter().zip(Matrix::ALL) {
-            let tensor = self.tensor(Role::layer(layer, LayerRole::Expert { expert, projection }))?;
-            if weight_type(tensor.dtype) as u32 != segment.kind {
-                return Err(Error::Unsupported(format!(
-                    "the experts of layer {layer} differ in type: {} is {}",
-                    tensor.name(),
-                    tensor.dtype.name()
-                )));
-            }
-            out.push((u64::from(segment.offset), tensor));
-        }
-        Ok(out.try_into().expect("three matrices"))
-    }
-
     /// Experts of a MoE layer that stay on this device, given in ascending order; with the shared one on the layer's home.
     pub fn experts(&mut self, layer: u32, resident: &[u32], home: bool) -> Result<Experts, Error> {
         let config = self.config();
@@ -360,7 +347,8 @@ impl<'e, 'c> Placer<'e, 'c> {
             let mut bytes = 0;
             for expert in here {
                 table[*expert as usize] = [(bytes / 16) as u32, scales.len() as u32];
-                for (offset, tensor) in self.expert(layer, *expert, &slot)? {
+                for (offset, tensor) in expert_tensors(self.checkpoint, layer, *expert, &slot)? {
+                    self.check(&tensor)?;
                     pieces.push((bytes + offset, tensor, 0..tensor.bytes.len() as u64));
                     scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
                 }
@@ -427,11 +415,15 @@ impl<'e, 'c> Placer<'e, 'c> {
     }
 }
 
+/// The matrices of a routed expert, in the order in which they lie in its slot.
+pub fn expert_roles(layer: u32, expert: u32) -> [Role; 3] {
+    Matrix::ALL.map(|projection| Role::layer(layer, LayerRole::Expert { expert, projection }))
+}
+
 /// How the experts of a layer lie in their slots, taken from expert 0; the others must be alike.
 pub fn slot_layout(checkpoint: &Checkpoint, layer: u32) -> SlotLayout {
     let (mut bytes, mut scales) = (0u64, 0u32);
-    let [gate, mut up, down] = Matrix::ALL.map(|projection| {
-        let role = Role::layer(layer, LayerRole::Expert { expert: 0, projection });
+    let [gate, mut up, down] = expert_roles(layer, 0).map(|role| {
         let tensor =
             checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
         let segment = Segment {
@@ -449,23 +441,31 @@ pub fn slot_layout(checkpoint: &Checkpoint, layer: u32) -> SlotLayout {
     SlotLayout { gate_up: [gate, up], down, bytes, scales }
 }
 
-/// Bytes and scales of an expert, as a slot wants them.
-pub fn expert_bytes<'c>(
+/// The matrices of an expert, each with its first byte in a slot.
+///
+/// # Errors
+/// An expert that is stored in another way than `slot` says.
+pub fn expert_tensors<'c>(
     checkpoint: &'c Checkpoint,
     layer: u32,
     expert: u32,
     slot: &SlotLayout,
-) -> (Vec<(u64, &'c [u8])>, Vec<f32>) {
+) -> Result<[(u64, Tensor<'c>); 3], Error> {
     let segments = [slot.gate_up[0], slot.gate_up[1], slot.down];
-    let (mut pieces, mut scales) = (Vec::with_capacity(3), Vec::new());
-    for (segment, projection) in segments.iter().zip(Matrix::ALL) {
-        let role = Role::layer(layer, LayerRole::Expert { expert, projection });
-        let tensor =
-            checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened");
-        pieces.push((u64::from(segment.offset), tensor.bytes));
-        scales.extend(scales_of(tensor, 0, tensor.shape.rows()));
+    let parts = expert_roles(layer, expert).map(|role| {
+        checkpoint.tensor(role).expect("required roles are checked when the checkpoint is opened")
+    });
+    for (segment, tensor) in segments.iter().zip(&parts) {
+        if weight_type(tensor.dtype) as u32 != segment.kind {
+            return Err(Error::Unsupported(format!(
+                "the experts of layer {layer} differ in type: {} is {}",
+                tensor.name(),
+                tensor.dtype.name()
+            )));
+        }
     }
-    (pieces, scales)
+    let mut offsets = segments.iter().map(|segment| u64::from(segment.offset));
+    Ok(parts.map(|tensor| (offsets.next().expect("three segments"), tensor)))
 }
 
 /// The pieces of a projection as pieces of an embedding, for models whose head is the embedding too.
@@ -492,7 +492,7 @@ pub(crate) fn weight_type(dtype: Dtype) -> WeightType {
 }
 
 /// Scales of whole rows of blocks, widened to f32.
-fn scales_of(tensor: Tensor<'_>, first_row: u32, rows: u32) -> Vec<f32> {
+pub(crate) fn scales_of(tensor: Tensor<'_>, first_row: u32, rows: u32) -> Vec<f32> {
     let Some(scale) = tensor.scale else { return vec![] };
     let per_row = scale.shape[1] as usize;
     let first = (first_row / ROW_UNIT) as usize * per_row;

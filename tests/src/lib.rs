@@ -6,6 +6,7 @@ pub mod golden;
 pub mod heldout;
 pub mod problems;
 pub mod reference;
+pub mod slots;
 pub mod synthetic;
 pub mod watched;
 

@@ -17,6 +17,28 @@ pub struct Watch {
     pub allocated: Arc<AtomicU64>,
     /// Submits until one runs out of memory; `None`: never.
     pub submits_left: Arc<Mutex<Option<u32>>>,
+    /// Writes so far.
+    pub writes: Arc<AtomicU64>,
+    /// Writes until one runs out of memory; `None`: never.
+    pub writes_left: Arc<Mutex<Option<u32>>>,
+    /// Called before each write.
+    pub before_write: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+/// Whether this is the time at which memory runs out, once.
+fn runs_out(left: &Mutex<Option<u32>>) -> Result<(), Error> {
+    let mut left = left.lock().expect("no test panics holding it");
+    if *left == Some(0) {
+        *left = None;
+        return Err(Error::OutOfMemory {
+            device: "scarce".into(),
+            label: "step".into(),
+            bytes: 1,
+            limit: "the driver has none left".into(),
+        });
+    }
+    *left = left.map(|left| left - 1);
+    Ok(())
 }
 
 /// Puts a watch between a device and the engine.
@@ -59,21 +81,16 @@ impl<'c> Executor<'c> for Watched<'c> {
     }
 
     fn write(&mut self, to: View, bytes: &[u8]) -> Result<(), Error> {
+        if let Some(before_write) = &self.watch.before_write {
+            before_write();
+        }
+        runs_out(&self.watch.writes_left)?;
+        self.watch.writes.fetch_add(1, Ordering::Relaxed);
         self.executor.write(to, bytes)
     }
 
     fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
-        let mut left = self.watch.submits_left.lock().expect("no test panics holding it");
-        if *left == Some(0) {
-            *left = None;
-            return Err(Error::OutOfMemory {
-                device: "scarce".into(),
-                label: "step".into(),
-                bytes: 1,
-                limit: "the driver has none left".into(),
-            });
-        }
-        *left = left.map(|left| left - 1);
+        runs_out(&self.watch.submits_left)?;
         self.executor.submit(recording)
     }
 

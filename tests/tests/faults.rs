@@ -1,6 +1,8 @@
 //! What goes wrong while a model is opened or running ends in an error that names it; nothing panics, nothing hangs.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
 use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
@@ -11,6 +13,7 @@ use porism_runtime::sample::SamplingParams;
 use porism_runtime::{Error, Schedule};
 use porism_tests::every_adapter;
 use porism_tests::golden::folder;
+use porism_tests::slots;
 use porism_tests::watched::{Watch, watched};
 
 fn checkpoint() -> Checkpoint {
@@ -192,6 +195,136 @@ fn a_shard_that_vanishes_before_it_is_streamed_is_named() {
     assert!(error.to_string().contains(&*shard.to_string_lossy()), "{error}");
 }
 
+/// Greedy tokens, and how it ended.
+fn tokens(engine: &mut Engine<'_>, count: usize) -> (Vec<u32>, Result<(), Error>) {
+    let mut kept = vec![];
+    let result = generate(engine, &[5, 6, 7], &greedy(count), &mut |token| {
+        kept.push(token);
+        ControlFlow::Continue(())
+    });
+    (kept, result.map(|_| ()))
+}
+
+/// An adapter with so few slots that experts leave at every step.
+fn with_few_slots<'c>(checkpoint: &'c Checkpoint, device: DeviceIndex, watch: &Watch) -> Engine<'c> {
+    let options = EngineOptions::new(64);
+    let spec = DeviceSpec { index: device, budget: Some(slots::least_budget(checkpoint, &options)) };
+    let device = watched(OpenDevice::open(spec).expect("opens"), watch);
+    let engine = Engine::on(vec![device], checkpoint, &options, &mut |_| Ok(())).expect("opens");
+    assert!(engine.plan().devices[0].slots > 0, "{:?}", engine.plan().devices);
+    engine
+}
+
+/// Experts brought so far.
+fn brought(engine: &Engine<'_>) -> u64 {
+    engine.pools().map(|(_, facts)| facts.misses).sum()
+}
+
+#[test]
+fn with_few_slots_a_shard_that_changes_fails_the_next_step_and_one_that_is_deleted_does_not() {
+    for adapter in every_adapter() {
+        let (directory, shard) = copy_of("v32-tiny-fp8");
+        let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+        let mut engine = with_few_slots(&checkpoint, adapter.index, &Watch::default());
+        let (expected, result) = tokens(&mut engine, 6);
+        result.expect("runs");
+        assert!(brought(&engine) >= 6, "{}: experts leave at every step", adapter.name);
+
+        // In the middle of generating: what was generated is kept.
+        let modified = shard.metadata().and_then(|found| found.modified()).expect("is there");
+        let touch = |by: u64| {
+            let file = std::fs::OpenOptions::new().write(true).open(&shard).expect("opens");
+            file.set_modified(modified + std::time::Duration::from_secs(by)).expect("is changed");
+        };
+        let mut kept = vec![];
+        let result = generate(&mut engine, &[5, 6, 7], &greedy(6), &mut |token| {
+            kept.push(token);
+            if kept.len() == 2 {
+                touch(3);
+            }
+            ControlFlow::Continue(())
+        });
+        let error = result.expect_err("the shard is another");
+        assert!(matches!(error, Error::Loader(porism_loader::Error::Changed { .. })), "{error}");
+        assert!(error.to_string().contains(&*shard.to_string_lossy()), "{error}");
+        assert_eq!(kept, expected[..2], "{}", adapter.name);
+        // For as long as it is another.
+        assert!(tokens(&mut engine, 1).1.is_err());
+        touch(0);
+        assert_eq!(tokens(&mut engine, 6).0, expected, "{}", adapter.name);
+
+        // What is deleted is still mapped. (Not on every system can a mapped file be deleted.)
+        if cfg!(unix) {
+            std::fs::remove_file(&shard).expect("removed");
+            let before = brought(&engine);
+            assert_eq!(tokens(&mut engine, 6).0, expected, "{}", adapter.name);
+            assert!(brought(&engine) > before);
+        }
+    }
+}
+
+#[test]
+fn with_few_slots_memory_that_runs_out_fails_that_step_only() {
+    let checkpoint = checkpoint();
+    for adapter in every_adapter() {
+        let watch = Watch::default();
+        let mut engine = with_few_slots(&checkpoint, adapter.index, &watch);
+        let before = watch.writes.load(Ordering::Relaxed);
+        let (expected, result) = tokens(&mut engine, 4);
+        result.expect("runs");
+        let writes = (watch.writes.load(Ordering::Relaxed) - before) as u32;
+        assert!(writes >= 16, "{writes} writes for experts that are brought");
+        // While an expert is brought, its first matrix or another, in the prompt's step or a later one; or while what is
+        // recorded is handed over.
+        let at_writes = [0, 1, 2, 3, 5, writes / 2, writes / 2 + 1, writes * 3 / 4];
+        let at_submits = [0, 1, 2, 3, 4, 7, 11];
+        let all = at_writes.map(|at| (&watch.writes_left, at)).into_iter();
+        for (left, at) in all.chain(at_submits.map(|at| (&watch.submits_left, at))) {
+            *left.lock().expect("nobody panicked") = Some(at);
+            let (kept, result) = tokens(&mut engine, 4);
+            assert_eq!(*left.lock().expect("nobody panicked"), None, "after {at}: nothing failed");
+            let error = result.expect_err("no memory");
+            assert!(matches!(error, Error::OutOfMemory { .. }), "after {at}: {error}");
+            assert_eq!(kept, expected[..kept.len()], "{} after {at}", adapter.name);
+            assert_eq!(tokens(&mut engine, 4).0, expected, "{} after {at}, afterwards", adapter.name);
+        }
+    }
+}
+
+#[test]
+fn with_few_slots_a_device_that_is_lost_is_named_and_nothing_hangs() {
+    let checkpoint = checkpoint();
+    for adapter in every_adapter() {
+        let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+        let options = EngineOptions::new(64);
+        let executor = GpuExecutor::new(open(index).expect("opens"));
+        let lose = executor.loss_switch();
+        let budget = Some(slots::least_budget(&checkpoint, &options));
+        let device = OpenDevice {
+            spec: DeviceSpec { index: adapter.index, budget },
+            name: adapter.name.clone(),
+            executor: Box::new(executor),
+            bandwidth: 1e9,
+        };
+        let mut engine = Engine::on(vec![device], &checkpoint, &options, &mut |_| Ok(())).expect("opens");
+        assert!(engine.plan().devices[0].slots > 0);
+        let mut kept = 0;
+        for _ in 0..2 {
+            let result = generate(&mut engine, &[5, 6, 7], &greedy(20), &mut |_| {
+                kept += 1;
+                if kept == 3 {
+                    lose();
+                }
+                ControlFlow::Continue(())
+            });
+            let error = result.expect_err("the device is gone");
+            assert!(matches!(error, Error::DeviceLost { .. }), "{}: {error}", adapter.name);
+            assert!(error.to_string().contains(&adapter.name), "{error}");
+            assert_eq!(kept, 3, "{}", adapter.name);
+        }
+    }
+}
+
 #[test]
 fn codes_that_are_not_numbers_are_refused_on_their_way_to_a_device() {
     let (directory, _) = copy_of("v32-tiny-fp8");
@@ -290,6 +423,42 @@ fn loading_stops_when_it_is_told_to() {
         assert!(matches!(result.err(), Some(Error::Interrupted)));
         assert!(done > 0 && (done < total || device == DeviceIndex::Host), "{done} of {total}");
     }
+}
+
+#[test]
+fn loading_stops_when_it_is_told_to_while_nothing_arrives() {
+    let checkpoint = checkpoint();
+    // A device that takes nothing until somebody has said that it is enough.
+    let stalled = Arc::new((Mutex::new(false), Condvar::new()));
+    let armed = Arc::new(AtomicBool::new(false));
+    let (stall, is_armed) = (stalled.clone(), armed.clone());
+    let before_write = move || {
+        if !is_armed.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut enough = stall.0.lock().expect("nobody panicked");
+        while !*enough {
+            enough = stall.1.wait(enough).expect("nobody panicked");
+        }
+    };
+    let watch = Watch { before_write: Some(Arc::new(before_write)), ..Watch::default() };
+    let device = OpenDevice::open(DeviceIndex::Adapter(0).into()).expect("opens");
+    let mut calls = 0;
+    let options = EngineOptions::new(64);
+    let result = Engine::on(vec![watched(device, &watch)], &checkpoint, &options, &mut |progress| {
+        // The first call comes when the buffers are there.
+        armed.store(true, Ordering::SeqCst);
+        assert_eq!(progress.done, 0, "nothing can arrive");
+        calls += 1;
+        if calls < 4 {
+            return Ok(());
+        }
+        *stalled.0.lock().expect("nobody panicked") = true;
+        stalled.1.notify_all();
+        Err(Error::Interrupted)
+    });
+    assert!(matches!(result.err(), Some(Error::Interrupted)));
+    assert_eq!(calls, 4);
 }
 
 #[test]

@@ -77,6 +77,25 @@ impl Cutter {
         self.next == self.jobs.len()
     }
 
+    /// The first job of which nothing was cut, as an index into `jobs`.
+    fn untouched(&self) -> usize {
+        self.next + usize::from(self.offset > 0)
+    }
+
+    /// Jobs of which nothing was cut come first where `wanted`, by the job's index in the list, says so.
+    pub(super) fn hasten(&mut self, wanted: &[bool]) {
+        let first = self.untouched();
+        // Stable: within both parts the order stays.
+        self.jobs[first..].sort_by_key(|job| !wanted[*job]);
+    }
+
+    /// Jobs of which nothing was cut do not come where `unwanted` says so.
+    pub(super) fn skip(&mut self, unwanted: &[bool]) {
+        let first = self.untouched();
+        let rest = self.jobs.split_off(first);
+        self.jobs.extend(rest.into_iter().filter(|job| !unwanted[*job]));
+    }
+
     /// The next batch, for a buffer of `space` bytes: a multiple of [`ALIGN`], at least two of it.
     ///
     /// Jobs are cut at multiples of [`ALIGN`], so that no block is read twice on account of the cut.

@@ -3,7 +3,7 @@
 
 use super::batch::{ALIGN, Read};
 use crate::error::{Error, Result};
-use crate::index::Checkpoint;
+use crate::index::Shard;
 use crate::source::Stamp;
 use std::fs::File;
 use std::io;
@@ -28,21 +28,22 @@ pub struct FileStatistics {
 }
 
 /// Where bytes come from; tests put something slow or faulty here.
-pub(super) trait Source: Sync {
+pub(super) trait Source: Send + Sync {
     /// Puts the read's bytes into `space`, which has room for its blocks; the first byte of its first block comes
     /// first.
     fn read(&self, read: &Read, tensor: &dyn Fn() -> String, space: &mut [u8]) -> Result<()>;
 }
 
-/// The shards of a checkpoint.
-pub(super) struct Files<'a> {
-    checkpoint: &'a Checkpoint,
+/// The shards of a checkpoint. Who waits for a file system may be left behind, so it shares what it needs.
+pub(super) struct Files {
+    checkpoint: Arc<Vec<Shard>>,
     direct: bool,
-    shards: Vec<Shard>,
+    shards: Vec<State>,
 }
 
+/// What became of a shard.
 #[derive(Default)]
-struct Shard {
+struct State {
     open: Mutex<Option<Arc<Open>>>,
     /// Bytes that are still to be read.
     wanted: AtomicU64,
@@ -58,9 +59,9 @@ struct Open {
     direct: Option<File>,
 }
 
-impl<'a> Files<'a> {
-    pub(super) fn new(checkpoint: &'a Checkpoint, direct: bool) -> Self {
-        let shards = checkpoint.shards().iter().map(|_| Shard::default()).collect();
+impl Files {
+    pub(super) fn new(checkpoint: Arc<Vec<Shard>>, direct: bool) -> Self {
+        let shards = checkpoint.iter().map(|_| State::default()).collect();
         Self { checkpoint, direct, shards }
     }
 
@@ -70,11 +71,11 @@ impl<'a> Files<'a> {
     }
 
     fn path(&self, shard: u32) -> &Path {
-        self.checkpoint.shards()[shard as usize].path()
+        self.checkpoint[shard as usize].path()
     }
 
     fn stamp(&self, shard: u32) -> Option<Stamp> {
-        self.checkpoint.shards()[shard as usize].stamp()
+        self.checkpoint[shard as usize].stamp()
     }
 
     fn compare(&self, shard: u32, found: Stamp, tensor: &dyn Fn() -> String) -> Result<()> {
@@ -198,7 +199,7 @@ impl<'a> Files<'a> {
     }
 
     pub(super) fn statistics(&self) -> Vec<FileStatistics> {
-        let of = |(number, shard): (u32, &Shard)| FileStatistics {
+        let of = |(number, shard): (u32, &State)| FileStatistics {
             file: self.path(number).into(),
             bytes: shard.bytes.load(Ordering::Relaxed),
             bytes_read: shard.bytes_read.load(Ordering::Relaxed),
@@ -209,7 +210,7 @@ impl<'a> Files<'a> {
     }
 }
 
-impl Source for Files<'_> {
+impl Source for Files {
     fn read(&self, read: &Read, tensor: &dyn Fn() -> String, space: &mut [u8]) -> Result<()> {
         let shard = &self.shards[read.shard as usize];
         let bytes = read.bytes();
@@ -217,7 +218,7 @@ impl Source for Files<'_> {
             self.read_file(read, tensor, space)?;
         } else {
             let skip = (read.range.start - read.blocks().start) as usize;
-            let from = &self.checkpoint.shards()[read.shard as usize].bytes()
+            let from = &self.checkpoint[read.shard as usize].bytes()
                 [read.range.start as usize..read.range.end as usize];
             space[skip..skip + from.len()].copy_from_slice(from);
             shard.bytes_read.fetch_add(bytes, Ordering::Relaxed);

@@ -141,7 +141,29 @@ impl<F> Queue<F> {
         }
     }
 
-    /// Gives back the buffer of [`Self::next_to_write`].
+    /// A destination's next batch if it is read.
+    pub(super) fn next_if_read(&self, destination: usize) -> Option<(Batch, Buffer)> {
+        let mut state = self.lock();
+        if state.stopped {
+            return None;
+        }
+        let lane = &mut state.lanes[destination];
+        let batch = lane.batches.front_mut().and_then(Option::take)?;
+        lane.batches.pop_front();
+        lane.oldest += 1;
+        Some(batch)
+    }
+
+    /// Lets what a destination will get be changed.
+    pub(super) fn change(&self, destination: usize, change: impl FnOnce(&mut Cutter)) {
+        let mut state = self.lock();
+        change(&mut state.lanes[destination].cutter);
+        // There may be nothing left to read.
+        self.readers.notify_all();
+        self.destinations[destination].notify_all();
+    }
+
+    /// Gives back the buffer of [`Self::next_to_write`] or [`Self::next_if_read`].
     pub(super) fn has_written(&self, destination: usize, buffer: Buffer) {
         let mut state = self.lock();
         state.free.push(buffer);
@@ -156,6 +178,11 @@ impl<F> Queue<F> {
     /// Ends the stream. The first failure counts, unless a later one `replaces` it.
     pub(super) fn fail(&self, failure: F, replaces: impl Fn(&F) -> bool) {
         self.stop(Some(failure), replaces);
+    }
+
+    /// Ends the stream without a failure.
+    pub(super) fn end(&self) {
+        self.stop(None, |_| false);
     }
 
     fn stop(&self, failure: Option<F>, replaces: impl Fn(&F) -> bool) {
@@ -188,23 +215,31 @@ impl<F> Queue<F> {
     }
 
     /// Waits until all is done or stopped, and asks `failure` every so often whether it shall be.
-    pub(super) fn watch(&self, every: Duration, failure: impl Fn() -> Option<F>) {
-        let mut state = self.lock();
-        while !state.stopped && !state.lanes.iter().all(Lane::is_done) {
+    pub(super) fn watch(&self, every: Duration, mut failure: impl FnMut() -> Option<F>) {
+        let is_over = |state: &State<F>| state.stopped || state.lanes.iter().all(Lane::is_done);
+        while !is_over(&self.lock()) {
+            // Without the lock: this may be code of others.
             if let Some(failure) = failure() {
-                drop(state);
                 return self.fail(failure, |_| false);
             }
-            state = self.over.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner).0;
+            let state = self.lock();
+            if !is_over(&state) {
+                drop(self.over.wait_timeout(state, every).unwrap_or_else(PoisonError::into_inner));
+            }
         }
     }
 
-    /// How many buffers were made, or what went wrong. A panic is the threads' own.
-    pub(super) fn into_result(self) -> Result<usize, F> {
-        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        match state.failure {
+    /// How many buffers were made, or what went wrong, once. A panic is the threads' own.
+    pub(super) fn result(&self) -> Result<usize, F> {
+        let mut state = self.lock();
+        match state.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(state.made),
         }
+    }
+
+    /// Whether nothing is left to be written, so that all readers are done or about to be.
+    pub(super) fn is_done(&self) -> bool {
+        self.lock().lanes.iter().all(Lane::is_done)
     }
 }

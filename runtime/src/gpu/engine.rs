@@ -1,4 +1,4 @@
-//! Runs recordings on wgpu: one command buffer, one submit, one wait per recording.
+//! Runs recordings on wgpu: a command buffer and a submit for each. Only one that is read from is waited for.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 use porism_shaders::{KernelId, Overrides};
 
 use super::device::Gpu;
+use super::uploads::{Turn, Uploads};
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
 
 /// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
 const UPLOAD_PIECE_BYTES: usize = 4 << 20;
-/// After so many uploaded bytes the queue is drained, which bounds the driver's staging memory, unless the plan says less.
-const UPLOAD_WINDOW_BYTES: u64 = 64 << 20;
-/// Smaller windows than this would upload word by word.
-const SMALLEST_WINDOW_BYTES: u64 = 64 << 10;
+/// So many uploaded bytes may be on their way, which bounds the driver's staging memory, unless the plan says less.
+const MOST_UPLOAD_BYTES: u64 = 64 << 20;
+/// With less than this one would upload word by word.
+const LEAST_UPLOAD_BYTES: u64 = 64 << 10;
 
 /// An adapter as a device.
 pub struct GpuExecutor {
@@ -30,9 +31,7 @@ pub struct GpuExecutor {
     timestamps: Option<Timestamps>,
     last_pass_seconds: Option<f64>,
     last_encode_seconds: f64,
-    upload_window: u64,
-    /// Bytes written since the queue was last drained.
-    in_flight: u64,
+    uploads: Uploads<wgpu::SubmissionIndex>,
     submits: u64,
 }
 
@@ -78,8 +77,7 @@ impl GpuExecutor {
             timestamps: None,
             last_pass_seconds: None,
             last_encode_seconds: 0.0,
-            upload_window: UPLOAD_WINDOW_BYTES,
-            in_flight: 0,
+            uploads: Uploads::new(MOST_UPLOAD_BYTES),
             submits: 0,
         }
     }
@@ -426,7 +424,7 @@ impl GpuExecutor {
         encoder.finish()
     }
 
-    /// Writes in words; drains the queue whenever a window is full.
+    /// Writes in words; waits for earlier writes where too much is on its way.
     fn write_bytes(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let device = self.gpu.device.clone();
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
@@ -444,7 +442,9 @@ impl GpuExecutor {
 
     fn write_parts(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let mut at = offset;
-        for part in bytes.chunks(UPLOAD_PIECE_BYTES.min(self.upload_window as usize)) {
+        let window = usize::try_from(self.uploads.window()).unwrap_or(usize::MAX);
+        for part in bytes.chunks(UPLOAD_PIECE_BYTES.min(window)) {
+            self.make_room(part.len() as u64)?;
             let whole = part.len() / 4 * 4;
             self.gpu.queue.write_buffer(buffer, at, &part[..whole]);
             if whole < part.len() {
@@ -454,25 +454,36 @@ impl GpuExecutor {
                 self.gpu.queue.write_buffer(buffer, at + whole as u64, &word);
             }
             at += part.len() as u64;
-            self.in_flight += part.len() as u64;
-            if self.in_flight >= self.upload_window {
-                self.drain()?;
-            }
+            self.uploads.written(part.len() as u64);
         }
         Ok(())
     }
 
-    /// Waits for all writes and recordings.
-    fn drain(&mut self) -> Result<(), Error> {
-        self.gpu.queue.submit([]);
-        self.in_flight = 0;
-        self.wait()
+    /// Waits until so many bytes may be written: for the window before this one, and what was submitted before that.
+    /// What is computed since goes on.
+    fn make_room(&mut self, bytes: u64) -> Result<(), Error> {
+        loop {
+            match self.uploads.before(bytes) {
+                Turn::Write => return Ok(()),
+                Turn::Submit => self.submit_uploads(),
+                Turn::Wait(window) => self.wait(Some(window))?,
+            }
+        }
     }
 
-    fn wait(&self) -> Result<(), Error> {
+    /// Sends what was written on its way.
+    fn submit_uploads(&mut self) {
+        let by = self.gpu.queue.submit([]);
+        self.uploads.submitted(by);
+    }
+
+    /// Waits for a submission and all before it, or for everything.
+    fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<(), Error> {
         loop {
-            let poll =
-                wgpu::PollType::Wait { submission_index: None, timeout: Some(Duration::from_secs(60)) };
+            let poll = wgpu::PollType::Wait {
+                submission_index: submission.clone(),
+                timeout: Some(Duration::from_secs(60)),
+            };
             match self.gpu.device.poll(poll) {
                 Ok(_) => return self.lost(),
                 Err(wgpu::PollError::Timeout) => self.lost()?,
@@ -550,6 +561,10 @@ impl<'c> Executor<'c> for GpuExecutor {
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let commands = self.encode(recording, staging.as_ref());
         self.last_encode_seconds = started.elapsed().as_secs_f64();
+        if self.uploads.is_open() {
+            // On their own, so that waiting for them is not waiting for what is computed now.
+            self.submit_uploads();
+        }
         self.gpu.queue.submit([commands]);
         self.submits += 1;
         let validation = pollster::block_on(validation.pop());
@@ -570,8 +585,8 @@ impl<'c> Executor<'c> for GpuExecutor {
         if let Some(timestamps) = &self.timestamps {
             timestamps.staging.slice(..).map_async(wgpu::MapMode::Read, |_| {});
         }
-        self.wait()?;
-        self.in_flight = 0;
+        self.wait(None)?;
+        self.uploads.arrived();
         let mut read_back = std::mem::take(&mut self.read_back);
         read_back.clear();
         if let Some(staging) = &staging {
@@ -598,7 +613,7 @@ impl<'c> Executor<'c> for GpuExecutor {
     }
 
     fn set_staging(&mut self, bytes: u64) {
-        self.upload_window = bytes.clamp(SMALLEST_WINDOW_BYTES, UPLOAD_WINDOW_BYTES);
+        self.uploads.set_most(bytes.clamp(LEAST_UPLOAD_BYTES, MOST_UPLOAD_BYTES));
     }
 
     fn submits(&self) -> u64 {

@@ -3,6 +3,7 @@
 mod device;
 mod engine;
 mod selftest;
+mod uploads;
 
 pub use device::{DeviceIndex, DeviceProfile, Gpu, Limits, adapters, nominal_bandwidth, nominal_link, open};
 pub use engine::GpuExecutor;

@@ -256,11 +256,22 @@ pub fn layers(
         let (mut ops, model, step) = rig.recorder(home, tokens, Some(layer));
         let block = model.layer(layer);
         block.record(&mut ops, &model.config, step, model.range.start, layer);
-        if let Ffn::Moe(moe) = &block.ffn {
-            if moe.experts.all && !reads_ahead {
-                moe::all_experts(&mut ops, &model.config, &moe.experts, step);
-                rig.count_picks(home, layer, tokens);
-            } else {
+        match block.experts().map(|experts| experts.all && !reads_ahead) {
+            None => {}
+            Some(true) => {
+                let arriving = rig.is_arriving(home, layer);
+                if arriving {
+                    rig.wait_for_picks(home, layer, tokens)?;
+                }
+                let (mut ops, model, step) = rig.recorder(home, tokens, Some(layer));
+                if let Some(experts) = model.layer(layer).experts() {
+                    moe::all_experts(&mut ops, &model.config, experts, step);
+                }
+                if !arriving {
+                    rig.count_picks(home, layer, tokens);
+                }
+            }
+            Some(false) => {
                 // The host has to see who was picked: some are elsewhere, have to be brought, or are on disk.
                 let picks = rig.read_picks(home, layer, tokens)?;
                 rig.scattered_experts(home, layer, &picks)?;
