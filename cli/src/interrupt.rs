@@ -13,7 +13,7 @@ pub fn install() {
     INSTALLED.call_once(|| {
         let handler = || {
             if PRESSED.fetch_add(1, Ordering::SeqCst) > 0 {
-                std::process::exit(INTERRUPTED.into());
+                quit();
             }
         };
         // Without a handler Ctrl-C still ends the program, only less politely.
@@ -21,6 +21,17 @@ pub fn install() {
             tracing::warn!("Ctrl-C will not finish the token: {error}");
         }
     });
+}
+
+/// As Ctrl-C once.
+pub fn request() {
+    PRESSED.fetch_max(1, Ordering::SeqCst);
+}
+
+/// As Ctrl-C twice: the program ends here, with the terminal as it was.
+pub fn quit() -> ! {
+    crate::live::screen::restore();
+    std::process::exit(INTERRUPTED.into())
 }
 
 /// Whether Ctrl-C was pressed since the last [`reset`].

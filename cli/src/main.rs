@@ -12,6 +12,7 @@ mod docs;
 mod failure;
 mod host;
 mod interrupt;
+mod live;
 mod local;
 mod model;
 mod opening;
@@ -92,5 +93,9 @@ fn start_log(verbosity: u8) {
     let filter = ["ureq_proto=off", "ureq_proto::util=off"].into_iter().fold(filter, |filter, quiet| {
         filter.add_directive(quiet.parse().expect("it names a crate and a level"))
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| live::screen::Lines)
+        .without_time()
+        .init();
 }

@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct Ui {
     quiet: bool,
     progress: bool,
+    logs: bool,
     stdout_is_terminal: bool,
     stderr_is_terminal: bool,
     stdout_colour: bool,
@@ -49,6 +50,7 @@ impl Ui {
         Self {
             quiet: global.quiet,
             progress: !global.quiet && !global.no_progress,
+            logs: global.log > 0 || std::env::var_os("RUST_LOG").is_some(),
             stdout_is_terminal: io::stdout().is_terminal(),
             stderr_is_terminal: io::stderr().is_terminal(),
             stdout_colour: colour(AutoStream::choice(&io::stdout())),
@@ -59,6 +61,20 @@ impl Ui {
     /// Whether a person reads stdout.
     pub fn stdout_is_terminal(&self) -> bool {
         self.stdout_is_terminal
+    }
+
+    /// Whether what a person reads on stderr may be coloured.
+    pub fn stderr_has_colour(&self) -> bool {
+        self.stderr_colour
+    }
+
+    /// Whether the whole terminal may show what is under way: there is one, it can be drawn on, progress is wanted, and
+    /// nobody asked for a log, which wants to be seen as it comes.
+    pub fn may_take_the_terminal(&self) -> bool {
+        let term = std::env::var_os("TERM");
+        // On Unix every terminal that can be drawn on has a name.
+        let is_dumb = term.map_or(cfg!(unix), |term| term == "dumb" || term.is_empty());
+        self.progress && self.stderr_is_terminal && !self.logs && !is_dumb
     }
 
     /// Text on stdout, at once.
@@ -253,7 +269,7 @@ pub fn print_clap(error: &clap::Error) {
 
 /// Our own lines on stderr are no reason to fail.
 fn eprint(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    let _ = crate::live::screen::Lines.write_all(text.as_bytes());
 }
 
 /// A colour of its own for each of the first twelve numbers.

@@ -110,6 +110,26 @@ fn tries_of_the_second(server: &Server) -> usize {
 }
 
 #[test]
+fn what_was_heard_so_far_can_be_asked() {
+    let server = Server::new(|_, reply| {
+        reply.begin();
+        reply.delta(&json!({"reasoning_content": "0123456789"}));
+        reply.delta(&json!({"content": "01234567"}));
+        reply.hang();
+    });
+    let mut endpoints = endpoints(&server, options());
+    endpoints.submit(request(7, "a"));
+    let until = Instant::now() + Duration::from_secs(60);
+    // Estimated, until the endpoint says how many tokens it were.
+    while endpoints.progress() != [(7, 5)] {
+        assert!(Instant::now() < until, "{:?}", endpoints.progress());
+        assert!(endpoints.poll(Duration::from_millis(5)).unwrap().is_none());
+    }
+    endpoints.cancel(7);
+    assert!(endpoints.progress().is_empty());
+}
+
+#[test]
 fn what_is_asked_is_sent_and_what_is_answered_is_heard() {
     let (outcome, server) = one(
         |_, reply| {

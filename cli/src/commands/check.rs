@@ -12,6 +12,7 @@ use crate::answerer::{self, Setup};
 use crate::args::Check;
 use crate::failure::{Failure, INTERRUPTED};
 use crate::interrupt;
+use crate::live::{self, Budget, Live, View};
 use crate::ui::Ui;
 
 pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
@@ -27,11 +28,11 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
     let settings = setup.settings(&args.prover)?;
     let seed = args.prover.seed.unwrap_or(DEFAULT_SEED);
     interrupt::install();
-    let mut told = |told: Told<'_>| match told {
+    let plainly = |told: &Told<'_>| match told {
         _ if args.json => {}
         Told::Notice(words) => ui.aside(words),
         Told::Reading { number, role, score } => {
-            let what = if role == Role::Verify { "reading" } else { "judgement of reading" };
+            let what = if *role == Role::Verify { "reading" } else { "judgement of reading" };
             let score = match score {
                 Ok(score) => format!("score {}", score.value()),
                 Err(why) => format!("lost: {why}"),
@@ -39,9 +40,25 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             ui.aside(&format!("{what} {}: {score}", number + 1));
         }
     };
+    let view = || {
+        let named = (problem.problem_idx.clone(), problem.question.clone());
+        let budget = Budget { rounds: 1, proofs: 1, readings: settings.verifications, ..Budget::default() };
+        View::new("check", vec![named], budget)
+    };
     let graded = setup.answer(&args.prover, ui, None, |complete, _| {
-        let interrupted = &interrupt::requested;
-        check(&problem, proof.trim(), &setup.prompts, &settings, seed, complete, interrupted, &mut told)
+        let live = Live::start(ui, args.json, view);
+        let mut told = |told: Told<'_>| {
+            if let Some(live) = &live {
+                live.tell(|view| view.told(&told));
+            }
+            if !live.as_ref().is_some_and(Live::tells) {
+                plainly(&told);
+            }
+        };
+        live::watched(live.as_ref(), complete, |complete| {
+            let interrupted = &interrupt::requested;
+            check(&problem, proof.trim(), &setup.prompts, &settings, seed, complete, interrupted, &mut told)
+        })
     })?;
     let grade = match graded {
         Ok(grade) => grade,

@@ -13,6 +13,7 @@ use crate::answerer::{self, Setup};
 use crate::args::Prove;
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::live::{self, Budget, Live, View};
 use crate::settings;
 use crate::ui::Ui;
 
@@ -40,8 +41,18 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let mut teller = Teller { ui, json: args.json, broken: None };
     let found = setup.answer(&args.prover, ui, args.budget.time_limit, |complete, deadline| {
         let limits = Limits { interrupted: &interrupt::requested, deadline };
-        search(&mut run, &manifest, &problems, &setup.prompts, complete, &limits, &mut |event| {
-            teller.tell(event);
+        let live = Live::start(ui, args.json, || view(args, &manifest.settings, &problems));
+        live::watched(live.as_ref(), complete, |complete| {
+            search(&mut run, &manifest, &problems, &setup.prompts, complete, &limits, &mut |event| {
+                if let Some(live) = &live {
+                    live.tell(|view| view.event(event));
+                }
+                // Where the view tells what happens, only the first and the last line are left for when it is gone.
+                let is_seen = live.as_ref().is_some_and(Live::tells);
+                if !is_seen || matches!(event, Event::Start { .. } | Event::End { .. }) {
+                    teller.tell(event);
+                }
+            })
         })
     })?;
     if let Some(error) = teller.broken {
@@ -66,6 +77,19 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         ui.note(&format!("report: {}", page.display()));
     }
     Ok(u8::from(!plans.iter().all(Plan::passed)))
+}
+
+/// What the live view starts with.
+fn view(args: &Prove, settings: &Settings, problems: &[Problem]) -> View {
+    let name = |problem: &Problem| (problem.problem_idx.clone(), problem.question.clone());
+    let budget = Budget {
+        rounds: settings.rounds,
+        proofs: settings.proofs,
+        readings: settings.verifications,
+        tokens: settings.max_tokens_total,
+        time: args.budget.time_limit,
+    };
+    View::new("prove", problems.iter().map(name).collect(), budget)
 }
 
 /// Without `--seed` a run has this one: the same command gives the same proofs.

@@ -1,6 +1,7 @@
 //! One request and its answer: connect, send, listen. Nothing is tried twice here.
 
 use std::io::{self, Read as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
@@ -76,18 +77,19 @@ pub(super) fn agent(endpoint: &Endpoint, patience: Patience) -> Agent {
     config.build().into()
 }
 
-/// Asks and listens to the end.
+/// Asks and listens to the end; `so_far` is how many tokens were heard.
 pub(super) fn ask(
     agent: &Agent,
     endpoint: &Endpoint,
     body: &[u8],
     patience: Patience,
+    so_far: &AtomicU64,
 ) -> Result<Heard, Failure> {
     let hide = |text: String| match endpoint.key() {
         Some(key) => key.hide(text),
         None => text,
     };
-    let mut heard = try_ask(agent, endpoint, body, patience).map_err(|mut failure| {
+    let mut heard = try_ask(agent, endpoint, body, patience, so_far).map_err(|mut failure| {
         failure.what = clean(&hide(failure.what), WORDS);
         failure
     })?;
@@ -100,7 +102,13 @@ pub(super) fn ask(
 /// The most characters of an endpoint's words that are shown.
 const WORDS: usize = 300;
 
-fn try_ask(agent: &Agent, endpoint: &Endpoint, body: &[u8], patience: Patience) -> Result<Heard, Failure> {
+fn try_ask(
+    agent: &Agent,
+    endpoint: &Endpoint,
+    body: &[u8],
+    patience: Patience,
+    so_far: &AtomicU64,
+) -> Result<Heard, Failure> {
     let mut request = agent
         .post(endpoint.target())
         .header(header::CONTENT_TYPE, "application/json")
@@ -121,10 +129,10 @@ fn try_ask(agent: &Agent, endpoint: &Endpoint, body: &[u8], patience: Patience) 
         let what = format!("answers with `{form}`, which is neither JSON nor a stream of events");
         return Err(Failure::new(Kind::Garbled, what));
     }
-    listen(response.body_mut().as_reader(), patience)
+    listen(response.body_mut().as_reader(), patience, so_far)
 }
 
-fn listen(mut reader: impl io::Read, patience: Patience) -> Result<Heard, Failure> {
+fn listen(mut reader: impl io::Read, patience: Patience, so_far: &AtomicU64) -> Result<Heard, Failure> {
     /// Once the answer is whole, its count of tokens is not worth more.
     const LINGER: Duration = Duration::from_secs(10);
     let mut decoder = Decoder::default();
@@ -146,6 +154,7 @@ fn listen(mut reader: impl io::Read, patience: Patience) -> Result<Heard, Failur
             Ok(false) => {}
             Err(flaw) => break Err(flawed(flaw)),
         }
+        so_far.store(decoder.heard.tokens(), Ordering::Relaxed);
         if decoder.is_done() {
             break decoder.end(true).map_err(flawed);
         }

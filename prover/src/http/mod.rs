@@ -17,6 +17,8 @@ mod exchange;
 mod stream;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -154,7 +156,7 @@ struct Job {
 enum Place {
     Queued,
     Waiting { until: Instant },
-    Running { agent: Agent },
+    Running { agent: Agent, so_far: Arc<AtomicU64> },
 }
 
 /// What a thread found out.
@@ -248,13 +250,14 @@ impl Endpoints {
             return;
         };
         let agent = exchange::agent(&line.endpoint, patience);
-        job.place = Place::Running { agent: agent.clone() };
+        let so_far = Arc::new(AtomicU64::new(0));
+        job.place = Place::Running { agent: agent.clone(), so_far: Arc::clone(&so_far) };
         line.busy += 1;
         let (endpoint, dialect) = (line.endpoint.clone(), line.dialect);
         let body = dialect.body(endpoint.model(), &job.request, job.unlimited);
         let sender = self.sender.clone();
         let work = move || {
-            let outcome = exchange::ask(&agent, &endpoint, &body, patience);
+            let outcome = exchange::ask(&agent, &endpoint, &body, patience, &so_far);
             // Whoever dropped the receiver wants no answer.
             drop(sender.send(Report { ticket, line: index, dialect, outcome }));
         };
@@ -451,9 +454,17 @@ impl Complete for Endpoints {
         self.ready.retain(|answer| answer.ticket != ticket);
         self.queue.retain(|queued| *queued != ticket);
         // Its place is free once its thread has noticed.
-        if let Some(Job { place: Place::Running { agent }, .. }) = self.jobs.remove(&ticket) {
+        if let Some(Job { place: Place::Running { agent, .. }, .. }) = self.jobs.remove(&ticket) {
             agent.shutdown();
         }
+    }
+
+    fn progress(&self) -> Vec<(u64, u64)> {
+        let tokens = |job: &Job| match &job.place {
+            Place::Running { so_far, .. } => so_far.load(Ordering::Relaxed),
+            Place::Queued | Place::Waiting { .. } => 0,
+        };
+        self.jobs.iter().map(|(ticket, job)| (*ticket, tokens(job))).collect()
     }
 
     fn poll(&mut self, wait: Duration) -> Result<Option<Answer>, CompleteError> {
@@ -488,7 +499,7 @@ impl Complete for Endpoints {
 impl Drop for Endpoints {
     fn drop(&mut self) {
         for (_, job) in self.jobs.drain() {
-            if let Place::Running { agent } = job.place {
+            if let Place::Running { agent, .. } = job.place {
                 agent.shutdown();
             }
         }
