@@ -113,6 +113,10 @@ pub struct ExpertArgs {
     /// Write how often each expert was used to FILE, for --heat
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub heat_out: Option<PathBuf>,
+    /// Begin when everything but the routed experts is loaded: those are read meanwhile, first the ones that a token waits
+    /// for. The tokens are the same
+    #[arg(long)]
+    pub experts_later: bool,
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -13,6 +13,9 @@ use crate::model::Model;
 use crate::settings;
 use crate::ui::{self, Phase, Ui};
 
+/// Bytes of experts that `--experts-later` writes to a device between two steps: a hundredth of a second or two of a link.
+const LATER_PER_STEP: u64 = 256 << 20;
+
 /// Opens the devices and loads a model onto them, showing how far it is; Ctrl-C ends it.
 pub fn open_engine<'c>(
     ui: &Ui,
@@ -33,6 +36,7 @@ pub fn open_engine<'c>(
     if let Some(experts) = experts {
         options.policy = experts.expert_cache;
         options.count_experts = experts.heat_out.is_some();
+        options.experts_later = experts.experts_later.then_some(LATER_PER_STEP);
     }
     let bars = ui.bars();
     let mut phases: Vec<Phase<'_>> = Vec::new();

@@ -31,7 +31,9 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (26, 38, 20, 16)
+ROLE_SHARES = (22, 38, 18, 22)
+CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
+BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
 FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
@@ -350,7 +352,7 @@ COMPOSITE_END = re.compile(r"1 < (\d+) < (\d+), so (\d+) is not prime\.$")
 LINEAR_ISOLATE = re.compile(r"(\d+)x = (\d+) ([+-]) (\d+) = (\d+)\.$")
 LINEAR_DIVIDE = re.compile(r"x = (\d+)/(\d+) = (\d+)\.$")
 LINEAR_CHECK = re.compile(r"Check: (\d+)\*(\d+) ([+-]) (\d+) = (\d+) ([+-]) (\d+) = (\d+)\.$")
-LINEAR_END = re.compile(r"(\d+) is not 0, so x = (\d+) is the only solution\.$")
+LINEAR_END = re.compile(r"(\d+) is not (\d+), so x = (\d+) is the only solution\.$")
 DIVIDES_SUM = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)\.$")
 DIVIDES_MULTIPLE = re.compile(r"(\d+) = (\d+)\*(\d+)( \+ 1)?\.$")
 DIVIDES_END = re.compile(r"So (.+)\.$")
@@ -999,6 +1001,18 @@ def check_lines(problem, rng, last_digits=0.3):
     return out
 
 
+def edited_lines(problem, rng):
+    """All lines of the intended proof, about half of them with any of their numbers changed, those that are only carried
+    over included, and a verifier's sentence about each -> list of (line, sentence)."""
+    out = []
+    for line in solve(problem):
+        claimed = line if rng.random() < 0.5 else edit_number(line, rng)
+        text, agree = compared(claimed[:-1], line[:-1])
+        slip = problem.family == "linear" and differ_only(LINEAR_CHECK, claimed, line, (5, 8))
+        out.append((claimed, f"{text}, " + ("ok." if agree else "a slip." if slip else "wrong.")))
+    return out
+
+
 def check_drill(rng):
     """A proof in which about half of the lines have a wrong number, and a sentence about each line.
 
@@ -1012,7 +1026,7 @@ def check_drill(rng):
         prompt = f"{BOS}{USER}Check each line.\nSolution:\n{number(lines)}"
     else:
         problem = random_problem(rng)
-        lines, sentences = zip(*check_lines(problem, rng))
+        lines, sentences = zip(*(edited_lines if rng.random() < 0.6 else check_lines)(problem, rng))
         prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
     return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]
@@ -1021,8 +1035,11 @@ def check_drill(rng):
 def repeat_drill(rng):
     """Lines, half of them with a wrong number, to be repeated as they are: a comparison needs what the proof says, not
     what is right."""
-    pairs = [rng.choice(check_lines(random_problem(rng), rng, 0.6)) for _ in range(rng.randint(1, 4))]
-    text = number([line for line, _ in pairs])
+    if rng.random() < 0.5:
+        lines = [line for line, _ in edited_lines(random_problem(rng), rng)]
+    else:
+        lines = [rng.choice(check_lines(random_problem(rng), rng, 0.6))[0] for _ in range(rng.randint(1, 4))]
+    text = number(lines)
     return [(f"{BOS}{USER}Repeat each line.\nSolution:\n{text}{ASSISTANT}{THINK_CLOSE}", 0), (text + EOS, 1)]
 
 
@@ -1085,7 +1102,9 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         return segments + [(content + tail, 0)]
 
     if role == "generate":
-        start = prompt("generate")
+        # Whoever just asks gets a proof, too.
+        bare = rng.random() < BARE_SHARE
+        start = [(BOS + USER + wording + tail, 0)] if bare else prompt("generate")
         if rng.random() < 0.16:
             # honest self-evaluation of a flawed proof: the proof itself is not trained
             solution = flawed(problem, rng)
@@ -1097,6 +1116,12 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
 
     good_share = {"verify": 0.3, "meta_verify": 0.3, "refine": 0.07}[role]
     solution = good if rng.random() < good_share else flawed(problem, rng)
+    if role == "verify" and solution != good and rng.random() < CARRIED_SHARE:
+        # a number in the wrong place: what a verifier that goes on from what it computed does not see
+        lines = solve(problem)
+        i = rng.choice((rng.randrange(len(lines)), -1))
+        lines[i] = edit_number(lines[i], rng)
+        solution = number(lines)
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":

@@ -549,7 +549,7 @@ fn linear_lines(a: i128, sign: Sign, b: i128, c: i128) -> [Wanted; 4] {
             ..Wanted::new(&["Check: #*# ± # = # ± # = #."], whole(format!("Check: {check}")))
         },
         Wanted::new(
-            &["# is not 0, so x = # is the only solution."],
+            &["# is not #, so x = # is the only solution."],
             whole(format!("{a} is not 0, so x = {x} is the only solution")),
         ),
     ]
