@@ -16,7 +16,7 @@ use porism_runtime::sample::SamplingParams;
 use crate::args::{EndpointArgs, ProverArgs};
 use crate::failure::Failure;
 use crate::local::{Local, Words};
-use crate::model::Model;
+use crate::model::{EMBEDDED_DOMAIN, EMBEDDED_NAME, Model};
 use crate::opening::{open_engine, write_heat};
 use crate::ui::Ui;
 
@@ -88,6 +88,16 @@ impl Setup {
     /// Whether nobody else reads what the writer wrote.
     pub fn reads_itself(&self) -> bool {
         self.reader.is_none()
+    }
+
+    /// What a reading is worth, if it is worth nothing outside a small domain.
+    pub fn reservation(&self) -> Option<String> {
+        match self.reader() {
+            Source::Local { model: Model::Embedded, .. } => Some(format!(
+                "{EMBEDDED_NAME} is for trying Porism out: {EMBEDDED_DOMAIN}, and nothing it says of others counts"
+            )),
+            _ => None,
+        }
     }
 
     /// Which models write and read.

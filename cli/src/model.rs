@@ -10,6 +10,9 @@ use porism_runtime::text::{TextError, Tokenizer};
 /// The name of the embedded model.
 pub const EMBEDDED_NAME: &str = "porism-tiny";
 
+/// What it knows; its model card has the ranges in full.
+pub const EMBEDDED_DOMAIN: &str = "it knows gcd(a, b) with a up to 120 and b up to 40, equations ax ± b = c and divisors of a*b ± c with small numbers";
+
 /// Its files, by name.
 const EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 

@@ -79,10 +79,13 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
         let counted = grade.readings.iter().filter(|reading| reading.weight > 0.0).count();
         match grade.mean() {
             Some(mean) => ui.note(&format!(
-                "mean {mean:.2} of {counted} counted readings by the same model; {} unreadable",
+                "mean {mean:.2} of {counted} counted readings; {} unreadable",
                 grade.unreadable.len()
             )),
             None => ui.warn("no reading counts, so there is no grade"),
+        }
+        if let Some(reservation) = setup.reservation() {
+            ui.note(&reservation);
         }
     }
     Ok(u8::from(!grade.passed()))

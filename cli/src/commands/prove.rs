@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::interrupt;
 use crate::live::{self, Budget, Live, View};
 use crate::settings;
-use crate::ui::Ui;
+use crate::ui::{self, Ui};
 
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let problems = problems(args.problem.as_deref(), &args.only)?;
@@ -261,8 +261,9 @@ impl Teller<'_> {
                     (None, None) => "done".to_owned(),
                 };
                 self.ui.aside(&format!(
-                    "{problem_idx} round {round_idx}: {what}: {outcome} ({tokens} tokens, {} in all)",
-                    spent.tokens
+                    "{problem_idx} round {round_idx}: {what}: {outcome} ({}, {} in all)",
+                    ui::plural(*tokens, "token"),
+                    ui::count(spent.tokens)
                 ));
             }
             Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings } => {
@@ -284,13 +285,13 @@ impl Teller<'_> {
                 let about = if spent.estimated > 0 { "about " } else { "" };
                 let wasted = match spent.wasted {
                     0 => String::new(),
-                    wasted => format!(" ({wasted} of them in answers that were cut off)"),
+                    wasted => format!(" ({} of them in answers that were cut off)", ui::count(wasted)),
                 };
                 self.ui.note(&format!(
-                    "{passed} of {} passed; {} completions, {about}{} tokens{wasted}, {seconds:.1} s",
-                    crate::ui::plural(*problems as u64, "problem"),
-                    spent.completions,
-                    spent.tokens
+                    "{passed} of {} passed; {}, {about}{}{wasted}, {seconds:.1} s",
+                    ui::plural(*problems as u64, "problem"),
+                    ui::plural(spent.completions, "completion"),
+                    ui::plural(spent.tokens, "token")
                 ));
             }
         }
@@ -327,6 +328,9 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
                 plan.pool().count()
             )),
         }
+    }
+    if let Some(reservation) = setup.reservation().filter(|_| plans.iter().any(Plan::passed)) {
+        ui.note(&reservation);
     }
     ui.note(&format!("everything is in {}", folder.display()));
     Ok(())
