@@ -17,7 +17,7 @@ use crate::loading::{self, Fill, Loading};
 use crate::model::forward::{self, Model, Share};
 use crate::model::step::{CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
-use crate::plan::{self, Device, Heat, Plan, Spread};
+use crate::plan::{self, Class, Device, Heat, Plan, Spread};
 use crate::recording::Recording;
 use crate::rig::{Node, Rig};
 use crate::sample::Candidates;
@@ -99,9 +99,8 @@ pub struct OpenDevice<'c> {
     pub name: String,
     /// What runs its recordings.
     pub executor: Box<dyn Executor<'c> + 'c>,
-    /// What it is expected to read its own memory with, in bytes per second: by its kind, never measured, so that the
-    /// same devices always get the same plan.
-    pub bandwidth: f64,
+    /// What it is. By that, and by nothing that is measured, it gets its part of the model.
+    pub class: Class,
 }
 
 impl OpenDevice<'_> {
@@ -110,33 +109,21 @@ impl OpenDevice<'_> {
     /// # Errors
     /// A device that does not exist or cannot be used.
     pub fn open(spec: DeviceSpec) -> Result<Self, Error> {
-        let bandwidth = gpu::nominal_bandwidth(spec.index);
         let DeviceIndex::Adapter(index) = spec.index else {
-            return Ok(OpenDevice {
-                spec,
-                name: "host".into(),
-                executor: Box::new(HostExecutor::new()),
-                bandwidth,
-            });
+            let (name, executor) = ("host".into(), Box::new(HostExecutor::new()));
+            return Ok(OpenDevice { spec, name, executor, class: Class::Host });
         };
         let gpu = gpu::open(index)?;
-        let name = gpu.profile.name.clone();
+        let (name, class) = (gpu.profile.name.clone(), gpu.profile.class());
         let mut executor = GpuExecutor::new(gpu);
         executor.enable_timestamps();
-        Ok(OpenDevice { spec, name, executor: Box::new(executor), bandwidth })
+        Ok(OpenDevice { spec, name, executor: Box::new(executor), class })
     }
 
     /// As the plan sees it.
     fn planned(&self) -> Device {
-        let host = self.spec.index == DeviceIndex::Host;
-        let mut device = if host {
-            Device::host(self.spec.budget, self.bandwidth)
-        } else {
-            let link = gpu::nominal_link(self.spec.index);
-            Device::adapter(&self.name, self.spec.budget, self.bandwidth, link)
-        };
-        device.max_binding_bytes = self.executor.tuning().max_binding_bytes;
-        device
+        let binding = self.executor.tuning().max_binding_bytes;
+        Device::new(&self.spec.index.named(&self.name), self.class, self.spec.budget, binding)
     }
 }
 

@@ -6,6 +6,7 @@
 //! the layer's home, and so are those that it keeps there.
 
 mod cost;
+pub mod nominal;
 mod place;
 mod refusal;
 
@@ -17,7 +18,29 @@ use serde::{Deserialize, Serialize};
 use crate::engine::EngineOptions;
 use crate::error::Error;
 use crate::layout::ByKind;
+pub use cost::Load;
+pub use nominal::Class;
 use place::{Costs, Problem};
+
+/// How fast a device is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Bytes per second that it reads its own memory with.
+    pub bandwidth: f64,
+    /// Bytes per second that it exchanges with host memory.
+    pub link: f64,
+    /// Bytes per second that the host reads from disk.
+    pub disk: f64,
+    /// Floating-point operations per second that its mat-muls reach; a product and its addition are two.
+    pub compute: f64,
+    /// Weights per second that a mat-mul turns from codes into numbers, each once for all tokens; infinite where that hides
+    /// behind reading.
+    pub decode: f64,
+    /// Seconds for starting a kernel.
+    pub dispatch: f64,
+    /// Seconds for a submit that is waited for and read from, besides what it computes.
+    pub handover: f64,
+}
 
 /// A device as the plan sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,53 +51,55 @@ pub struct Device {
     pub host: bool,
     /// Bytes that may be used; `None` if nobody knows.
     pub memory: Option<u64>,
-    /// Bytes per second that it reads its own memory with.
-    pub bandwidth: f64,
-    /// Its share of the work against the others': its bandwidth where that is known for good, and never what was measured
-    /// in passing, so that the same devices always get the same.
-    pub weight: f64,
-    /// Bytes per second that it exchanges with host memory.
-    pub link: f64,
-    /// Floating-point operations per second that its matrix kernels reach.
-    pub compute: f64,
-    /// Bytes per second that the host reads from disk.
-    pub disk: f64,
+    /// What it is known or expected to do, the same in every run: by this the work is divided.
+    pub nominal: Rates,
+    /// What it was measured to do, where somebody did: by this times are predicted, and nothing else.
+    pub rates: Rates,
     /// Largest binding, in bytes.
     pub max_binding_bytes: u64,
 }
 
 impl Device {
-    /// Operations per byte of bandwidth where nobody gives a rate: what our FP8 matrix kernels reach on cards whose
-    /// peak is several times that.
-    pub const OPERATIONS_PER_BYTE: f64 = 20.0;
-    /// Bytes per second of a disk where nobody gives a rate.
-    pub const DISK: f64 = 3e9;
-    /// Bytes per second of a link where nobody gives a rate: PCIe 4.0 with eight lanes.
-    pub const LINK: f64 = 12e9;
-
-    /// An adapter.
+    /// An adapter of which the rates of its memory and its link are known.
     pub fn adapter(name: &str, memory: Option<u64>, bandwidth: f64, link: f64) -> Self {
+        let rates = nominal::adapter(bandwidth, link);
         Device {
             name: name.into(),
             host: false,
             memory,
-            bandwidth,
-            weight: bandwidth,
-            link,
-            compute: bandwidth * Self::OPERATIONS_PER_BYTE,
-            disk: Self::DISK,
+            nominal: rates,
+            rates,
             max_binding_bytes: (4 << 30) - 4,
         }
     }
 
-    /// The CPU side.
+    /// The CPU side, of which the rate of its memory is known.
     pub fn host(memory: Option<u64>, bandwidth: f64) -> Self {
+        Device::new("host", Class::Host, memory, u64::MAX).with(nominal::host(bandwidth))
+    }
+
+    /// A device of which no more is known than what it is.
+    pub fn new(name: &str, class: Class, memory: Option<u64>, max_binding_bytes: u64) -> Self {
+        let rates = class.rates();
         Device {
-            host: true,
-            link: bandwidth,
-            max_binding_bytes: u64::MAX,
-            ..Self::adapter("host", memory, bandwidth, bandwidth)
+            name: name.into(),
+            host: class == Class::Host,
+            memory,
+            nominal: rates,
+            rates,
+            max_binding_bytes,
         }
+    }
+
+    /// The same with rates that are known for good.
+    #[must_use]
+    pub fn with(self, rates: Rates) -> Self {
+        Device { nominal: rates, rates, ..self }
+    }
+
+    /// Its share of the work against the others'.
+    pub fn weight(&self) -> f64 {
+        self.nominal.bandwidth
     }
 
     fn memory(&self) -> u64 {
@@ -184,11 +209,11 @@ impl DevicePlan {
 /// What a plan promises.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predicted {
-    /// Tokens per second of one sequence that is being generated.
+    /// Tokens generated per second, all sequences together.
     pub decode_tokens_per_second: f64,
-    /// Tokens per second of a prompt.
+    /// Tokens of a prompt per second.
     pub prefill_tokens_per_second: f64,
-    /// What takes most of the time of a token that is generated.
+    /// The device and what of it takes most of the time of a step that generates.
     pub limited_by: String,
     /// The same for a prompt.
     pub prefill_limited_by: String,
@@ -222,12 +247,32 @@ impl Plan {
 /// A context beyond the model's, a model that kernels cannot run, or [`Error::DoesNotFit`].
 pub fn plan(table: &dyn TensorTable, devices: &[Device], request: &EngineOptions) -> Result<Plan, Error> {
     assert!(!devices.is_empty(), "a plan needs a device");
-    let costs = devices.iter().map(|device| Costs::new(table, device)).collect::<Result<Vec<_>, _>>()?;
+    let costs = costs(table, devices)?;
     let problem = Problem { table, devices, costs: &costs, request };
     if let Some(plan) = problem.solve(&problem.memories())? {
         return Ok(plan);
     }
     Err(problem.refusal()?)
+}
+
+/// What a plan promises for a certain load. The plan is of the same model, devices and request.
+///
+/// # Errors
+/// A model that kernels cannot run.
+pub fn predict(
+    table: &dyn TensorTable,
+    devices: &[Device],
+    request: &EngineOptions,
+    plan: &Plan,
+    load: &Load,
+) -> Result<Predicted, Error> {
+    let costs = costs(table, devices)?;
+    let problem = Problem { table, devices, costs: &costs, request };
+    problem.predict(&plan.devices, &plan.placement, plan.chunk, load)
+}
+
+fn costs<'t>(table: &'t dyn TensorTable, devices: &[Device]) -> Result<Vec<Costs<'t>>, Error> {
+    devices.iter().map(|device| Costs::new(table, device)).collect()
 }
 
 #[cfg(test)]
@@ -270,8 +315,13 @@ mod tests {
         }
         assert_eq!(plan.devices.iter().filter(|device| device.embedding).count(), 1);
         assert_eq!(plan.devices.iter().filter(|device| device.head).count(), 1);
-        assert!(plan.predicted.decode_tokens_per_second > 0.0);
-        assert!(plan.predicted.prefill_tokens_per_second.is_finite());
+        let predicted = &plan.predicted;
+        for rate in [predicted.decode_tokens_per_second, predicted.prefill_tokens_per_second] {
+            assert!(rate > 0.0 && rate.is_finite(), "{predicted:?}");
+        }
+        for words in [&predicted.limited_by, &predicted.prefill_limited_by] {
+            assert!(devices.iter().any(|device| words.starts_with(&device.name)), "{predicted:?}");
+        }
     }
 
     #[test]
@@ -397,6 +447,56 @@ mod tests {
                 Err(Error::OutOfMemory { .. }) => {}
                 Err(other) => prop_assert!(false, "{other}"),
             }
+        }
+
+        #[test]
+        fn a_faster_device_is_never_predicted_slower(
+            devices in rigs(), which in 0usize..5, what in 0usize..7, factor in 1.0..8.0f64, context in 2usize..20_000,
+        ) {
+            let model = lite();
+            let request = EngineOptions::new(context);
+            let Ok(plan) = plan(&model, &devices, &request) else { return Ok(()) };
+            let mut faster = devices.clone();
+            let which = which % faster.len();
+            let rates = &mut faster[which].rates;
+            match what {
+                0 => rates.bandwidth *= factor,
+                1 => rates.link *= factor,
+                2 => rates.disk *= factor,
+                3 => rates.compute *= factor,
+                4 => rates.decode *= factor,
+                5 => rates.dispatch /= factor,
+                _ => rates.handover /= factor,
+            }
+            for load in [Load::of(&request), Load { sequences: 1, depth: 0, prompt: 100, decode: 1 }] {
+                let predict = |devices: &[Device]| predict(&model, devices, &request, &plan, &load).unwrap();
+                let (before, after) = (predict(&devices), predict(&faster));
+                let slower = |before: f64, after: f64| after < before * (1.0 - 1e-9);
+                prop_assert!(!slower(before.decode_tokens_per_second, after.decode_tokens_per_second));
+                prop_assert!(!slower(before.prefill_tokens_per_second, after.prefill_tokens_per_second));
+            }
+            // And what is measured changes nothing else.
+            let again = super::plan(&model, &faster, &request).unwrap();
+            prop_assert_eq!(again.placement, plan.placement);
+            prop_assert_eq!(again.devices, plan.devices);
+        }
+
+        #[test]
+        fn no_prediction_beats_the_memory(devices in rigs(), context in 2usize..20_000) {
+            let model = lite();
+            let Ok(plan) = plan(&model, &devices, &EngineOptions::new(context)) else { return Ok(()) };
+            let layout = Layout::new(&model, u64::MAX);
+            let config = TensorTable::config(&model);
+            let mut read = layout.logits().unwrap().bytes;
+            for layer in 0..config.num_hidden_layers {
+                read += layout.always(layer).unwrap().bytes;
+                if config.is_moe(layer) {
+                    let picked = layout.expert(layer).unwrap().bytes * u64::from(config.num_experts_per_tok);
+                    read += layout.shared(layer).unwrap().bytes + picked;
+                }
+            }
+            let bandwidth: f64 = devices.iter().map(|device| device.rates.bandwidth).sum();
+            prop_assert!(plan.predicted.decode_tokens_per_second * read as f64 <= bandwidth);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use porism_loader::{Kind, ModelConfig, TensorTable};
 
-use super::{Device, DevicePlan, Place, Plan, Spread};
+use super::{Device, DevicePlan, Load, Place, Plan, Spread};
 use crate::engine::{self, EngineOptions};
 use crate::error::Error;
 use crate::layout::{ByKind, Layout, Slot};
@@ -96,11 +96,11 @@ impl Problem<'_> {
         let (home, all) = (home?, all?);
         // By rates that do not change from one run to the next.
         let lasting: Vec<Device> =
-            self.devices.iter().map(|device| Device { bandwidth: device.weight, ..device.clone() }).collect();
+            self.devices.iter().map(|device| Device { rates: device.nominal, ..device.clone() }).collect();
         let lasting = Problem { devices: &lasting, ..*self };
-        let shares = self.shares();
+        let load = Load::of(self.request);
         let rate = |plan: &Plan| -> Result<f64, Error> {
-            let predicted = lasting.predict(&plan.devices, &plan.placement, &shares, draft.chunk)?;
+            let predicted = lasting.predict(&plan.devices, &plan.placement, draft.chunk, &load)?;
             Ok(predicted.decode_tokens_per_second)
         };
         Ok(Some(if rate(&home)? >= rate(&all)? { home } else { all }))
@@ -175,7 +175,7 @@ impl Problem<'_> {
         if latest[0] > 0 {
             return None;
         }
-        let weight = |device: &Device| if device.host && has_adapter { 0.0 } else { device.weight };
+        let weight = |device: &Device| if device.host && has_adapter { 0.0 } else { device.weight() };
         let all: f64 = self.devices.iter().map(weight).sum();
         let (mut before, mut start) = (0.0, 0);
         let mut runs = Vec::new();
@@ -215,7 +215,7 @@ impl Problem<'_> {
         // One device that holds the whole model is exact, without what rounding may add.
         let quotas = match self.devices {
             [only] if !only.host && self.fits_whole(memory[0], options, chunk) => vec![total],
-            _ => fill(total, &capacity, &self.devices.iter().map(|d| d.weight).collect::<Vec<_>>()),
+            _ => fill(total, &capacity, &self.devices.iter().map(Device::weight).collect::<Vec<_>>()),
         };
         let left = total - quotas.iter().sum::<u64>();
         // A host that is no home still needs room to compute in.
@@ -340,7 +340,7 @@ impl Problem<'_> {
             );
         }
         debug_assert_eq!(devices.len(), count);
-        let predicted = self.predict(&devices, &placement, &shares, draft.chunk)?;
+        let predicted = self.predict(&devices, &placement, draft.chunk, &Load::of(self.request))?;
         let notes = self.notes(&devices);
         Ok(Plan { devices, placement, chunk: draft.chunk, predicted, notes })
     }
@@ -357,7 +357,7 @@ impl Problem<'_> {
     }
 
     /// How often a token picks each expert of each layer.
-    fn shares(&self) -> Vec<Vec<f64>> {
+    pub(super) fn shares(&self) -> Vec<Vec<f64>> {
         let config = self.config();
         let experts = config.n_routed_experts as usize;
         let picks = f64::from(config.num_experts_per_tok);
@@ -439,7 +439,7 @@ impl Problem<'_> {
                 // The device that would be done first with it.
                 let next = (0..mine.len()).filter(|device| mine[*device] > 0).min_by(|a, b| {
                     let done = |device: &usize| {
-                        (load[*device] + share[expert] + 1e-9) / self.devices[*device].weight
+                        (load[*device] + share[expert] + 1e-9) / self.devices[*device].weight()
                     };
                     done(a).total_cmp(&done(b))
                 });
@@ -466,7 +466,7 @@ impl Problem<'_> {
         let kept: u64 = draft.quotas.iter().sum();
         let room: Vec<u64> =
             draft.capacity.iter().zip(&quotas).map(|(capacity, quota)| capacity - quota).collect();
-        let weights: Vec<f64> = self.devices.iter().map(|device| device.weight).collect();
+        let weights: Vec<f64> = self.devices.iter().map(Device::weight).collect();
         let more = fill(kept.saturating_sub(quotas.iter().sum()), &room, &weights);
         for (quota, more) in quotas.iter_mut().zip(more) {
             *quota += more;
