@@ -61,7 +61,7 @@ pub fn open_engine<'c>(
             part.slots,
             part.cache,
             part.activations,
-            part.staging
+            part.staging.bytes()
         );
     }
     Ok(engine)

@@ -31,8 +31,6 @@ const SMALLEST_CHUNK: usize = 8;
 const MAX_PAIRS: usize = 16384;
 /// Weights of the host are looked through for codes that are not numbers up to this size; beyond, the logits tell.
 const HOST_CHECK_BYTES: u64 = 1 << 30;
-/// Staging of uploads and read-backs of an adapter.
-const STAGING_BYTES: u64 = 64 << 20;
 
 /// How a model is opened.
 #[derive(Clone, Debug)]
@@ -356,6 +354,11 @@ impl<'c> Engine<'c> {
     pub fn weight_bytes_by_device(&self) -> Vec<u64> {
         let of = |node: &Node<'_>| node.model.bytes + node.pool.as_ref().map_or(0, Pool::bytes);
         self.rig.nodes().iter().map(of).collect()
+    }
+
+    /// Bytes of each device besides weights and the buffers of steps.
+    pub fn staging_bytes_by_device(&self) -> Vec<u64> {
+        self.rig.nodes().iter().map(|node| node.executor.staging_bytes()).collect()
     }
 
     /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
@@ -786,7 +789,7 @@ fn node<'c>(
     let OpenDevice { spec, name, mut executor, .. } = device;
     let (config, part) = (checkpoint.config(), &plan.devices[index]);
     let executor_ref = &mut *executor;
-    executor_ref.set_staging(part.staging);
+    executor_ref.set_staging(&part.staging)?;
     let check = spec.index != DeviceIndex::Host || checkpoint.weight_bytes() <= HOST_CHECK_BYTES;
     let residents: Vec<Vec<u32>> = plan
         .placement
@@ -889,12 +892,6 @@ pub(crate) fn chunks(config: &ModelConfig, options: &EngineOptions) -> Result<Ve
         chunks.push((last / 2).max(smallest));
     }
     Ok(chunks)
-}
-
-/// Upload and read-back buffers of a device that holds so many bytes of weights; less where its memory has a budget.
-pub(crate) fn staging_bytes(host: bool, weights: u64, budget: Option<u64>) -> u64 {
-    let most = budget.map_or(STAGING_BYTES, |budget| (budget / 256).clamp(1 << 20, STAGING_BYTES));
-    if host { 0 } else { most.min(2 * weights) }
 }
 
 fn candidates(row: &[u32], vocab_size: usize) -> Result<Candidates, Error> {

@@ -339,6 +339,7 @@ mod tests {
     use crate::host::HostExecutor;
     use crate::model::forward::{Model, Share};
     use crate::recording::{BufferId, Recording};
+    use crate::staging::Staging;
     use porism_loader::{Checkpoint, Options};
     use std::path::Path;
 
@@ -388,6 +389,14 @@ mod tests {
 
         fn last_pass_seconds(&self) -> Option<f64> {
             None
+        }
+
+        fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
+            self.inner.set_staging(staging)
+        }
+
+        fn staging_bytes(&self) -> u64 {
+            self.inner.staging_bytes()
         }
 
         fn submits(&self) -> u64 {

@@ -261,7 +261,8 @@ fn matrix_rates<'c>(
     };
     let scales = view("rates.scales", (MATRIX_ROWS / 128) * (MATRIX_COLS / 128))?;
     let (x, y) = (view("rates.x", tokens * MATRIX_COLS)?, view("rates.y", tokens * MATRIX_ROWS)?);
-    let unused = view("rates.unused", 64)?;
+    let (norm, unused) = (view("rates.norm", MATRIX_COLS)?, view("rates.unused", 64)?);
+    // Kernels that multiply the first rows of the matrix, or for none that compute a norm.
     let mut seconds = |kernels: u32, rows: u32, tokens: u32| -> Result<f64, Error> {
         let kind = WeightType::F8E4M3 as u32;
         let segments = vec![Segment { kind, rows, ..Default::default() }];
@@ -271,8 +272,11 @@ fn matrix_rates<'c>(
         let tuning = executor.tuning();
         let mut ops = Ops { recording: &mut recording, tuning, tokens, layer: None, unused };
         for _ in 0..kernels {
-            let (x, y) = (Rows::new(x, MATRIX_COLS), Rows::new(y, MATRIX_ROWS));
-            ops.project("rates", &matrix, x, y, Form::default(), tokens);
+            let (rows_of_x, rows_of_y) = (Rows::new(x, MATRIX_COLS), Rows::new(y, MATRIX_ROWS));
+            match rows {
+                0 => ops.rms_norm("rates", rows_of_x, norm, None, MATRIX_COLS, 1e-6, y, tokens),
+                _ => ops.project("rates", &matrix, rows_of_x, rows_of_y, Form::default(), tokens),
+            }
         }
         recording.read(y.slice(0, 16));
         let mut best = f64::INFINITY;
@@ -290,8 +294,10 @@ fn matrix_rates<'c>(
     let kernel = |all: f64| ((all - handover) / f64::from(KERNELS) - dispatch).max(1e-9);
     let single = kernel(seconds(KERNELS, MATRIX_ROWS, 1)?);
     let all = kernel(seconds(KERNELS, MATRIX_ROWS, tokens)?);
+    let norms = kernel(seconds(KERNELS, 0, tokens)?);
     let size = f64::from(MATRIX_ROWS) * f64::from(MATRIX_COLS);
-    let mut rates = Rates { dispatch, handover, ..nominal };
+    let values = f64::from(tokens) * f64::from(MATRIX_COLS) / norms;
+    let mut rates = Rates { dispatch, handover, values, ..nominal };
     // all = size · (1 / decode + 2 tokens / compute), and single the same for one token.
     if all > single {
         rates.compute = 2.0 * f64::from(tokens - 1) * size / (all - single);

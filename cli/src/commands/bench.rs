@@ -89,7 +89,7 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
             "weight_bytes": engine.weight_bytes(),
             "cache_bytes": sum(|device| device.cache),
             "activations_bytes": sum(|device| device.activations),
-            "staging_bytes": sum(|device| device.staging),
+            "staging_bytes": sum(|device| device.staging.bytes()),
             "pools": pools,
             "chunk": engine.chunk(),
             "device_read_gb_per_second": device_read,

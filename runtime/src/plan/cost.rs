@@ -14,6 +14,7 @@ use crate::engine::EngineOptions;
 use crate::error::Error;
 use crate::layout::Matrices;
 use crate::model::moe::GROUP_FROM;
+use crate::model::step::input_width;
 use crate::ops::MATMUL_FROM;
 
 /// Kernels of attention, from the norm to the output projection, where all positions are attended to.
@@ -233,6 +234,17 @@ impl Problem<'_> {
         asked.bytes *= step.tokens;
         asked.operations *= step.tokens;
         seconds.work(home, device, asked);
+
+        // Norms and projections; then what the router and the sum over experts, or the activation, go through.
+        let hidden = f64::from(config.hidden_size);
+        let mut values = 2.0 * hidden + f64::from(input_width(config));
+        values += if config.is_moe(layer) {
+            let picks = f64::from(config.num_experts_per_tok);
+            (picks + 2.0) * hidden + picks * f64::from(config.moe_intermediate_size)
+        } else {
+            hidden + f64::from(config.intermediate_size)
+        };
+        seconds.add(home, Limit::Compute, step.tokens * values / device.rates.values);
 
         let mut kernels = ATTENTION_KERNELS;
         kernels += if has_indexer { SELECTING_KERNELS * selecting } else { 0.0 };

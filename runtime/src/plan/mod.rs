@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::EngineOptions;
 use crate::error::Error;
 use crate::layout::ByKind;
+use crate::staging::Staging;
 pub use cost::Load;
 pub use nominal::Class;
 use place::{Costs, Problem};
@@ -36,6 +37,8 @@ pub struct Rates {
     /// Weights per second that a mat-mul turns from codes into numbers, each once for all tokens; infinite where that hides
     /// behind reading.
     pub decode: f64,
+    /// Values per second that kernels go through which multiply no matrix: norms, activations, sums over experts.
+    pub values: f64,
     /// Seconds for starting a kernel.
     pub dispatch: f64,
     /// Seconds for a submit that is waited for and read from, besides what it computes.
@@ -183,8 +186,8 @@ pub struct DevicePlan {
     pub cache: u64,
     /// Activations and inputs.
     pub activations: u64,
-    /// Upload and read-back buffers.
-    pub staging: u64,
+    /// What its executor has besides.
+    pub staging: Staging,
     /// The layers it is home to.
     pub layers: Range<u32>,
     /// Whether it looks tokens up.
@@ -202,7 +205,7 @@ pub struct DevicePlan {
 impl DevicePlan {
     /// Bytes of its memory.
     pub fn total(&self) -> u64 {
-        self.weights.total() + self.cache + self.activations + self.staging
+        self.weights.total() + self.cache + self.activations + self.staging.bytes()
     }
 }
 
@@ -451,7 +454,7 @@ mod tests {
 
         #[test]
         fn a_faster_device_is_never_predicted_slower(
-            devices in rigs(), which in 0usize..5, what in 0usize..7, factor in 1.0..8.0f64, context in 2usize..20_000,
+            devices in rigs(), which in 0usize..5, what in 0usize..8, factor in 1.0..8.0f64, context in 2usize..20_000,
         ) {
             let model = lite();
             let request = EngineOptions::new(context);
@@ -465,7 +468,8 @@ mod tests {
                 2 => rates.disk *= factor,
                 3 => rates.compute *= factor,
                 4 => rates.decode *= factor,
-                5 => rates.dispatch /= factor,
+                5 => rates.values *= factor,
+                6 => rates.dispatch /= factor,
                 _ => rates.handover /= factor,
             }
             for load in [Load::of(&request), Load { sequences: 1, depth: 0, prompt: 100, decode: 1 }] {

@@ -50,6 +50,11 @@ const HOST_OPERATIONS_PER_BYTE: f64 = 8.0;
 /// servers as above.
 const HOST_DECODED_PER_BYTE: f64 = 2.0;
 
+/// Values that pass through kernels without a matrix for each byte of bandwidth: each is read and written as f32.
+const ADAPTER_VALUES_PER_BYTE: f64 = 1.0 / 8.0;
+/// The same on the host, where twins go through most of them on one thread: about 1 G/s.
+const HOST_VALUES: f64 = 1e9;
+
 /// What starting a kernel takes: WebGPU implementations need 24 to 70 µs on cards (Vulkan, Metal and D3D12 alike).
 const ADAPTER_DISPATCH: f64 = 40e-6;
 /// lavapipe: 14 to 52 µs within a pass.
@@ -92,6 +97,7 @@ pub(super) fn adapter(bandwidth: f64, link: f64) -> Rates {
         compute: bandwidth * ADAPTER_OPERATIONS_PER_BYTE,
         // GPUs decode while they wait for memory.
         decode: f64::INFINITY,
+        values: bandwidth * ADAPTER_VALUES_PER_BYTE,
         dispatch: ADAPTER_DISPATCH,
         handover: ADAPTER_HANDOVER,
     }
@@ -105,6 +111,7 @@ pub(super) fn host(bandwidth: f64) -> Rates {
         disk: DISK,
         compute: bandwidth * HOST_OPERATIONS_PER_BYTE,
         decode: bandwidth * HOST_DECODED_PER_BYTE,
+        values: HOST_VALUES,
         dispatch: HOST_DISPATCH,
         handover: HOST_HANDOVER,
     }

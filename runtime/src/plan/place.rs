@@ -8,7 +8,8 @@ use super::{Device, DevicePlan, Load, Place, Plan, Spread};
 use crate::engine::{self, EngineOptions};
 use crate::error::Error;
 use crate::layout::{ByKind, Layout, Slot};
-use crate::model::step;
+use crate::model::step::{self, Sizes};
+use crate::staging::Staging;
 
 /// What parts of a model take on a device: the embedding, each layer, the head.
 pub(super) struct Costs<'t> {
@@ -158,7 +159,7 @@ impl Problem<'_> {
             if slots && moe > 0 && !profile.host {
                 bytes += picks * costs.slot.total() + moe * costs.table_bytes(experts);
             }
-            bytes + whole.activations + self.staging(device, memory[device])
+            bytes + whole.activations + self.staging(device, memory[device], sizes, true).bytes()
         };
 
         // The latest item at which the devices from each on may start and still take all that follow.
@@ -203,7 +204,8 @@ impl Problem<'_> {
                 }
                 let run = &runs[device];
                 let fixed = if run.is_empty() {
-                    step::remote_bytes(config, sizes) + self.staging(device, memory[device])
+                    step::remote_bytes(config, sizes)
+                        + self.staging(device, memory[device], sizes, false).bytes()
                 } else {
                     cost(device, run)
                 };
@@ -219,7 +221,10 @@ impl Problem<'_> {
         };
         let left = total - quotas.iter().sum::<u64>();
         // A host that is no home still needs room to compute in.
-        let helps = |host: usize| !runs[host].is_empty() || step::remote_bytes(config, sizes) <= memory[host];
+        let helps = |host: usize| {
+            let staging = self.staging(host, memory[host], sizes, false).bytes();
+            !runs[host].is_empty() || step::remote_bytes(config, sizes) + staging <= memory[host]
+        };
         if left > 0 && !host.map_or(slots, helps) {
             return None;
         }
@@ -228,15 +233,20 @@ impl Problem<'_> {
 
     fn fits_whole(&self, memory: u64, options: &EngineOptions, chunk: usize) -> bool {
         let config = self.config();
-        let bytes = step::bytes(config, engine::sizes(options, chunk));
-        self.costs[0].whole + bytes.cache + bytes.activations + self.staging(0, memory) <= memory
+        let sizes = engine::sizes(options, chunk);
+        let bytes = step::bytes(config, sizes);
+        let staging = self.staging(0, memory, sizes, true).bytes();
+        self.costs[0].whole + bytes.cache + bytes.activations + staging <= memory
     }
 
-    fn staging(&self, device: usize, memory: u64) -> u64 {
+    /// What a device's executor needs besides buffers; `home`: for more than experts of others' layers.
+    fn staging(&self, device: usize, memory: u64, sizes: Sizes, home: bool) -> Staging {
         let profile = &self.devices[device];
-        // A part of a model needs no less staging than the whole of a small one.
-        let weights = self.costs[device].whole;
-        engine::staging_bytes(profile.host, weights, profile.memory.map(|_| memory))
+        if profile.host {
+            return Staging::host(self.config(), sizes, home);
+        }
+        let memory = profile.memory.map(|_| memory);
+        Staging::adapter(self.config(), sizes, self.costs[device].whole, memory)
     }
 
     /// Places every expert and counts every byte.
@@ -302,17 +312,21 @@ impl Problem<'_> {
                 (0, 0)
             };
             let idle = run.is_empty() && experts == 0;
-            let staging = if idle { 0 } else { self.staging(index, memory[index]) };
+            let staging = if idle {
+                Staging::default()
+            } else {
+                self.staging(index, memory[index], sizes, !run.is_empty())
+            };
             let mut slots = 0;
             if in_slots {
-                let fixed = weights.total() + cache + activations + staging;
+                let fixed = weights.total() + cache + activations + staging.bytes();
                 slots = self.slots(index, memory[index].saturating_sub(fixed), experts + streamed);
                 weights.extend(&costs.layout.pool(costs.slot, slots.into()));
             }
             let mut disk = 0;
             if profile.host {
                 // What is beyond the host's memory stays on disk: experts, since all else was found to fit.
-                let room = memory[index].saturating_sub(cache + activations);
+                let room = memory[index].saturating_sub(cache + activations + staging.bytes());
                 disk = weights.total().saturating_sub(room).min(weights.of(Kind::RoutedExpert));
                 weights = less(&weights, Kind::RoutedExpert, disk);
             }
