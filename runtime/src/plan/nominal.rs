@@ -1,5 +1,5 @@
 //! What devices are expected to do where nobody has measured them: every figure of the time model that is not computed,
-//! with where it is from.
+//! with where it is from. No real GPU was measured for any of them.
 //!
 //! The work is divided by these alone, since they are the same in every run; a measurement only changes predictions.
 
@@ -30,7 +30,8 @@ const DISCRETE_BANDWIDTH: f64 = 700e9;
 const INTEGRATED_BANDWIDTH: f64 = 120e9;
 /// Between the two.
 const OTHER_BANDWIDTH: f64 = 300e9;
-/// Mat-vecs over FP8 on lavapipe and SwiftShader reach between a sixth and a tenth of what the CPU reads.
+/// FP8 mat-vecs on lavapipe are about ten times below what the CPU reads, on SwiftShader six to thirty times below that. A
+/// figure for both, kept since placements depend on it.
 const SOFTWARE_BANDWIDTH: f64 = HOST_BANDWIDTH / 8.0;
 
 /// PCIe 4.0 with eight lanes has 15.8 GB/s, of which about three quarters are reached.
@@ -43,30 +44,31 @@ pub const DISK: f64 = 3e9;
 const ADAPTER_OPERATIONS_PER_BYTE: f64 = 2.0 * matmul::TOKENS as f64;
 /// The same on software adapters: lavapipe reaches 2.4 to 3.4 GFLOP/s on each of two cores.
 const SOFTWARE_OPERATIONS_PER_BYTE: f64 = 1.2;
-/// The same on the host: two cores with AVX-512 reach 150 GFLOP/s beside 25 GB/s, and servers have more cores for each
-/// byte of bandwidth.
+/// The same on the host. Not measured: 1,220 tokens/s of a prompt with the 250 M bench model on two AVX-512 cores come to
+/// about 150 GFLOP/s, 6 per byte beside 24 GB/s; rounded up on the assumption that servers have more cores for each byte.
 const HOST_OPERATIONS_PER_BYTE: f64 = 8.0;
-/// Weights that the host turns into numbers for each byte of bandwidth: on the same two cores 35 G/s beside 25 GB/s,
-/// servers as above.
+/// Weights that the host turns into numbers for each byte of bandwidth. Not measured: what 24 GB/s of FP8 weights while
+/// decoding leave beside those 150 GFLOP/s is 35 G/s, 1.5 per byte; rounded up as above.
 const HOST_DECODED_PER_BYTE: f64 = 2.0;
 
 /// Values that pass through kernels without a matrix for each byte of bandwidth: each is read and written as f32.
 const ADAPTER_VALUES_PER_BYTE: f64 = 1.0 / 8.0;
-/// The same on the host, where twins go through most of them on one thread: about 1 G/s.
+/// The same on the host, where twins go through most of them on one thread. An assumption for an idle core: `measure::rates`
+/// found 0.2 G/s on a busy machine.
 const HOST_VALUES: f64 = 1e9;
 
-/// What starting a kernel takes: WebGPU implementations need 24 to 70 µs on cards (Vulkan, Metal and D3D12 alike).
+/// What starting a kernel takes: between the 24 and 70 µs that design.md states for real GPUs.
 const ADAPTER_DISPATCH: f64 = 40e-6;
 /// lavapipe: 14 to 52 µs within a pass.
 const SOFTWARE_DISPATCH: f64 = 20e-6;
-/// Threads of a pool that find work, and those that wait for the slowest.
+/// Threads of a pool that find work, and those that wait for the slowest: 3 µs measured with little to do, twice that here.
 const HOST_DISPATCH: f64 = 6e-6;
 
-/// A submit, the wait for it and the mapping of what was read.
+/// A submit, the wait for it and the mapping of what was read. An assumption: somewhat more than lavapipe takes.
 const ADAPTER_HANDOVER: f64 = 100e-6;
 /// lavapipe: 43 to 69 µs for a submit that is waited for, 24 to 27 for the copy and the mapping.
 const SOFTWARE_HANDOVER: f64 = 80e-6;
-/// A call, and threads that have to be woken.
+/// A call, and threads that have to be woken: 6 to 11 µs measured, twice that here.
 const HOST_HANDOVER: f64 = 20e-6;
 
 impl Class {
