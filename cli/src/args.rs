@@ -82,7 +82,7 @@ pub enum Command {
 const MODEL_HELP: &str =
     "A folder, a name in the Hugging Face cache, or nothing for the embedded porism-tiny";
 const DEVICE_HELP: &str = "Indices from `porism devices` and `host`, each with a memory budget if wanted: `0`, `0:8GiB`, \
-    `0:8GiB,1:4GiB,host` [default: every real GPU, else host]";
+    `0:8GiB,1:4GiB,host` [default: every real GPU at 90 % of its memory, and host]";
 
 /// `--device`.
 #[derive(Debug, Args)]
@@ -266,10 +266,12 @@ deepseek-v2-lite, moonlight-16b-a3b, kimi-k2.
 
 A rig is a TOML file of [[device]] tables: name (`host` is the CPU side), memory and bandwidth (what it reads its own
 memory with), and if wanted link (what it exchanges with host memory), compute (as in `20TFLOPS`), binding (the largest
-buffer a kernel binds) and for the host disk. Without one, the devices are this machine's, their bandwidth measured.
+buffer a kernel binds) and for the host disk. Without one, the devices are this machine's, measured in a second or two;
+`porism run` with the same --device has the same plan.
 
-Bytes are exact. Rates are predicted from bandwidths: each weight that a token uses is read once. The picture has a cell
-for every expert of every layer, with the letter or colour of its device.
+Bytes are exact. Rates are predicted for one sequence that fills the context: what kernels read and compute, the starting
+of each, and what goes between devices; `porism bench` shows its predictions beside what it measures. The picture has a
+cell for every expert of every layer, with the letter or colour of its device.
 
 --heat FILE is a JSON object with `uses`: for each layer a list of how often each expert was picked.";
 

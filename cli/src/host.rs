@@ -12,7 +12,7 @@ pub struct HostProfile {
     pub cores: usize,
     /// Bytes of memory, those of the container where one sets a limit; 0 where the system does not say.
     pub memory_bytes: u64,
-    /// Bytes of it that can be had now.
+    /// Bytes of it that can be had now, those among them that hold pages of files.
     pub available_bytes: u64,
     /// Instruction sets that matter here.
     pub features: Vec<&'static str>,
@@ -30,7 +30,8 @@ impl HostProfile {
         let limits = system.as_ref().and_then(System::cgroup_limits);
         if let Some(limits) = limits.filter(|limits| limits.total_memory > 0) {
             memory_bytes = memory_bytes.min(limits.total_memory);
-            available_bytes = available_bytes.min(limits.free_memory);
+            // Pages of files count as used, and are given back when something else is wanted.
+            available_bytes = available_bytes.min(limits.total_memory.saturating_sub(limits.rss));
         }
         let brand =
             system.as_ref().and_then(|system| system.cpus().first()).map_or("", |cpu| cpu.brand()).trim();

@@ -7,6 +7,7 @@ mod answerer;
 )]
 mod args;
 mod commands;
+mod devices;
 #[cfg(test)]
 mod docs;
 mod failure;

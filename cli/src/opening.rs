@@ -7,7 +7,7 @@ use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::{Engine, EngineOptions};
 
 use crate::args::{DeviceArgs, ExpertArgs};
-use crate::host::HostProfile;
+use crate::devices;
 use crate::interrupt;
 use crate::model::Model;
 use crate::settings;
@@ -25,10 +25,7 @@ pub fn open_engine<'c>(
     experts: Option<&ExpertArgs>,
     mut options: EngineOptions,
 ) -> Result<Engine<'c>> {
-    let mut specs = settings::choose_devices(device.device.as_ref())?;
-    for spec in &mut specs {
-        spec.budget = spec.budget.or_else(|| own_budget(spec.index, checkpoint));
-    }
+    let specs = devices::choose(device.device.as_ref())?;
     options.spread = device.spread;
     if let Some(path) = &device.heat {
         options.heat = Some(settings::read_heat(path, checkpoint.config())?);
@@ -68,7 +65,7 @@ pub fn open_engine<'c>(
             part.slots,
             part.cache,
             part.activations,
-            part.staging
+            part.staging.bytes()
         );
     }
     Ok(engine)
@@ -107,10 +104,4 @@ pub fn write_heat(engine: &Engine<'_>, experts: &ExpertArgs) -> Result<()> {
         std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
-}
-
-/// What the host may use when nobody says: its weights stay in the files' map, all else must fit the memory there is.
-fn own_budget(device: DeviceIndex, checkpoint: &Checkpoint) -> Option<u64> {
-    let available = HostProfile::read().available_bytes;
-    (device == DeviceIndex::Host && available > 0).then(|| checkpoint.weight_bytes() + available)
 }

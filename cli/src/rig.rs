@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use porism_runtime::plan::Device;
+use porism_runtime::plan::{Device, nominal};
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -61,21 +61,18 @@ fn device(entry: &Entry) -> Result<Device, String> {
     let rate = |key: &str, text: &Option<String>| -> Result<Option<f64>, String> {
         text.as_deref().map(parse_rate).transpose().map_err(|reason| of(key, reason))
     };
-    let link = rate("link", &entry.link)?;
-    let mut device = if is_host(entry) {
+    let device = if is_host(entry) {
         Device::host(Some(memory), bandwidth)
     } else {
-        Device::adapter(&entry.name, Some(memory), bandwidth, link.unwrap_or(Device::LINK))
+        Device::adapter(&entry.name, Some(memory), bandwidth, nominal::LINK)
     };
-    if let Some(link) = link {
-        device.link = link;
-    }
-    if let Some(disk) = rate("disk", &entry.disk)? {
-        device.disk = disk;
-    }
+    let mut rates = device.nominal;
+    rates.link = rate("link", &entry.link)?.unwrap_or(rates.link);
+    rates.disk = rate("disk", &entry.disk)?.unwrap_or(rates.disk);
     if let Some(compute) = &entry.compute {
-        device.compute = parse_operations(compute).map_err(|reason| of("compute", reason))?;
+        rates.compute = parse_operations(compute).map_err(|reason| of("compute", reason))?;
     }
+    let mut device = device.with(rates);
     if let Some(binding) = &entry.binding {
         device.max_binding_bytes = parse_size(binding).map_err(|reason| of("binding", reason))?;
     }
@@ -128,10 +125,10 @@ mod tests {
             disk = "7GB/s"
         "#;
         let devices = parse(text).unwrap();
-        assert_eq!((devices[0].memory, devices[0].bandwidth), (Some(24 << 30), 960e9));
-        assert_eq!((devices[0].link, devices[0].compute), (25e9, 20.5e12));
+        assert_eq!((devices[0].memory, devices[0].rates.bandwidth), (Some(24 << 30), 960e9));
+        assert_eq!((devices[0].rates.link, devices[0].rates.compute), (25e9, 20.5e12));
         assert_eq!((devices[0].host, devices[0].max_binding_bytes), (false, 2 << 30));
-        assert_eq!((devices[1].host, devices[1].disk), (true, 7e9));
+        assert_eq!((devices[1].host, devices[1].rates.disk), (true, 7e9));
         assert_eq!(devices[1].memory, Some(512_000_000_000));
     }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use porism_runtime::DeviceSpec;
-use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::plan::Heat;
 
 use porism_loader::ModelConfig;
@@ -78,26 +78,6 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         }
     };
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
-}
-
-/// The devices to use: what was asked, else every real GPU, else the host. Software adapters are many times slower than
-/// the host and are taken only when asked for.
-pub fn choose_devices(asked: Option<&DeviceList>) -> Result<Vec<DeviceSpec>> {
-    let list = match asked {
-        Some(list) => list.0.clone(),
-        None => {
-            let adapters = gpu::adapters().into_iter().filter(|adapter| !adapter.is_software());
-            let mut real: Vec<DeviceSpec> = adapters.map(|adapter| adapter.index.into()).collect();
-            if real.is_empty() {
-                real.push(DeviceIndex::Host.into());
-            }
-            real
-        }
-    };
-    if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
-        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
-    }
-    Ok(list)
 }
 
 /// The value of `--heat`, for a model of this kind.
@@ -292,9 +272,6 @@ mod tests {
         ] {
             assert!(list(bad).is_err(), "{bad}");
         }
-        let twice = choose_devices(Some(&list("host,0,host:1GiB").unwrap()));
-        assert!(twice.unwrap_err().to_string().contains("given twice"));
-        assert_eq!(choose_devices(Some(&list("0,0,host").unwrap())).unwrap().len(), 3);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::loading::{self, Fill, Loading};
 use crate::model::forward::{self, Model, Share};
 use crate::model::step::{CANDIDATES, Sizes, Step};
 use crate::ops::Ops;
-use crate::plan::{self, Device, Heat, Plan, Spread};
+use crate::plan::{self, Class, Device, Heat, Plan, Spread};
 use crate::recording::Recording;
 use crate::rig::{Node, Rig};
 use crate::sample::Candidates;
@@ -31,8 +31,6 @@ const SMALLEST_CHUNK: usize = 8;
 const MAX_PAIRS: usize = 16384;
 /// Weights of the host are looked through for codes that are not numbers up to this size; beyond, the logits tell.
 const HOST_CHECK_BYTES: u64 = 1 << 30;
-/// Staging of uploads and read-backs of an adapter.
-const STAGING_BYTES: u64 = 64 << 20;
 
 /// How a model is opened.
 #[derive(Clone, Debug)]
@@ -99,9 +97,8 @@ pub struct OpenDevice<'c> {
     pub name: String,
     /// What runs its recordings.
     pub executor: Box<dyn Executor<'c> + 'c>,
-    /// What it is expected to read its own memory with, in bytes per second: by its kind, never measured, so that the
-    /// same devices always get the same plan.
-    pub bandwidth: f64,
+    /// What it is. By that, and by nothing that is measured, it gets its part of the model.
+    pub class: Class,
 }
 
 impl OpenDevice<'_> {
@@ -110,33 +107,21 @@ impl OpenDevice<'_> {
     /// # Errors
     /// A device that does not exist or cannot be used.
     pub fn open(spec: DeviceSpec) -> Result<Self, Error> {
-        let bandwidth = gpu::nominal_bandwidth(spec.index);
         let DeviceIndex::Adapter(index) = spec.index else {
-            return Ok(OpenDevice {
-                spec,
-                name: "host".into(),
-                executor: Box::new(HostExecutor::new()),
-                bandwidth,
-            });
+            let (name, executor) = ("host".into(), Box::new(HostExecutor::new()));
+            return Ok(OpenDevice { spec, name, executor, class: Class::Host });
         };
         let gpu = gpu::open(index)?;
-        let name = gpu.profile.name.clone();
+        let (name, class) = (gpu.profile.name.clone(), gpu.profile.class());
         let mut executor = GpuExecutor::new(gpu);
         executor.enable_timestamps();
-        Ok(OpenDevice { spec, name, executor: Box::new(executor), bandwidth })
+        Ok(OpenDevice { spec, name, executor: Box::new(executor), class })
     }
 
     /// As the plan sees it.
     fn planned(&self) -> Device {
-        let host = self.spec.index == DeviceIndex::Host;
-        let mut device = if host {
-            Device::host(self.spec.budget, self.bandwidth)
-        } else {
-            let link = gpu::nominal_link(self.spec.index);
-            Device::adapter(&self.name, self.spec.budget, self.bandwidth, link)
-        };
-        device.max_binding_bytes = self.executor.tuning().max_binding_bytes;
-        device
+        let binding = self.executor.tuning().max_binding_bytes;
+        Device::new(&self.spec.index.named(&self.name), self.class, self.spec.budget, binding)
     }
 }
 
@@ -369,6 +354,11 @@ impl<'c> Engine<'c> {
     pub fn weight_bytes_by_device(&self) -> Vec<u64> {
         let of = |node: &Node<'_>| node.model.bytes + node.pool.as_ref().map_or(0, Pool::bytes);
         self.rig.nodes().iter().map(of).collect()
+    }
+
+    /// Bytes of each device besides weights and the buffers of steps.
+    pub fn staging_bytes_by_device(&self) -> Vec<u64> {
+        self.rig.nodes().iter().map(|node| node.executor.staging_bytes()).collect()
     }
 
     /// Bytes of weights and scales that one token's computation reads: all but the embedding and the experts that are
@@ -799,7 +789,7 @@ fn node<'c>(
     let OpenDevice { spec, name, mut executor, .. } = device;
     let (config, part) = (checkpoint.config(), &plan.devices[index]);
     let executor_ref = &mut *executor;
-    executor_ref.set_staging(part.staging);
+    executor_ref.set_staging(&part.staging)?;
     let check = spec.index != DeviceIndex::Host || checkpoint.weight_bytes() <= HOST_CHECK_BYTES;
     let residents: Vec<Vec<u32>> = plan
         .placement
@@ -902,12 +892,6 @@ pub(crate) fn chunks(config: &ModelConfig, options: &EngineOptions) -> Result<Ve
         chunks.push((last / 2).max(smallest));
     }
     Ok(chunks)
-}
-
-/// Upload and read-back buffers of a device that holds so many bytes of weights; less where its memory has a budget.
-pub(crate) fn staging_bytes(host: bool, weights: u64, budget: Option<u64>) -> u64 {
-    let most = budget.map_or(STAGING_BYTES, |budget| (budget / 256).clamp(1 << 20, STAGING_BYTES));
-    if host { 0 } else { most.min(2 * weights) }
 }
 
 fn candidates(row: &[u32], vocab_size: usize) -> Result<Candidates, Error> {

@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::recording::{BufferId, Recording, View};
+use crate::staging::Staging;
 
 /// How kernels are best shaped for a device. Part of the device plan: changing it may change the last bits of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +55,14 @@ pub trait Executor<'c>: Send {
     /// can tell.
     fn last_pass_seconds(&self) -> Option<f64>;
 
-    /// How many bytes of uploads may be under way at once.
-    fn set_staging(&mut self, bytes: u64) {
-        let _ = bytes;
-    }
+    /// Takes what the plan has for it besides buffers, and from then on no more.
+    ///
+    /// # Errors
+    /// A device that refuses it.
+    fn set_staging(&mut self, staging: &Staging) -> Result<(), Error>;
+
+    /// Bytes that it has besides buffers, those among them that the driver takes for uploads on their way.
+    fn staging_bytes(&self) -> u64;
 
     /// Recordings handed to the device so far, one submit each.
     fn submits(&self) -> u64;

@@ -56,6 +56,15 @@ impl Slot {
     }
 }
 
+/// Matrices that are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matrices {
+    /// Bytes, scales included.
+    pub bytes: u64,
+    /// Numbers in them.
+    pub weights: u64,
+}
+
 /// Sizes of a model's weights on a device.
 pub struct Layout<'t> {
     table: &'t dyn TensorTable,
@@ -141,18 +150,16 @@ impl<'t> Layout<'t> {
         Ok(bytes)
     }
 
-    /// A layer without its experts, routed and shared.
-    pub fn layer(&self, layer: u32) -> Result<ByKind, Error> {
+    /// A layer's matrices without its experts, routed and shared: those that share x together.
+    fn groups(&self, layer: u32) -> Vec<Vec<Role>> {
         use LayerRole::*;
         let config = self.table.config();
         let role = |part| Role::Layer { layer, part };
-        let mut bytes = ByKind::default();
-        if config.is_moe(layer) {
-            self.projection(&[role(RouterGate)], &mut bytes)?;
+        let mut groups = if config.is_moe(layer) {
+            vec![vec![role(RouterGate)]]
         } else {
-            self.projection(&[role(Mlp(Matrix::Gate)), role(Mlp(Matrix::Up))], &mut bytes)?;
-            self.projection(&[role(Mlp(Matrix::Down))], &mut bytes)?;
-        }
+            vec![vec![role(Mlp(Matrix::Gate)), role(Mlp(Matrix::Up))], vec![role(Mlp(Matrix::Down))]]
+        };
         let first = if config.q_lora_rank.is_some() { QAProj } else { QProj };
         let mut input = vec![role(first), role(KvAProjWithMqa)];
         let mut queries = vec![role(QBProj)];
@@ -160,12 +167,22 @@ impl<'t> Layout<'t> {
             input.extend([role(IndexerWk), role(IndexerWeightsProj)]);
             queries.push(role(IndexerWqB));
         }
-        self.projection(&[role(KvBProj)], &mut bytes)?;
-        self.projection(&input, &mut bytes)?;
+        groups.extend([vec![role(KvBProj)], input]);
         if config.q_lora_rank.is_some() {
-            self.projection(&queries, &mut bytes)?;
+            groups.push(queries);
         }
-        self.projection(&[role(OProj)], &mut bytes)?;
+        groups.push(vec![role(OProj)]);
+        groups
+    }
+
+    /// A layer without its experts, routed and shared.
+    pub fn layer(&self, layer: u32) -> Result<ByKind, Error> {
+        use LayerRole::*;
+        let role = |part| Role::Layer { layer, part };
+        let mut bytes = ByKind::default();
+        for group in self.groups(layer) {
+            self.projection(&group, &mut bytes)?;
+        }
         let mut values = 0u64;
         for part in [
             InputLayernorm,
@@ -182,6 +199,48 @@ impl<'t> Layout<'t> {
         }
         bytes.add(Kind::Norm, 4 * values.max(1));
         Ok(bytes)
+    }
+
+    /// What one token's computation reads of a layer besides its experts.
+    pub fn always(&self, layer: u32) -> Result<Matrices, Error> {
+        let roles: Vec<Role> = self.groups(layer).into_iter().flatten().collect();
+        self.matrices(&roles)
+    }
+
+    /// The shared expert of a layer, if it has one.
+    pub fn shared(&self, layer: u32) -> Result<Matrices, Error> {
+        let config = self.table.config();
+        let there = config.is_moe(layer) && config.n_shared_experts > 0;
+        let roles = Matrix::ALL.map(|projection| Role::layer(layer, LayerRole::Shared(projection)));
+        self.matrices(if there { &roles } else { &[] })
+    }
+
+    /// What of that is read only where positions have to be selected.
+    pub fn selecting(&self, layer: u32) -> Result<Matrices, Error> {
+        let role = Role::Layer { layer, part: LayerRole::IndexerWqB };
+        let there = self.table.config().has_indexer(layer) && self.table.spec(role).is_some();
+        self.matrices(if there { std::slice::from_ref(&role) } else { &[] })
+    }
+
+    /// A routed expert of a layer.
+    pub fn expert(&self, layer: u32) -> Result<Matrices, Error> {
+        let role = |projection| Role::layer(layer, LayerRole::Expert { expert: 0, projection });
+        self.matrices(&Matrix::ALL.map(role))
+    }
+
+    /// The head's matrix.
+    pub fn logits(&self) -> Result<Matrices, Error> {
+        self.matrices(&[Role::LmHead])
+    }
+
+    fn matrices(&self, roles: &[Role]) -> Result<Matrices, Error> {
+        let mut all = Matrices::default();
+        for role in roles {
+            let spec = self.spec(*role)?;
+            all.bytes += spec.weight_bytes() + 4 * spec.scales();
+            all.weights += spec.shape.elements();
+        }
+        Ok(all)
     }
 
     /// What an expert of a layer takes.
@@ -280,6 +339,7 @@ mod tests {
     use crate::host::HostExecutor;
     use crate::model::forward::{Model, Share};
     use crate::recording::{BufferId, Recording};
+    use crate::staging::Staging;
     use porism_loader::{Checkpoint, Options};
     use std::path::Path;
 
@@ -329,6 +389,14 @@ mod tests {
 
         fn last_pass_seconds(&self) -> Option<f64> {
             None
+        }
+
+        fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
+            self.inner.set_staging(staging)
+        }
+
+        fn staging_bytes(&self) -> u64 {
+            self.inner.staging_bytes()
         }
 
         fn submits(&self) -> u64 {

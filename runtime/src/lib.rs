@@ -22,6 +22,7 @@ pub mod plan;
 pub mod recording;
 pub mod rig;
 pub mod sample;
+pub mod staging;
 pub mod text;
 pub mod weights;
 

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use porism_shaders::kernels::segments::Segment;
+use porism_shaders::weights::WeightType;
 use serde::Serialize;
 
 use crate::cache::SequenceId;
@@ -10,8 +12,12 @@ use crate::error::Error;
 use crate::executor::Executor;
 use crate::generate::{Chooser, Request};
 use crate::gpu::{self, DeviceIndex, GpuExecutor};
+use crate::host::HostExecutor;
+use crate::ops::{Form, Ops, Rows};
+use crate::plan::{Class, Rates};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
 use crate::sample::SamplingParams;
+use crate::weights::{Piece, Projection};
 
 /// Steps sampled after the timed ones; the engine's context must have room for them.
 pub const SAMPLED_STEPS: usize = 4;
@@ -202,9 +208,103 @@ pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
     }
 }
 
-/// The host's rate in GB/s from a smaller buffer: good enough to plan with, and quick.
-pub fn quick_host_bandwidth() -> f64 {
-    host_read_bandwidth(64 << 20)
+/// What a device reaches, for predictions: its memory, mat-muls over FP8 weights, and what starting a kernel and waiting for
+/// it take. What is not measured is as expected of its kind.
+///
+/// # Errors
+/// A device that does not exist or fails.
+pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
+    // 1.0 in E4M3: a matrix that caches hold, so that it tells of computing alone.
+    let codes = vec![0x38; MATRIX_ROWS as usize * MATRIX_COLS as usize];
+    match device {
+        DeviceIndex::Host => {
+            let bandwidth = host_read_bandwidth(64 << 20) * 1e9;
+            let nominal = Rates { bandwidth, link: bandwidth, ..Class::Host.rates() };
+            matrix_rates(&mut HostExecutor::new(), &codes, 128, nominal)
+        }
+        DeviceIndex::Adapter(index) => {
+            let gpu = gpu::open(index)?;
+            let class = gpu.profile.class();
+            let mut executor = GpuExecutor::new(gpu);
+            let bandwidth = adapter_read_bandwidth(&mut executor)? * 1e9;
+            let nominal = Rates { bandwidth, ..class.rates() };
+            // Enough to keep a card busy, and no more than a CPU that plays one has done in a moment.
+            let tokens = if class == Class::Software { 32 } else { 512 };
+            matrix_rates(&mut executor, &codes, tokens, nominal)
+        }
+    }
+}
+
+/// The matrix of [`rates`].
+const MATRIX_ROWS: u32 = 2048;
+const MATRIX_COLS: u32 = 2048;
+
+/// A matrix with `tokens` tokens, with one, and with next to nothing to compute.
+fn matrix_rates<'c>(
+    executor: &mut dyn Executor<'c>,
+    codes: &'c [u8],
+    tokens: u32,
+    nominal: Rates,
+) -> Result<Rates, Error> {
+    /// Kernels in a recording, so that one hand-over is shared among them.
+    const KERNELS: u32 = 8;
+    const FEW_ROWS: u32 = 8;
+    let weights = codes.len() as u64;
+    let buffer = executor.allocate_weights("rates.weights", weights, vec![(0, codes)])?;
+    let weights = View { buffer, offset: 0, bytes: weights };
+    if !executor.maps_weights() {
+        executor.write(weights, codes)?;
+    }
+    let mut view = |label: &str, values: u32| -> Result<View, Error> {
+        let bytes = u64::from(values) * 4;
+        Ok(View { buffer: executor.allocate(label, bytes)?, offset: 0, bytes })
+    };
+    let scales = view("rates.scales", (MATRIX_ROWS / 128) * (MATRIX_COLS / 128))?;
+    let (x, y) = (view("rates.x", tokens * MATRIX_COLS)?, view("rates.y", tokens * MATRIX_ROWS)?);
+    let (norm, unused) = (view("rates.norm", MATRIX_COLS)?, view("rates.unused", 64)?);
+    // Kernels that multiply the first rows of the matrix, or for none that compute a norm.
+    let mut seconds = |kernels: u32, rows: u32, tokens: u32| -> Result<f64, Error> {
+        let kind = WeightType::F8E4M3 as u32;
+        let segments = vec![Segment { kind, rows, ..Default::default() }];
+        let pieces = vec![Piece { weights, scales, segments }];
+        let matrix = Projection { pieces, cols: MATRIX_COLS, rows };
+        let mut recording = Recording::default();
+        let tuning = executor.tuning();
+        let mut ops = Ops { recording: &mut recording, tuning, tokens, layer: None, unused };
+        for _ in 0..kernels {
+            let (rows_of_x, rows_of_y) = (Rows::new(x, MATRIX_COLS), Rows::new(y, MATRIX_ROWS));
+            match rows {
+                0 => ops.rms_norm("rates", rows_of_x, norm, None, MATRIX_COLS, 1e-6, y, tokens),
+                _ => ops.project("rates", &matrix, rows_of_x, rows_of_y, Form::default(), tokens),
+            }
+        }
+        recording.read(y.slice(0, 16));
+        let mut best = f64::INFINITY;
+        // The first one compiles.
+        for _ in 0..4 {
+            let started = Instant::now();
+            executor.run(&recording)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let (one, many) = (seconds(1, FEW_ROWS, 1)?, seconds(8 * KERNELS, FEW_ROWS, 1)?);
+    let dispatch = ((many - one) / f64::from(8 * KERNELS - 1)).max(1e-9);
+    let handover = (one - dispatch).max(1e-9);
+    let kernel = |all: f64| ((all - handover) / f64::from(KERNELS) - dispatch).max(1e-9);
+    let single = kernel(seconds(KERNELS, MATRIX_ROWS, 1)?);
+    let all = kernel(seconds(KERNELS, MATRIX_ROWS, tokens)?);
+    let norms = kernel(seconds(KERNELS, 0, tokens)?);
+    let size = f64::from(MATRIX_ROWS) * f64::from(MATRIX_COLS);
+    let values = f64::from(tokens) * f64::from(MATRIX_COLS) / norms;
+    let mut rates = Rates { dispatch, handover, values, ..nominal };
+    // all = size · (1 / decode + 2 tokens / compute), and single the same for one token.
+    if all > single {
+        rates.compute = 2.0 * f64::from(tokens - 1) * size / (all - single);
+        let decoding = single / size - 2.0 / rates.compute;
+        rates.decode = if decoding > 0.0 { 1.0 / decoding } else { f64::INFINITY };
+    }
+    Ok(rates)
 }
 
 fn host_read_bandwidth(bytes: usize) -> f64 {

@@ -12,7 +12,7 @@ use crate::recording::{Dispatch, Groups, Label, Recording, View};
 use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
 
 /// From so many tokens on a mat-mul decodes each weight once for eight of them. Both give the same bits.
-const MATMUL_FROM: u32 = 3;
+pub(crate) const MATMUL_FROM: u32 = 3;
 
 /// Activations: rows of f32 in a buffer.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,7 @@ use porism_runtime::Error;
 use porism_runtime::engine::OpenDevice;
 use porism_runtime::executor::{Executor, Tuning};
 use porism_runtime::recording::{BufferId, Recording, View};
+use porism_runtime::staging::Staging;
 
 /// What is watched; shared with the test.
 #[derive(Clone, Default)]
@@ -102,8 +103,12 @@ impl<'c> Executor<'c> for Watched<'c> {
         self.executor.last_pass_seconds()
     }
 
-    fn set_staging(&mut self, bytes: u64) {
-        self.executor.set_staging(bytes);
+    fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
+        self.executor.set_staging(staging)
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        self.executor.staging_bytes()
     }
 
     fn submits(&self) -> u64 {

@@ -8,7 +8,7 @@ use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
 use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
 use porism_runtime::generate::{Request, generate};
 use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
-use porism_runtime::plan::Spread;
+use porism_runtime::plan::{Class, Spread};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::{Error, Schedule};
 use porism_tests::every_adapter;
@@ -43,7 +43,7 @@ fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() 
             spec: adapter.index.into(),
             name: adapter.name.clone(),
             executor: Box::new(executor),
-            bandwidth: 1e9,
+            class: Class::Software,
         };
         let options = EngineOptions::new(64);
         let mut engine = Engine::on(vec![device], &checkpoint, &options, &mut |_| Ok(())).expect("opens");
@@ -116,7 +116,7 @@ fn a_device_of_several_that_is_lost_is_named_and_nothing_hangs() {
                 spec: adapter.index.into(),
                 name: format!("device number {number}"),
                 executor: Box::new(executor),
-                bandwidth: 1e9,
+                class: Class::Software,
             });
         }
         let lose = lose.expect("one of the three");
@@ -304,7 +304,7 @@ fn with_few_slots_a_device_that_is_lost_is_named_and_nothing_hangs() {
             spec: DeviceSpec { index: adapter.index, budget },
             name: adapter.name.clone(),
             executor: Box::new(executor),
-            bandwidth: 1e9,
+            class: Class::Software,
         };
         let mut engine = Engine::on(vec![device], &checkpoint, &options, &mut |_| Ok(())).expect("opens");
         assert!(engine.plan().devices[0].slots > 0);

@@ -138,11 +138,12 @@ fn parity(name: &str, devices: &[DeviceIndex], spread: Spread) -> Result<(), Fai
         if weights != planned.weights.total() + planned.disk {
             return Err(format!("device {index}: {weights} bytes of weights, planned {planned:?}").into());
         }
-        let expected = planned.total() - planned.staging + planned.disk;
+        let expected = planned.total() - planned.staging.bytes() + planned.disk;
         if found != expected {
             return Err(format!("device {index}: {found} bytes allocated, {expected} planned").into());
         }
     }
+    staging_is_as_planned(&engine)?;
     let ids = golden.ids("input_ids");
     for schedule in [Schedule::Prefill, Schedule::Chunks(7), Schedule::Steps] {
         let found = engine.logits(&ids, schedule, true)?;
@@ -174,11 +175,24 @@ fn parity(name: &str, devices: &[DeviceIndex], spread: Spread) -> Result<(), Fai
     if greedy != golden.ids("greedy_ids") {
         return Err(format!("greedy tokens {greedy:?}, expected {:?}", golden.ids("greedy_ids")).into());
     }
+    // Steps that generate need no more than was there from the start.
+    staging_is_as_planned(&engine)?;
     if matches!(spread, Spread::Slots(..)) {
         let misses = engine.pools().map(|(_, facts)| facts.misses).sum::<u64>() - before;
         eprintln!("{name}: {:?}", engine.pools().collect::<Vec<_>>());
         if misses < 32 {
             return Err(format!("{misses} experts brought in 32 steps: the slots are too many").into());
+        }
+    }
+    Ok(())
+}
+
+/// What executors have besides buffers, to the byte.
+fn staging_is_as_planned(engine: &Engine<'_>) -> Result<(), Failed> {
+    let planned = engine.plan().devices.iter().map(|device| device.staging);
+    for (index, (planned, found)) in planned.zip(engine.staging_bytes_by_device()).enumerate() {
+        if found != planned.bytes() {
+            return Err(format!("device {index}: {found} bytes of staging, planned {planned:?}").into());
         }
     }
     Ok(())

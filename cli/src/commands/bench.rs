@@ -5,16 +5,16 @@ use porism_loader::Options;
 use porism_runtime::engine::EngineOptions;
 use porism_runtime::gpu::{self, DeviceIndex};
 use porism_runtime::measure::{self, BenchRun};
-use porism_runtime::plan::{self, DevicePlan};
-use serde_json::json;
+use porism_runtime::plan::{self, DevicePlan, Load, Predicted};
+use serde_json::{Value, json};
 
-use super::plan::here;
 use crate::args::Bench;
+use crate::devices;
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
 use crate::opening::{open_engine, pool_lines, write_heat};
-use crate::settings::{DeviceList, choose_devices};
+use crate::settings::read_heat;
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
@@ -28,16 +28,20 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
     }
     interrupt::install();
-    let specs = choose_devices(args.device.device.as_ref())?;
+    let specs = devices::choose(args.device.device.as_ref())?;
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = measure::read_bandwidth(device.index)?;
     let mut options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
     options.spread = args.device.spread;
+    if let Some(path) = &args.device.heat {
+        options.heat = Some(read_heat(path, checkpoint.config())?);
+    }
     let mut engine =
         open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options.clone())?;
-    // The same placement, with what the devices were measured to read.
-    let predicted = plan::plan(&checkpoint, &here(Some(&DeviceList(specs.clone())))?, &options)?.predicted;
+    // What the engine's plan promises on devices as they were measured.
+    let planned = devices::planned(&specs)?;
+    let predict = |load: Load| plan::predict(&checkpoint, &planned, &options, engine.plan(), &load);
     let (names, drivers): (Vec<_>, Vec<_>) = specs.iter().map(|spec| describe(spec.index)).unzip();
     let (name, driver) = (names.join(" + "), drivers.join(" + "));
     if !args.json {
@@ -48,25 +52,27 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         ))?;
     }
 
-    let mut runs = Vec::new();
+    let mut loads = Vec::new();
     for depth in &args.depth {
         for batch in &args.batch {
             for prefill in &args.prefill {
-                if interrupt::requested() {
-                    return Err(porism_runtime::Error::Interrupted.into());
-                }
-                let [prefill, depth, batch] = [*prefill, *depth, *batch].map(|number| number as usize);
-                let run =
-                    measure::run(&mut engine, prefill, args.decode as usize, depth, batch, device_read)?;
-                if !args.json {
-                    ui.note(&format!(
-                        "measured prefill {prefill}, decode {}, depth {depth}, batch {batch}",
-                        args.decode
-                    ));
-                }
-                runs.push(run);
+                let [prompt, depth, sequences] = [*prefill, *depth, *batch].map(|number| number as usize);
+                loads.push(Load { sequences, depth, prompt, decode: args.decode as usize });
             }
         }
+    }
+    let predictions = loads.iter().map(|load| predict(*load)).collect::<Result<Vec<_>, _>>()?;
+    let mut runs = Vec::new();
+    for (load, predicted) in loads.iter().zip(predictions) {
+        if interrupt::requested() {
+            return Err(porism_runtime::Error::Interrupted.into());
+        }
+        let Load { sequences, depth, prompt, decode } = *load;
+        let run = measure::run(&mut engine, prompt, decode, depth, sequences, device_read)?;
+        if !args.json {
+            ui.note(&format!("measured prefill {prompt}, decode {decode}, depth {depth}, batch {sequences}"));
+        }
+        runs.push((run, predicted));
     }
     if args.json {
         let devices = &engine.plan().devices;
@@ -83,33 +89,30 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
             "weight_bytes": engine.weight_bytes(),
             "cache_bytes": sum(|device| device.cache),
             "activations_bytes": sum(|device| device.activations),
-            "staging_bytes": sum(|device| device.staging),
+            "staging_bytes": sum(|device| device.staging.bytes()),
             "pools": pools,
-            "predicted": {
-                "decode_tokens_per_second": predicted.decode_tokens_per_second,
-                "prefill_tokens_per_second": predicted.prefill_tokens_per_second,
-                "limited_by": predicted.limited_by,
-                "prefill_limited_by": predicted.prefill_limited_by,
-            },
             "chunk": engine.chunk(),
             "device_read_gb_per_second": device_read,
-            "runs": runs,
+            "runs": runs.iter().map(|(run, predicted)| to_json(run, predicted)).collect::<Result<Vec<_>>>()?,
         }))?;
     } else {
         print(ui, &runs)?;
-        ui.line(&format!(
-            "the plan predicts {:.1} tokens/s generated, limited by {}; {:.0} tokens/s of a prompt, limited by {}",
-            predicted.decode_tokens_per_second,
-            predicted.limited_by,
-            predicted.prefill_tokens_per_second,
-            predicted.prefill_limited_by
-        ))?;
         for line in pool_lines(&engine) {
             ui.line(&line)?;
         }
     }
     write_heat(&engine, &args.experts)?;
     Ok(0)
+}
+
+/// What was measured, and beside it what the plan predicted.
+fn to_json(run: &BenchRun, predicted: &Predicted) -> Result<Value> {
+    let mut value = serde_json::to_value(run)?;
+    value["predicted_decode_tokens_per_second"] = predicted.decode_tokens_per_second.into();
+    value["predicted_prefill_tokens_per_second"] = predicted.prefill_tokens_per_second.into();
+    value["limited_by"] = predicted.limited_by.as_str().into();
+    value["prefill_limited_by"] = predicted.prefill_limited_by.as_str().into();
+    Ok(value)
 }
 
 /// The device's name, and its driver in words.
@@ -125,27 +128,39 @@ fn describe(index: DeviceIndex) -> (String, String) {
     }
 }
 
-fn print(ui: &Ui, runs: &[BenchRun]) -> Result<()> {
+fn print(ui: &Ui, runs: &[(BenchRun, Predicted)]) -> Result<()> {
     ui.line("")?;
-    let headings =
-        ["prefill", "decode", "depth", "batch", "prefill tok/s", "decode tok/s", "weights GB/s", "of device"];
+    let headings = [
+        "prefill",
+        "decode",
+        "depth",
+        "batch",
+        "prefill tok/s",
+        "predicted",
+        "decode tok/s",
+        "predicted",
+        "weights GB/s",
+        "of device",
+    ];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
-    for run in runs {
+    for (run, predicted) in runs {
         rows.push(vec![
             run.prefill.to_string(),
             run.decode.to_string(),
             run.depth.to_string(),
             run.batch.to_string(),
             format!("{:.1}", run.prefill_tokens_per_second),
+            format!("{:.1}", predicted.prefill_tokens_per_second),
             format!("{:.1}", run.decode_tokens_per_second),
+            format!("{:.1}", predicted.decode_tokens_per_second),
             format!("{:.2}", run.weight_gb_per_second),
             format!("{:.0} %", 100.0 * run.weight_gb_per_second / run.device_read_gb_per_second),
         ]);
     }
-    for (index, line) in ui::table(&rows, &[0, 1, 2, 3, 4, 5, 6, 7]).iter().enumerate() {
+    for (index, line) in ui::table(&rows, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]).iter().enumerate() {
         if index == 0 { ui.heading(line)? } else { ui.line(line)? }
     }
-    let Some(run) = runs.first() else { return Ok(()) };
+    let Some((run, predicted)) = runs.first() else { return Ok(()) };
     ui.line("")?;
     ui.line(&format!(
         "a decode step: {} dispatches ({} in the last layer), {:.1} µs of CPU each, {} submit, {} bytes read back (sampled: {}), {:.2} ms",
@@ -164,6 +179,10 @@ fn print(ui: &Ui, runs: &[BenchRun]) -> Result<()> {
         "{} of weights read per token{}",
         ui::bytes(run.weight_bytes_per_token),
         outside.unwrap_or_default()
+    ))?;
+    ui.line(&format!(
+        "the plan sees decoding limited by {}, prompts by {}",
+        predicted.limited_by, predicted.prefill_limited_by
     ))?;
     Ok(())
 }

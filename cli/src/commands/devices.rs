@@ -85,6 +85,7 @@ fn host_json(host: &HostProfile) -> Value {
         "device_type": "cpu",
         "driver": "porism",
         "driver_info": env!("CARGO_PKG_VERSION"),
+        "memory_bytes": host.memory_bytes,
         "limits": {
             "cores": host.cores,
             "memory_bytes": host.memory_bytes,
@@ -103,6 +104,14 @@ fn print_adapter(ui: &Ui, device: &Tested, rate: Option<f64>) -> Result<()> {
     ui.heading(&format!("{index:<5} {}", profile.name))?;
     let driver = format!("{} {}", profile.driver, profile.driver_info);
     ui.line(&format!("      {} over {}, driver {}", kind(profile), profile.backend, driver.trim()))?;
+    let memory = match profile.memory_bytes {
+        Some(bytes) if profile.is_software() => {
+            format!("{} of memory by its word, the host's", ui::bytes(bytes))
+        }
+        Some(bytes) => format!("{} of memory", ui::bytes(bytes)),
+        None => "memory unknown: give it a budget, as in `--device 0:8GiB`".to_owned(),
+    };
+    ui.line(&format!("      {memory}"))?;
     let limits = &profile.limits;
     let buffers = format!(
         "buffers up to {}, bindings up to {}, {} bindings per stage",

@@ -2,18 +2,16 @@
 
 use anyhow::Result;
 use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
-use porism_runtime::gpu::{self, DeviceIndex};
-use porism_runtime::measure;
+use porism_runtime::EngineOptions;
 use porism_runtime::plan::{self, Device, Plan};
-use porism_runtime::{DeviceSpec, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args;
+use crate::devices;
 use crate::failure::Failure;
-use crate::host::HostProfile;
 use crate::model::{EMBEDDED_NAME, Model};
 use crate::rig;
-use crate::settings::{DeviceList, choose_devices, read_heat};
+use crate::settings::read_heat;
 use crate::ui::{self, Ui};
 
 /// The context where none is asked for, in tokens.
@@ -28,7 +26,7 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
     let context = args.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_position_embeddings));
     let devices = match &args.rig {
         Some(path) => rig::read(path)?,
-        None => here(args.device.device.as_ref())?,
+        None => devices::planned(&devices::choose(args.device.device.as_ref())?)?,
     };
     let mut options = EngineOptions::new(context as usize);
     options.spread = args.device.spread;
@@ -94,44 +92,6 @@ impl Subject {
     }
 }
 
-/// The devices of this machine: those asked for, else every real GPU and the host.
-pub fn here(asked: Option<&DeviceList>) -> Result<Vec<Device>> {
-    let adapters = gpu::adapters();
-    let mut specs: Vec<DeviceSpec> = choose_devices(asked)?;
-    if asked.is_none() && specs.iter().all(|spec| spec.index != DeviceIndex::Host) {
-        specs.push(DeviceIndex::Host.into());
-    }
-    let host_bandwidth = measure::quick_host_bandwidth() * 1e9;
-    let mut measured: Vec<(DeviceIndex, f64)> = Vec::new();
-    let mut devices = Vec::new();
-    for spec in specs {
-        let DeviceIndex::Adapter(index) = spec.index else {
-            let memory = spec.budget.unwrap_or_else(|| HostProfile::read().available_bytes);
-            let mut host = Device::host(Some(memory).filter(|bytes| *bytes > 0), host_bandwidth);
-            host.weight = gpu::nominal_bandwidth(spec.index);
-            devices.push(host);
-            continue;
-        };
-        let Some(profile) = adapters.iter().find(|adapter| adapter.index == spec.index) else {
-            let found = format!("{} adapters", adapters.len());
-            return Err(porism_runtime::Error::NoSuchDevice { index, found }.into());
-        };
-        // The same adapter twice is measured once.
-        let known = measured.iter().find(|(index, _)| *index == spec.index).map(|(_, rate)| *rate);
-        let rate = match known {
-            Some(rate) => rate,
-            None => measure::read_bandwidth(spec.index)? * 1e9,
-        };
-        measured.push((spec.index, rate));
-        let link = gpu::nominal_link(spec.index);
-        let mut device = Device::adapter(&format!("{index}: {}", profile.name), spec.budget, rate, link);
-        device.weight = gpu::nominal_bandwidth(spec.index);
-        device.max_binding_bytes = profile.limits.max_storage_buffer_binding_size;
-        devices.push(device);
-    }
-    Ok(devices)
-}
-
 fn to_json(name: &str, context: u32, devices: &[Device], plan: &Plan) -> Value {
     let list: Vec<Value> = devices
         .iter()
@@ -144,7 +104,7 @@ fn to_json(name: &str, context: u32, devices: &[Device], plan: &Plan) -> Value {
                 "weights_bytes": part.weights.total(),
                 "cache_bytes": part.cache,
                 "activations_bytes": part.activations,
-                "staging_bytes": part.staging,
+                "staging_bytes": part.staging.bytes(),
                 "layers": part.layers.len(),
                 "first_layer": (!part.layers.is_empty()).then_some(part.layers.start),
                 "experts": part.experts + part.streamed,
@@ -154,8 +114,13 @@ fn to_json(name: &str, context: u32, devices: &[Device], plan: &Plan) -> Value {
                 "embedding": part.embedding,
                 "head": part.head,
                 "weights_by_kind": kinds.collect::<serde_json::Map<_, Value>>(),
-                "bandwidth_bytes_per_second": device.bandwidth,
-                "link_bytes_per_second": device.link,
+                "bandwidth_bytes_per_second": device.rates.bandwidth,
+                "link_bytes_per_second": device.rates.link,
+                "operations_per_second": device.rates.compute,
+                "weights_decoded_per_second": device.rates.decode.is_finite().then_some(device.rates.decode),
+                "values_per_second": device.rates.values,
+                "seconds_per_dispatch": device.rates.dispatch,
+                "seconds_per_hand_over": device.rates.handover,
             })
         })
         .collect();
@@ -204,7 +169,7 @@ fn print(ui: &Ui, name: &str, context: u32, devices: &[Device], plan: &Plan) -> 
             size(part.weights.total()),
             size(part.cache),
             size(part.activations),
-            size(part.staging),
+            size(part.staging.bytes()),
             device.memory.map_or("?".to_owned(), |memory| ui::bytes(memory - part.total())),
             layers,
             ui::count((part.experts + part.streamed).into()),

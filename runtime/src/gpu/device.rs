@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::selftest::{self, SelfTest};
 use crate::error::Error;
+use crate::plan::{Class, Device};
 use crate::recording::Dispatch;
 
 /// A device by the number `porism devices` shows.
@@ -15,6 +16,16 @@ pub enum DeviceIndex {
     Adapter(usize),
     /// The CPU.
     Host,
+}
+
+impl DeviceIndex {
+    /// The name of a device of this number, which tells equal ones apart.
+    pub fn named(self, name: &str) -> String {
+        match self {
+            DeviceIndex::Adapter(index) => format!("{index}: {name}"),
+            DeviceIndex::Host => name.to_owned(),
+        }
+    }
 }
 
 impl Serialize for DeviceIndex {
@@ -57,6 +68,8 @@ pub struct DeviceProfile {
     pub driver: String,
     /// Version of the driver.
     pub driver_info: String,
+    /// Bytes of its memory, where the driver tells.
+    pub memory_bytes: Option<u64>,
     /// What it offers.
     pub limits: Limits,
     /// Optional WebGPU features that Porism may use.
@@ -68,7 +81,23 @@ pub struct DeviceProfile {
 impl DeviceProfile {
     /// Whether it is a driver that computes on the CPU.
     pub fn is_software(&self) -> bool {
-        self.device_type == "cpu"
+        self.class() == Class::Software
+    }
+
+    /// As a plan sees it, with so many bytes of its memory to be used.
+    pub fn planned(&self, budget: Option<u64>) -> Device {
+        let binding = self.limits.max_storage_buffer_binding_size;
+        Device::new(&self.index.named(&self.name), self.class(), budget, binding)
+    }
+
+    /// What it is to a plan.
+    pub fn class(&self) -> Class {
+        match self.device_type.as_str() {
+            "discrete-gpu" => Class::Discrete,
+            "integrated-gpu" => Class::Integrated,
+            "cpu" => Class::Software,
+            _ => Class::Other,
+        }
     }
 }
 
@@ -116,29 +145,6 @@ pub fn adapters() -> Vec<DeviceProfile> {
     enumerate().iter().enumerate().map(|(index, adapter)| profile(index, adapter)).collect()
 }
 
-/// What a device of this kind is expected to read its own memory with, in bytes per second. A rough figure that does not
-/// change from one run to the next: by it the work is divided.
-pub fn nominal_bandwidth(index: DeviceIndex) -> f64 {
-    const HOST: f64 = 40e9;
-    if index == DeviceIndex::Host {
-        return HOST;
-    }
-    let kind =
-        adapters().into_iter().find(|adapter| adapter.index == index).map(|adapter| adapter.device_type);
-    match kind.as_deref() {
-        Some("discrete-gpu") => 700e9,
-        Some("integrated-gpu") => 120e9,
-        Some("cpu") => HOST / 8.0,
-        _ => 300e9,
-    }
-}
-
-/// What it is expected to exchange with host memory, in bytes per second: software adapters are host memory.
-pub fn nominal_link(index: DeviceIndex) -> f64 {
-    let software = adapters().into_iter().any(|adapter| adapter.index == index && adapter.is_software());
-    if software { nominal_bandwidth(DeviceIndex::Host) } else { crate::plan::Device::LINK }
-}
-
 fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
     let info = adapter.get_info();
     let limits = adapter.limits();
@@ -167,6 +173,7 @@ fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
         device_type: device_type.to_owned(),
         driver: info.driver,
         driver_info: info.driver_info,
+        memory_bytes: memory_bytes(adapter),
         limits: Limits {
             max_buffer_size: limits.max_buffer_size,
             max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
@@ -184,6 +191,28 @@ fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
     }
 }
 
+/// Bytes of an adapter's memory. WebGPU does not tell; Vulkan does. Metal and D3D12 would through crates that nothing else
+/// here needs, so that on those a budget has to be given.
+#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn memory_bytes(adapter: &wgpu::Adapter) -> Option<u64> {
+    /// VK_MEMORY_HEAP_DEVICE_LOCAL_BIT
+    const DEVICE_LOCAL: u32 = 1;
+    // SAFETY: nothing of the adapter is destroyed or kept; the guard outlives the query.
+    let adapter = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    let instance = adapter.shared_instance().raw_instance();
+    // SAFETY: the physical device is of this instance, and both live as long as the guard.
+    let properties = unsafe { instance.get_physical_device_memory_properties(adapter.raw_physical_device()) };
+    let heaps = properties.memory_heaps.iter().take(properties.memory_heap_count as usize);
+    // A card whose memory the host sees a part of has a heap for that part.
+    let local = heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0);
+    Some(local.map(|heap| heap.size).sum()).filter(|bytes| *bytes > 0)
+}
+
+#[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
+fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
 /// Opens adapter `index` and runs its self-test. Paths that fail are switched off; an adapter that fails a test every
 /// model needs is refused.
 pub fn open(index: usize) -> Result<Gpu, Error> {
@@ -192,16 +221,19 @@ pub fn open(index: usize) -> Result<Gpu, Error> {
     Ok(gpu)
 }
 
+/// There are only `count` adapters.
+pub fn no_such_device(index: usize, count: usize) -> Error {
+    let found = match count {
+        0 => "no adapter".to_owned(),
+        1 => "only device 0".to_owned(),
+        count => format!("devices 0 to {}", count - 1),
+    };
+    Error::NoSuchDevice { index, found }
+}
+
 fn open_untested(index: usize) -> Result<Gpu, Error> {
     let found = enumerate();
-    let Some(adapter) = found.get(index) else {
-        let found = match found.len() {
-            0 => "no adapter".to_owned(),
-            1 => "only device 0".to_owned(),
-            count => format!("devices 0 to {}", count - 1),
-        };
-        return Err(Error::NoSuchDevice { index, found });
-    };
+    let Some(adapter) = found.get(index) else { return Err(no_such_device(index, found.len())) };
     let profile = profile(index, adapter);
     let wanted = wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::IMMEDIATES;
     let l = &profile.limits;

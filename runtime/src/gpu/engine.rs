@@ -10,13 +10,12 @@ use super::uploads::{Turn, Uploads};
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
+use crate::staging::Staging;
 
 /// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
 const UPLOAD_PIECE_BYTES: usize = 4 << 20;
-/// So many uploaded bytes may be on their way, which bounds the driver's staging memory, unless the plan says less.
+/// So many uploaded bytes may be on their way where there is no plan, which bounds the driver's staging memory.
 const MOST_UPLOAD_BYTES: u64 = 64 << 20;
-/// With less than this one would upload word by word.
-const LEAST_UPLOAD_BYTES: u64 = 64 << 10;
 
 /// An adapter as a device.
 pub struct GpuExecutor {
@@ -27,6 +26,10 @@ pub struct GpuExecutor {
     /// Pipeline and bind group of each dispatch of the last recording: the next one is mostly alike.
     prepared: Vec<Prepared>,
     staging: Option<wgpu::Buffer>,
+    /// Whether `staging` is what the plan has: it then stays, and more has a buffer of its own.
+    is_planned: bool,
+    /// The buffer that the last recording's reads are in.
+    reading: Option<wgpu::Buffer>,
     read_back: Vec<u8>,
     timestamps: Option<Timestamps>,
     last_pass_seconds: Option<f64>,
@@ -73,6 +76,8 @@ impl GpuExecutor {
             bind_groups: HashMap::new(),
             prepared: Vec::new(),
             staging: None,
+            is_planned: false,
+            reading: None,
             read_back: Vec::new(),
             timestamps: None,
             last_pass_seconds: None,
@@ -307,14 +312,18 @@ impl GpuExecutor {
     fn staging(&mut self, bytes: u64) -> Result<wgpu::Buffer, Error> {
         match &self.staging {
             Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),
+            _ if self.is_planned => self.create_staging(bytes),
             _ => {
-                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                let made =
-                    self.create_buffer("porism.read_back", bytes.next_power_of_two().max(4096), usage)?;
+                let made = self.create_staging(bytes.next_power_of_two().max(4096))?;
                 self.staging = Some(made.clone());
                 Ok(made)
             }
         }
+    }
+
+    fn create_staging(&self, bytes: u64) -> Result<wgpu::Buffer, Error> {
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        self.create_buffer("porism.read_back", bytes, usage)
     }
 
     fn encode(&self, recording: &Recording, staging: Option<&wgpu::Buffer>) -> wgpu::CommandBuffer {
@@ -344,13 +353,8 @@ impl GpuExecutor {
         let mut read_at = 0;
         for command in recording.commands() {
             match command {
-                Command::Upload { to, from } => {
-                    self.gpu.queue.write_buffer(
-                        &self.buffers[to.buffer.0 as usize],
-                        to.offset,
-                        recording.upload_bytes(*to, *from),
-                    );
-                }
+                // Written before.
+                Command::Upload { .. } => {}
                 Command::Dispatch(dispatch) => {
                     let prepared = &self.prepared[number];
                     number += 1;
@@ -559,26 +563,41 @@ impl<'c> Executor<'c> for GpuExecutor {
         let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let commands = self.encode(recording, staging.as_ref());
-        self.last_encode_seconds = started.elapsed().as_secs_f64();
         if self.uploads.is_open() {
             // On their own, so that waiting for them is not waiting for what is computed now.
             self.submit_uploads();
         }
-        self.gpu.queue.submit([commands]);
-        self.submits += 1;
+        let mut written = Ok(());
+        for command in recording.commands() {
+            if let Command::Upload { to, from } = command {
+                let buffer = self.buffers[to.buffer.0 as usize].clone();
+                written = self.write_parts(&buffer, to.offset, recording.upload_bytes(*to, *from));
+                if written.is_err() {
+                    break;
+                }
+            }
+        }
+        if written.is_ok() {
+            let commands = self.encode(recording, staging.as_ref());
+            self.last_encode_seconds = started.elapsed().as_secs_f64();
+            let by = self.gpu.queue.submit([commands]);
+            // What the recording uploads is little, and goes along with it.
+            self.uploads.submitted(by);
+            self.reading = staging;
+            self.submits += 1;
+        }
         let validation = pollster::block_on(validation.pop());
         let internal = pollster::block_on(internal.pop());
         let memory = pollster::block_on(memory.pop());
-        if let Some(error) = memory.or(internal).or(validation) {
-            return Err(self.driver_error("step", error));
+        match memory.or(internal).or(validation) {
+            Some(error) => Err(self.driver_error("step", error)),
+            None => written,
         }
-        Ok(())
     }
 
     fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
         let read_bytes = recording.read_bytes();
-        let staging = self.staging.clone().filter(|_| read_bytes > 0);
+        let staging = self.reading.take().filter(|_| read_bytes > 0);
         if let Some(staging) = &staging {
             staging.slice(..read_bytes).map_async(wgpu::MapMode::Read, |_| {});
         }
@@ -612,8 +631,20 @@ impl<'c> Executor<'c> for GpuExecutor {
         self.last_encode_seconds
     }
 
-    fn set_staging(&mut self, bytes: u64) {
-        self.uploads.set_most(bytes.clamp(LEAST_UPLOAD_BYTES, MOST_UPLOAD_BYTES));
+    fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
+        self.uploads.set_most(staging.uploads);
+        self.staging = match staging.read_back {
+            0 => None,
+            bytes => Some(self.create_staging(bytes)?),
+        };
+        self.is_planned = true;
+        Ok(())
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        let read_back = self.staging.as_ref().map_or(0, wgpu::Buffer::size);
+        let timestamps = self.timestamps.as_ref().map_or(0, |t| t.resolved.size() + t.staging.size());
+        self.uploads.most() + read_back + timestamps
     }
 
     fn submits(&self) -> u64 {

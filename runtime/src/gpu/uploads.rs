@@ -31,6 +31,11 @@ impl<I> Uploads<I> {
         Uploads { most, open: 0, sent: VecDeque::new() }
     }
 
+    /// Bytes that may be on their way.
+    pub(super) fn most(&self) -> u64 {
+        self.most
+    }
+
     /// From now on so many.
     pub(super) fn set_most(&mut self, most: u64) {
         self.most = most;

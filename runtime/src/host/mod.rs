@@ -8,6 +8,7 @@ use porism_shaders::{Bound, Call};
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
+use crate::staging::Staging;
 
 mod attention;
 mod dots;
@@ -32,6 +33,8 @@ pub struct HostExecutor<'c> {
     path: Option<Path>,
     buffers: Vec<Buffer<'c>>,
     read_back: Vec<u8>,
+    /// Bytes of `read_back` that the plan has, where there is one: what takes more gives it back.
+    read_back_bytes: Option<usize>,
     /// Kept so that kernels need not ask for memory again.
     scratch: [Vec<f32>; 2],
     /// Recordings run so far.
@@ -61,6 +64,7 @@ impl<'c> HostExecutor<'c> {
             path,
             buffers: Vec::new(),
             read_back: Vec::new(),
+            read_back_bytes: None,
             scratch: Default::default(),
             submits: 0,
         }
@@ -201,6 +205,30 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
         None
     }
 
+    fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
+        let refuse = |bytes: u64| Error::OutOfMemory {
+            device: "host".into(),
+            label: "staging".into(),
+            bytes,
+            limit: "the operating system refused it".into(),
+        };
+        let read_back = usize::try_from(staging.read_back).unwrap_or(usize::MAX);
+        self.read_back = Vec::new();
+        self.read_back.try_reserve_exact(read_back).map_err(|_| refuse(staging.read_back))?;
+        self.read_back_bytes = Some(read_back);
+        for (scratch, values) in self.scratch.iter_mut().zip(staging.scratch) {
+            *scratch = Vec::new();
+            let length = usize::try_from(values).unwrap_or(usize::MAX);
+            scratch.try_reserve_exact(length).map_err(|_| refuse(4 * values))?;
+        }
+        Ok(())
+    }
+
+    fn staging_bytes(&self) -> u64 {
+        let values: usize = self.scratch.iter().map(Vec::capacity).sum();
+        (self.read_back.capacity() + 4 * values) as u64
+    }
+
     fn submits(&self) -> u64 {
         self.submits
     }
@@ -209,6 +237,7 @@ impl<'c> Executor<'c> for HostExecutor<'c> {
 impl HostExecutor<'_> {
     fn run_here(&mut self, recording: &Recording) {
         self.read_back.clear();
+        self.read_back.shrink_to(self.read_back_bytes.unwrap_or(usize::MAX));
         self.submits += 1;
         for command in recording.commands() {
             match command {

@@ -10,7 +10,7 @@ use crate::ops::{Form, Ops, Rows};
 use crate::weights::{Experts, Norms, Piece, Placer, Slab, SlotLayout};
 
 /// From so many tokens on, pairs are sorted by expert and each expert's weights decoded once for up to eight of them.
-const GROUP_FROM: u32 = 9;
+pub(crate) const GROUP_FROM: u32 = 9;
 
 /// MoE weights of a layer.
 #[derive(Debug)]

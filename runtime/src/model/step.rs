@@ -209,6 +209,16 @@ fn lengths(c: &ModelConfig, sizes: Sizes) -> Lengths {
     Lengths { buffers, logits_rows, max_splits }
 }
 
+/// Rows of logits that are computed at once.
+pub fn logits_rows(c: &ModelConfig, sizes: Sizes) -> u32 {
+    lengths(c, sizes).logits_rows
+}
+
+/// Values that attention's first projection makes of x.
+pub fn input_width(c: &ModelConfig) -> u32 {
+    Columns::new(c, c.indexer.is_some()).width
+}
+
 /// What the buffers of steps of these sizes take.
 pub fn bytes(c: &ModelConfig, sizes: Sizes) -> StepBytes {
     bytes_of_layers(c, sizes, 0..c.num_hidden_layers)

@@ -1,0 +1,197 @@
+//! `--device` → devices with budgets: one answer for every command, so that what `plan` shows is what `run` does.
+
+use anyhow::Result;
+use porism_runtime::DeviceSpec;
+use porism_runtime::gpu::{self, DeviceIndex, DeviceProfile};
+use porism_runtime::measure;
+use porism_runtime::plan::{Class, Device, Rates};
+
+use crate::failure::Failure;
+use crate::host::HostProfile;
+use crate::settings::DeviceList;
+
+/// The devices to use, with budgets as far as anybody knows one: what was asked, else every real GPU and the host. Software
+/// adapters are many times slower than the host and are taken only when asked for.
+pub fn choose(asked: Option<&DeviceList>) -> Result<Vec<DeviceSpec>> {
+    let host_alone = |list: &DeviceList| list.0.iter().all(|spec| spec.index == DeviceIndex::Host);
+    // Looking for adapters takes a moment.
+    let adapters = if asked.is_some_and(host_alone) { vec![] } else { gpu::adapters() };
+    resolve(asked, &adapters, HostProfile::read().available_bytes)
+}
+
+/// The same on a machine with these adapters and so many bytes of memory that can be had; 0 where nobody knows.
+fn resolve(
+    asked: Option<&DeviceList>,
+    adapters: &[DeviceProfile],
+    available: u64,
+) -> Result<Vec<DeviceSpec>> {
+    let mut list: Vec<DeviceSpec> = match asked {
+        Some(list) => list.0.clone(),
+        None => {
+            let real = adapters.iter().filter(|adapter| !adapter.is_software()).map(|adapter| adapter.index);
+            real.chain([DeviceIndex::Host]).map(DeviceSpec::from).collect()
+        }
+    };
+    if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
+        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
+    }
+    // What GPUs take of the host's memory.
+    let mut shared = 0;
+    for adapter in adapters {
+        let memory = adapter.memory_bytes.filter(|_| !adapter.is_software());
+        let here = |spec: &&mut DeviceSpec| spec.index == adapter.index;
+        let given: u64 = list.iter_mut().filter(here).filter_map(|spec| spec.budget).sum();
+        let open = list.iter_mut().filter(here).filter(|spec| spec.budget.is_none()).count() as u64;
+        if let (Some(memory), true) = (memory, open > 0) {
+            let each = usable(memory).saturating_sub(given) / open;
+            list.iter_mut().filter(here).for_each(|spec| spec.budget = spec.budget.or(Some(each)));
+        }
+        if adapter.class() == Class::Integrated {
+            shared += list.iter_mut().filter(here).filter_map(|spec| spec.budget).sum::<u64>();
+        }
+    }
+    for spec in list.iter_mut().filter(|spec| spec.index == DeviceIndex::Host && available > 0) {
+        spec.budget = spec.budget.or(Some(available.saturating_sub(shared)));
+    }
+    Ok(list)
+}
+
+/// Of a GPU's memory so much is used where nobody says: displays, drivers and other programs need some.
+fn usable(memory: u64) -> u64 {
+    memory / 10 * 9
+}
+
+/// The devices as a plan sees them. They are measured, which changes what is predicted and not what is planned.
+pub fn planned(specs: &[DeviceSpec]) -> Result<Vec<Device>> {
+    let host_alone = specs.iter().all(|spec| spec.index == DeviceIndex::Host);
+    let adapters = if host_alone { vec![] } else { gpu::adapters() };
+    let mut measured: Vec<(DeviceIndex, Rates)> = Vec::new();
+    let mut devices = Vec::new();
+    for spec in specs {
+        let device = match spec.index {
+            DeviceIndex::Host => Device::new("host", Class::Host, spec.budget, u64::MAX),
+            DeviceIndex::Adapter(index) => {
+                match adapters.iter().find(|adapter| adapter.index == spec.index) {
+                    Some(adapter) => adapter.planned(spec.budget),
+                    None => return Err(gpu::no_such_device(index, adapters.len()).into()),
+                }
+            }
+        };
+        // The same adapter twice is measured once.
+        let known = measured.iter().find(|(index, _)| *index == spec.index).map(|(_, rates)| *rates);
+        let rates = match known {
+            Some(rates) => rates,
+            None => measure::rates(spec.index)?,
+        };
+        measured.push((spec.index, rates));
+        devices.push(Device { rates, ..device });
+    }
+    Ok(devices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use porism_loader::{Checkpoint, Options};
+    use porism_runtime::gpu::Limits;
+    use porism_runtime::plan::{self, Plan};
+    use porism_runtime::{Engine, EngineOptions};
+
+    const GIB: u64 = 1 << 30;
+
+    fn adapter(index: usize, device_type: &str, memory_bytes: Option<u64>) -> DeviceProfile {
+        DeviceProfile {
+            index: DeviceIndex::Adapter(index),
+            name: format!("adapter {index}"),
+            backend: "vulkan".into(),
+            device_type: device_type.into(),
+            driver: "driver".into(),
+            driver_info: "1".into(),
+            memory_bytes,
+            limits: Limits {
+                max_buffer_size: GIB,
+                max_storage_buffer_binding_size: GIB,
+                max_storage_buffers_per_shader_stage: 16,
+                max_compute_workgroup_storage_size: 32 << 10,
+                max_compute_invocations_per_workgroup: 256,
+                max_compute_workgroups_per_dimension: 65535,
+                min_storage_buffer_offset_alignment: 256,
+                max_immediate_size: 128,
+                min_subgroup_size: 32,
+                max_subgroup_size: 32,
+            },
+            features: vec![],
+            selftest: vec![],
+        }
+    }
+
+    fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceIndex, Option<u64>)> {
+        let list = asked.map(|text| text.parse::<DeviceList>().unwrap());
+        let specs = resolve(list.as_ref(), adapters, 64 * GIB).unwrap();
+        specs.into_iter().map(|spec| (spec.index, spec.budget)).collect()
+    }
+
+    #[test]
+    fn gpus_are_used_to_nine_tenths_and_software_adapters_only_when_asked_for() {
+        let [first, second, third] = [0, 1, 2].map(DeviceIndex::Adapter);
+        let host = DeviceIndex::Host;
+        let adapters = [
+            adapter(0, "discrete-gpu", Some(20 * GIB)),
+            adapter(1, "discrete-gpu", None),
+            adapter(2, "cpu", Some(60 * GIB)),
+        ];
+        let all = [(first, Some(18 * GIB)), (second, None), (host, Some(64 * GIB))];
+        assert_eq!(chosen(None, &adapters), all);
+        assert_eq!(chosen(None, &adapters[2..]), [(host, Some(64 * GIB))]);
+        assert_eq!(chosen(None, &[]), [(host, Some(64 * GIB))]);
+        assert_eq!(chosen(Some("0"), &adapters), [(first, Some(18 * GIB))]);
+        assert_eq!(chosen(Some("0:19GiB"), &adapters), [(first, Some(19 * GIB))]);
+        assert_eq!(chosen(Some("2,host:1GiB"), &adapters), [(third, None), (host, Some(GIB))]);
+        // One adapter as several devices has its memory once.
+        let parts = [(first, Some(6 * GIB)), (first, Some(6 * GIB)), (first, Some(6 * GIB))];
+        assert_eq!(chosen(Some("0,0:6GiB,0"), &adapters), parts);
+    }
+
+    #[test]
+    fn memory_that_a_gpu_shares_with_the_host_is_used_once() {
+        let adapters = [adapter(0, "integrated-gpu", Some(40 * GIB))];
+        let expected = [(adapters[0].index, Some(36 * GIB)), (DeviceIndex::Host, Some(28 * GIB))];
+        assert_eq!(chosen(None, &adapters), expected);
+    }
+
+    #[test]
+    fn there_is_one_host() {
+        let list = "host,0,host:1GiB".parse::<DeviceList>().unwrap();
+        assert!(resolve(Some(&list), &[], 0).unwrap_err().to_string().contains("given twice"));
+        let list = "0,0,host".parse::<DeviceList>().unwrap();
+        assert_eq!(resolve(Some(&list), &[], 0).unwrap().len(), 3);
+    }
+
+    /// All but the predictions, which are measured for one of them.
+    fn what_is_planned(plan: &Plan) -> String {
+        format!("{:?}", (&plan.devices, &plan.placement, plan.chunk, &plan.notes))
+    }
+
+    #[test]
+    fn what_is_planned_is_what_runs() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/v32-tiny-fp8");
+        let checkpoint = Checkpoint::open(std::path::Path::new(folder), Options::default()).unwrap();
+        let options = EngineOptions::new(160);
+        let mut lists = vec!["host".to_owned(), "host:64MiB".to_owned()];
+        for adapter in gpu::adapters() {
+            let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+            lists.extend([
+                format!("{index}"),
+                format!("{index}:8MiB,host"),
+                format!("{index}:8MiB,host:1GiB"),
+            ]);
+        }
+        for text in lists {
+            let list = text.parse::<DeviceList>().unwrap();
+            let specs = choose(Some(&list)).unwrap();
+            let printed = plan::plan(&checkpoint, &planned(&specs).unwrap(), &options).unwrap();
+            let engine = Engine::open(&checkpoint, &specs, &options, &mut |_| Ok(())).unwrap();
+            assert_eq!(what_is_planned(&printed), what_is_planned(engine.plan()), "--device {text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Why there is no plan, and what would help.
+
+use super::UNLIMITED;
+use super::place::Problem;
+use crate::engine::{self, EngineOptions};
+use crate::error::Error;
+use crate::model::step;
+
+impl Problem<'_> {
+    /// Why there is no plan, and what would help.
+    pub(super) fn refusal(&self) -> Result<Error, Error> {
+        let memory = self.memories();
+        // The device that could take most; a host before an adapter, since its memory is the larger as a rule.
+        let device = (0..memory.len()).max_by_key(|device| memory[*device]).expect("there is a device");
+        let works = |extra: u64, options: &EngineOptions| -> Result<bool, Error> {
+            let mut memory = memory.clone();
+            memory[device] = memory[device].saturating_add(extra).min(UNLIMITED);
+            Ok(self.draft(&memory, options)?.is_some())
+        };
+        let options = self.request;
+        if !works(UNLIMITED, options)? {
+            let sizes =
+                engine::sizes(options, engine::chunks(self.config(), options)?.last().copied().unwrap_or(1));
+            return Ok(Error::OutOfMemory {
+                device: self.devices[device].name.clone(),
+                label: format!("a context of {} tokens", options.context),
+                bytes: step::bytes(self.config(), sizes).largest_binding,
+                limit: format!(
+                    "max_storage_buffer_binding_size is {}",
+                    self.devices[device].max_binding_bytes
+                ),
+            });
+        }
+        let (mut low, mut high) = (0, UNLIMITED);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            if works(middle, options)? { high = middle } else { low = middle }
+        }
+        let mut ways_out = Vec::new();
+        if !self.devices.iter().any(|device| device.host) {
+            ways_out.push(
+                "add `host` to the devices: what does not fit on the others is then computed from host memory"
+                    .to_owned(),
+            );
+        }
+        let mut shorter = options.clone();
+        while shorter.context > 256 {
+            shorter.context /= 2;
+            if works(0, &shorter)? {
+                ways_out.push(format!("shorten the context: `--ctx-size {}` fits", shorter.context));
+                break;
+            }
+        }
+        ways_out.push(format!("give {} {high} bytes more", self.devices[device].name));
+        if ways_out.len() < 2 {
+            ways_out.push("add a device".to_owned());
+        }
+        let weights = self.costs[device].whole;
+        Ok(Error::DoesNotFit {
+            what: format!(
+                "the model ({weights} bytes of weights) with a context of {} tokens",
+                options.context
+            ),
+            device: self.devices[device].name.clone(),
+            shortfall: high,
+            ways_out,
+        })
+    }
+}
