@@ -267,7 +267,7 @@ deepseek-v2-lite, moonlight-16b-a3b, kimi-k2.
 A rig is a TOML file of [[device]] tables: name (`host` is the CPU side), memory and bandwidth (what it reads its own
 memory with), and if wanted link (what it exchanges with host memory), compute (as in `20TFLOPS`), binding (the largest
 buffer a kernel binds) and for the host disk. Without one, the devices are this machine's, measured in a second or two;
-`porism run` with the same --device has the same plan.
+`porism run` with the same --device and context has the same plan.
 
 Bytes are exact. Rates are predicted for one sequence that fills the context: what kernels read and compute, the starting
 of each, and what goes between devices; `porism bench` shows its predictions beside what it measures. The picture has a

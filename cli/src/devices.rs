@@ -10,21 +10,24 @@ use crate::failure::Failure;
 use crate::host::HostProfile;
 use crate::settings::DeviceList;
 
-/// The devices to use, with budgets as far as anybody knows one: what was asked, else every real GPU and the host. Software
-/// adapters are many times slower than the host and are taken only when asked for.
-pub fn choose(asked: Option<&DeviceList>) -> Result<Vec<DeviceSpec>> {
+/// The devices to use for a model of `weights` bytes, with budgets as far as anybody knows one: what was asked, else every
+/// real GPU and the host. Software adapters are many times slower than the host and are taken only when asked for.
+pub fn choose(asked: Option<&DeviceList>, weights: u64) -> Result<Vec<DeviceSpec>> {
     let host_alone = |list: &DeviceList| list.0.iter().all(|spec| spec.index == DeviceIndex::Host);
     // Looking for adapters takes a moment.
     let adapters = if asked.is_some_and(host_alone) { vec![] } else { gpu::adapters() };
-    resolve(asked, &adapters, HostProfile::read().available_bytes)
+    resolve(asked, &adapters, HostProfile::read().memory_bytes, weights)
 }
 
-/// The same on a machine with these adapters and so many bytes of memory that can be had; 0 where nobody knows.
+/// The same on a machine with these adapters and so many bytes of memory; 0 where nobody knows. What is free at the moment
+/// does not count: the same command has the same plan tomorrow.
 fn resolve(
     asked: Option<&DeviceList>,
     adapters: &[DeviceProfile],
-    available: u64,
+    memory: u64,
+    weights: u64,
 ) -> Result<Vec<DeviceSpec>> {
+    let host_memory = (memory > 0).then(|| usable(memory));
     let mut list: Vec<DeviceSpec> = match asked {
         Some(list) => list.0.clone(),
         None => {
@@ -38,23 +41,39 @@ fn resolve(
     // What GPUs take of the host's memory.
     let mut shared = 0;
     for adapter in adapters {
-        let memory = adapter.memory_bytes.filter(|_| !adapter.is_software());
+        let mut memory = adapter.memory_bytes.filter(|_| !adapter.is_software()).map(usable);
+        if adapter.class() == Class::Integrated {
+            // Its memory is the host's, of which drivers may name more than there is.
+            memory = memory.map(|memory| host_memory.map_or(memory, |host| memory.min(host / 2)));
+        }
         let here = |spec: &&mut DeviceSpec| spec.index == adapter.index;
-        let given: u64 = list.iter_mut().filter(here).filter_map(|spec| spec.budget).sum();
+        let given = |list: &mut Vec<DeviceSpec>| {
+            list.iter_mut().filter(here).filter_map(|spec| spec.budget).fold(0, u64::saturating_add)
+        };
         let open = list.iter_mut().filter(here).filter(|spec| spec.budget.is_none()).count() as u64;
         if let (Some(memory), true) = (memory, open > 0) {
-            let each = usable(memory).saturating_sub(given) / open;
+            let each = (memory.saturating_sub(given(&mut list)) / open).max(LEAST);
             list.iter_mut().filter(here).for_each(|spec| spec.budget = spec.budget.or(Some(each)));
         }
         if adapter.class() == Class::Integrated {
-            shared += list.iter_mut().filter(here).filter_map(|spec| spec.budget).sum::<u64>();
+            shared = given(&mut list).saturating_add(shared);
         }
     }
-    for spec in list.iter_mut().filter(|spec| spec.index == DeviceIndex::Host && available > 0) {
-        spec.budget = spec.budget.or(Some(available.saturating_sub(shared)));
+    let alone = list.iter().all(|spec| spec.index == DeviceIndex::Host);
+    for spec in list.iter_mut().filter(|spec| spec.index == DeviceIndex::Host) {
+        // Alone it computes from the map, whose pages come and go: a model may be larger than memory. Beside others it keeps
+        // what there is room for.
+        let room = host_memory.map(|memory| match alone {
+            true => memory.saturating_add(weights),
+            false => memory.saturating_sub(shared).max(LEAST),
+        });
+        spec.budget = spec.budget.or(room);
     }
     Ok(list)
 }
+
+/// A device of which others have everything gets nothing to do, rather than memory that is not there.
+const LEAST: u64 = 1;
 
 /// Of a GPU's memory so much is used where nobody says: displays, drivers and other programs need some.
 fn usable(memory: u64) -> u64 {
@@ -98,6 +117,8 @@ mod tests {
     use porism_runtime::{Engine, EngineOptions};
 
     const GIB: u64 = 1 << 30;
+    const MEMORY: u64 = 80 * GIB;
+    const WEIGHTS: u64 = 500 * GIB;
 
     fn adapter(index: usize, device_type: &str, memory_bytes: Option<u64>) -> DeviceProfile {
         DeviceProfile {
@@ -127,7 +148,7 @@ mod tests {
 
     fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceIndex, Option<u64>)> {
         let list = asked.map(|text| text.parse::<DeviceList>().unwrap());
-        let specs = resolve(list.as_ref(), adapters, 64 * GIB).unwrap();
+        let specs = resolve(list.as_ref(), adapters, MEMORY, WEIGHTS).unwrap();
         specs.into_iter().map(|spec| (spec.index, spec.budget)).collect()
     }
 
@@ -140,10 +161,14 @@ mod tests {
             adapter(1, "discrete-gpu", None),
             adapter(2, "cpu", Some(60 * GIB)),
         ];
-        let all = [(first, Some(18 * GIB)), (second, None), (host, Some(64 * GIB))];
+        let all = [(first, Some(18 * GIB)), (second, None), (host, Some(72 * GIB))];
         assert_eq!(chosen(None, &adapters), all);
-        assert_eq!(chosen(None, &adapters[2..]), [(host, Some(64 * GIB))]);
-        assert_eq!(chosen(None, &[]), [(host, Some(64 * GIB))]);
+        // The mapped weights of a host alone do not count against its memory.
+        let alone = [(host, Some(72 * GIB + WEIGHTS))];
+        assert_eq!(chosen(None, &adapters[2..]), alone);
+        assert_eq!(chosen(None, &[]), alone);
+        assert_eq!(chosen(Some("host"), &adapters), alone);
+        assert_eq!(chosen(Some("host:1GiB"), &adapters), [(host, Some(GIB))]);
         assert_eq!(chosen(Some("0"), &adapters), [(first, Some(18 * GIB))]);
         assert_eq!(chosen(Some("0:19GiB"), &adapters), [(first, Some(19 * GIB))]);
         assert_eq!(chosen(Some("2,host:1GiB"), &adapters), [(third, None), (host, Some(GIB))]);
@@ -154,17 +179,38 @@ mod tests {
 
     #[test]
     fn memory_that_a_gpu_shares_with_the_host_is_used_once() {
+        let chosen = |asked: Option<&str>, heap: u64| -> Vec<Option<u64>> {
+            let adapters = [adapter(0, "integrated-gpu", Some(heap))];
+            chosen(asked, &adapters).into_iter().map(|(_, budget)| budget).collect()
+        };
+        assert_eq!(chosen(None, 20 * GIB), [Some(18 * GIB), Some(54 * GIB)]);
+        // A heap as large as the host's memory, or larger: half of it.
+        for heap in [80 * GIB, 400 * GIB] {
+            assert_eq!(chosen(None, heap), [Some(36 * GIB), Some(36 * GIB)]);
+        }
+        assert_eq!(chosen(Some("0:70GiB,host"), 80 * GIB), [Some(70 * GIB), Some(2 * GIB)]);
+        assert_eq!(chosen(Some("0:80GiB,host"), 80 * GIB), [Some(80 * GIB), Some(1)]);
+    }
+
+    #[test]
+    fn absurd_budgets_are_taken_at_their_word() {
         let adapters = [adapter(0, "integrated-gpu", Some(40 * GIB))];
-        let expected = [(adapters[0].index, Some(36 * GIB)), (DeviceIndex::Host, Some(28 * GIB))];
-        assert_eq!(chosen(None, &adapters), expected);
+        let budgets: Vec<_> = chosen(Some("0:18000000TB,0:18000000TB,0,host"), &adapters);
+        let absurd = Some(18_000_000_000_000_000_000);
+        assert_eq!(
+            budgets.into_iter().map(|(_, budget)| budget).collect::<Vec<_>>(),
+            [absurd, absurd, Some(1), Some(1)]
+        );
+        let unknown = resolve(None, &adapters, 0, WEIGHTS).unwrap();
+        assert_eq!(unknown.iter().map(|spec| spec.budget).collect::<Vec<_>>(), [Some(36 * GIB), None]);
     }
 
     #[test]
     fn there_is_one_host() {
         let list = "host,0,host:1GiB".parse::<DeviceList>().unwrap();
-        assert!(resolve(Some(&list), &[], 0).unwrap_err().to_string().contains("given twice"));
+        assert!(resolve(Some(&list), &[], 0, 0).unwrap_err().to_string().contains("given twice"));
         let list = "0,0,host".parse::<DeviceList>().unwrap();
-        assert_eq!(resolve(Some(&list), &[], 0).unwrap().len(), 3);
+        assert_eq!(resolve(Some(&list), &[], 0, 0).unwrap().len(), 3);
     }
 
     /// All but the predictions, which are measured for one of them.
@@ -188,7 +234,7 @@ mod tests {
         }
         for text in lists {
             let list = text.parse::<DeviceList>().unwrap();
-            let specs = choose(Some(&list)).unwrap();
+            let specs = choose(Some(&list), checkpoint.weight_bytes()).unwrap();
             let printed = plan::plan(&checkpoint, &planned(&specs).unwrap(), &options).unwrap();
             let engine = Engine::open(&checkpoint, &specs, &options, &mut |_| Ok(())).unwrap();
             assert_eq!(what_is_planned(&printed), what_is_planned(engine.plan()), "--device {text}");

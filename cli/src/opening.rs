@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use porism_loader::Checkpoint;
 use porism_runtime::experts::PoolFacts;
 use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::{Engine, EngineOptions};
+use porism_runtime::{DeviceSpec, Engine, EngineOptions};
 
 use crate::args::{DeviceArgs, ExpertArgs};
 use crate::devices;
@@ -23,9 +23,22 @@ pub fn open_engine<'c>(
     checkpoint: &'c Checkpoint,
     device: &DeviceArgs,
     experts: Option<&ExpertArgs>,
+    options: EngineOptions,
+) -> Result<Engine<'c>> {
+    let specs = devices::choose(device.device.as_ref(), checkpoint.weight_bytes())?;
+    open_engine_on(&specs, ui, model, checkpoint, device, experts, options)
+}
+
+/// The same on devices that were chosen before.
+pub fn open_engine_on<'c>(
+    specs: &[DeviceSpec],
+    ui: &Ui,
+    model: &Model,
+    checkpoint: &'c Checkpoint,
+    device: &DeviceArgs,
+    experts: Option<&ExpertArgs>,
     mut options: EngineOptions,
 ) -> Result<Engine<'c>> {
-    let specs = devices::choose(device.device.as_ref())?;
     options.spread = device.spread;
     if let Some(path) = &device.heat {
         options.heat = Some(settings::read_heat(path, checkpoint.config())?);
@@ -37,7 +50,7 @@ pub fn open_engine<'c>(
     }
     let bars = ui.bars();
     let mut phases: Vec<Phase<'_>> = Vec::new();
-    let engine = Engine::open(checkpoint, &specs, &options, &mut |progress| {
+    let engine = Engine::open(checkpoint, specs, &options, &mut |progress| {
         while phases.len() <= progress.device {
             let place = if specs.len() > 1 {
                 format!(" onto {}", name_of(specs[phases.len()].index))

@@ -200,7 +200,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
 /// Reads a buffer of 64 MiB (the host: 256 MiB) several times and returns the best rate in GB/s.
 pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
     match device {
-        DeviceIndex::Host => Ok(host_read_bandwidth(256 << 20)),
+        DeviceIndex::Host => Ok(host_read_bandwidth()),
         DeviceIndex::Adapter(index) => {
             let mut executor = GpuExecutor::new(gpu::open(index)?);
             adapter_read_bandwidth(&mut executor)
@@ -218,7 +218,7 @@ pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
     let codes = vec![0x38; MATRIX_ROWS as usize * MATRIX_COLS as usize];
     match device {
         DeviceIndex::Host => {
-            let bandwidth = host_read_bandwidth(64 << 20) * 1e9;
+            let bandwidth = host_read_bandwidth() * 1e9;
             let nominal = Rates { bandwidth, link: bandwidth, ..Class::Host.rates() };
             matrix_rates(&mut HostExecutor::new(), &codes, 128, nominal)
         }
@@ -307,9 +307,10 @@ fn matrix_rates<'c>(
     Ok(rates)
 }
 
-fn host_read_bandwidth(bytes: usize) -> f64 {
+fn host_read_bandwidth() -> f64 {
     use rayon::prelude::*;
-    let words: Vec<u64> = vec![1; bytes / 8];
+    // More than caches hold.
+    let words: Vec<u64> = vec![1; (256 << 20) / 8];
     let best = (0..5)
         .map(|_| {
             let started = Instant::now();

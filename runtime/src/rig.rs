@@ -289,7 +289,8 @@ impl<'c> Rig<'c> {
     /// A shard whose file was changed since it was opened, where the step may need it, or what goes wrong with experts that
     /// arrive.
     pub fn begin(&mut self) -> Result<(), Error> {
-        let uses_shards = |node: &Node<'_>| node.executor.maps_weights() || node.pool.is_some();
+        let uses_shards =
+            |node: &Node<'_>| (node.executor.maps_weights() && node.model.bytes > 0) || node.pool.is_some();
         if self.arrivals.is_some() || self.nodes.iter().any(uses_shards) {
             self.check_shards()?;
         }

@@ -10,7 +10,7 @@ const MOST: u64 = 64 << 20;
 /// The least of it under a small budget.
 const SMALL: u64 = 1 << 20;
 /// With less than this one would upload word by word.
-const LEAST_UPLOADS: u64 = 64 << 10;
+pub(crate) const LEAST_UPLOADS: u64 = 64 << 10;
 /// Two timestamps, once where they are written and once where they are read.
 pub const TIMESTAMP_BYTES: u64 = 32;
 
@@ -39,7 +39,9 @@ impl Staging {
         // Few devices have all of a model, and a part of one needs no less than the whole of a small one.
         let wanted = memory.map_or(MOST, |memory| (memory / 256).clamp(SMALL, MOST)).min(2 * weights);
         let (read_back, timestamps) = (read_back(c, sizes), TIMESTAMP_BYTES);
-        let uploads = wanted.saturating_sub(read_back + timestamps).max(LEAST_UPLOADS) / 16 * 16;
+        // What is read back may be more than all of it, and loading must not become slow.
+        let left = wanted.saturating_sub(read_back + timestamps);
+        let uploads = left.max(wanted / 2).max(LEAST_UPLOADS) / 16 * 16;
         Staging { uploads, read_back, timestamps, scratch: [0; 2] }
     }
 

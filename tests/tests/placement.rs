@@ -63,6 +63,7 @@ fn main() {
         }
     }
     trials.push(Trial::test("the_same_rig_gives_the_same_bits", move || same_bits(&[first, last, host])));
+    trials.push(Trial::test("a_device_without_work_takes_nothing", move || idle(&[first, last, host])));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -194,6 +195,25 @@ fn staging_is_as_planned(engine: &Engine<'_>) -> Result<(), Failed> {
         if found != planned.bytes() {
             return Err(format!("device {index}: {found} bytes of staging, planned {planned:?}").into());
         }
+    }
+    Ok(())
+}
+
+/// Devices too small for anything have nothing, and what the first then does is right.
+fn idle(devices: &[DeviceIndex]) -> Result<(), Failed> {
+    let golden = Golden::open("v32-tiny-fp8");
+    let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
+    let mut specs: Vec<DeviceSpec> = devices.iter().map(|index| (*index).into()).collect();
+    specs[1..].iter_mut().for_each(|spec| spec.budget = Some(1));
+    let (mut engine, _) = open(&checkpoint, &specs, Spread::Free)?;
+    if engine.plan().devices[1..].iter().any(|device| device.total() > 0) {
+        return Err(format!("{:?}", engine.plan().devices).into());
+    }
+    staging_is_as_planned(&engine)?;
+    let found = engine.logits(&golden.ids("input_ids"), Schedule::Prefill, false)?;
+    let (relative, largest) = distance(&found.logits, &golden.f32("logits"));
+    if relative > RELATIVE_L2 || largest > MAX_ABS {
+        return Err(format!("relative L2 {relative:.2e}, max abs {largest:.2e}").into());
     }
     Ok(())
 }

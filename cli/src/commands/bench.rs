@@ -13,7 +13,7 @@ use crate::devices;
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
-use crate::opening::{open_engine, pool_lines, write_heat};
+use crate::opening::{open_engine_on, pool_lines, write_heat};
 use crate::settings::read_heat;
 use crate::ui::{self, Ui};
 
@@ -28,19 +28,20 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
     }
     interrupt::install();
-    let specs = devices::choose(args.device.device.as_ref())?;
+    let specs = devices::choose(args.device.device.as_ref(), checkpoint.weight_bytes())?;
+    // While nothing else is on them.
+    let planned = devices::planned(&specs)?;
     // Of several devices the home of the first layers counts.
     let device = specs[0];
-    let device_read = measure::read_bandwidth(device.index)?;
+    let device_read = planned[0].rates.bandwidth / 1e9;
     let mut options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
     options.spread = args.device.spread;
     if let Some(path) = &args.device.heat {
         options.heat = Some(read_heat(path, checkpoint.config())?);
     }
-    let mut engine =
-        open_engine(ui, &model, &checkpoint, &args.device, Some(&args.experts), options.clone())?;
+    let experts = Some(&args.experts);
+    let mut engine = open_engine_on(&specs, ui, &model, &checkpoint, &args.device, experts, options.clone())?;
     // What the engine's plan promises on devices as they were measured.
-    let planned = devices::planned(&specs)?;
     let predict = |load: Load| plan::predict(&checkpoint, &planned, &options, engine.plan(), &load);
     let (names, drivers): (Vec<_>, Vec<_>) = specs.iter().map(|spec| describe(spec.index)).unzip();
     let (name, driver) = (names.join(" + "), drivers.join(" + "));

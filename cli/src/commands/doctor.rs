@@ -407,7 +407,7 @@ fn memory(findings: &mut Findings, host: &HostProfile, weights: Option<u64>) {
     match weights {
         Some(weights) if weights > host.available_bytes => {
             let advice = format!(
-                "the {} of weights will be read from disk again and again, which is slow",
+                "the {} of weights are more: what of them no GPU keeps will be read from disk again and again, which is slow",
                 ui::bytes(weights)
             );
             findings.note("host", found, advice);

@@ -26,7 +26,7 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
     let context = args.context.unwrap_or(DEFAULT_CONTEXT.min(config.max_position_embeddings));
     let devices = match &args.rig {
         Some(path) => rig::read(path)?,
-        None => devices::planned(&devices::choose(args.device.device.as_ref())?)?,
+        None => devices::planned(&devices::choose(args.device.device.as_ref(), subject.weight_bytes())?)?,
     };
     let mut options = EngineOptions::new(context as usize);
     options.spread = args.device.spread;
@@ -80,6 +80,13 @@ impl Subject {
         match self {
             Self::Files(_, checkpoint) => checkpoint.as_ref(),
             Self::Known(known) => known.as_ref(),
+        }
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        match self {
+            Self::Files(_, checkpoint) => checkpoint.weight_bytes(),
+            Self::Known(known) => known.weight_bytes(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::uploads::{Turn, Uploads};
 use crate::error::Error;
 use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
-use crate::staging::Staging;
+use crate::staging::{LEAST_UPLOADS, Staging};
 
 /// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
 const UPLOAD_PIECE_BYTES: usize = 4 << 20;
@@ -26,8 +26,8 @@ pub struct GpuExecutor {
     /// Pipeline and bind group of each dispatch of the last recording: the next one is mostly alike.
     prepared: Vec<Prepared>,
     staging: Option<wgpu::Buffer>,
-    /// Whether `staging` is what the plan has: it then stays, and more has a buffer of its own.
-    is_planned: bool,
+    /// What the plan has: `staging` then stays, and more has a buffer of its own.
+    planned: Option<Staging>,
     /// The buffer that the last recording's reads are in.
     reading: Option<wgpu::Buffer>,
     read_back: Vec<u8>,
@@ -76,7 +76,7 @@ impl GpuExecutor {
             bind_groups: HashMap::new(),
             prepared: Vec::new(),
             staging: None,
-            is_planned: false,
+            planned: None,
             reading: None,
             read_back: Vec::new(),
             timestamps: None,
@@ -312,7 +312,7 @@ impl GpuExecutor {
     fn staging(&mut self, bytes: u64) -> Result<wgpu::Buffer, Error> {
         match &self.staging {
             Some(buffer) if buffer.size() >= bytes => Ok(buffer.clone()),
-            _ if self.is_planned => self.create_staging(bytes),
+            _ if self.planned.is_some() => self.create_staging(bytes),
             _ => {
                 let made = self.create_staging(bytes.next_power_of_two().max(4096))?;
                 self.staging = Some(made.clone());
@@ -632,19 +632,28 @@ impl<'c> Executor<'c> for GpuExecutor {
     }
 
     fn set_staging(&mut self, staging: &Staging) -> Result<(), Error> {
-        self.uploads.set_most(staging.uploads);
+        // A device with nothing to do has no uploads, but were something written after all, it has to arrive.
+        self.uploads.set_most(staging.uploads.max(LEAST_UPLOADS));
+        if staging.timestamps == 0 {
+            self.timestamps = None;
+        }
         self.staging = match staging.read_back {
             0 => None,
             bytes => Some(self.create_staging(bytes)?),
         };
-        self.is_planned = true;
+        self.planned = Some(*staging);
         Ok(())
     }
 
     fn staging_bytes(&self) -> u64 {
         let read_back = self.staging.as_ref().map_or(0, wgpu::Buffer::size);
         let timestamps = self.timestamps.as_ref().map_or(0, |t| t.resolved.size() + t.staging.size());
-        self.uploads.most() + read_back + timestamps
+        match self.planned {
+            None => self.uploads.most() + read_back + timestamps,
+            Some(Staging { uploads: 0, .. }) => read_back + timestamps,
+            // An adapter that cannot tell the time leaves the room for it unused.
+            Some(planned) => self.uploads.most() + read_back + timestamps.max(planned.timestamps),
+        }
     }
 
     fn submits(&self) -> u64 {

@@ -106,7 +106,7 @@ impl Device {
     }
 
     fn memory(&self) -> u64 {
-        self.memory.unwrap_or(UNLIMITED)
+        self.memory.map_or(UNLIMITED, |memory| memory.min(UNLIMITED))
     }
 }
 
@@ -378,6 +378,37 @@ mod tests {
         check(&model, &enough, &plan(&model, &enough, &EngineOptions::new(4096)).unwrap());
         let short = [Device::adapter("card", Some(8 * GIB + shortfall - 1), 900e9, 25e9)];
         assert!(plan(&model, &short, &EngineOptions::new(4096)).is_err());
+    }
+
+    #[test]
+    fn a_host_without_room_to_compute_in_is_as_good_as_none() {
+        let model = lite();
+        let card = Device::adapter("card", Some(8 * GIB), 900e9, 25e9);
+        for memory in [1, 1 << 20] {
+            let devices = [card.clone(), Device::host(Some(memory), 50e9)];
+            let plan = plan(&model, &devices, &EngineOptions::new(4096)).unwrap();
+            check(&model, &devices, &plan);
+            assert!(plan.devices[0].streamed > 0, "{:?}", plan.devices[0]);
+            assert_eq!(plan.devices[1].total() + plan.devices[1].disk, 0);
+        }
+    }
+
+    #[test]
+    fn absurd_budgets_are_as_good_as_none() {
+        let model = lite();
+        let rig = |memory| {
+            [
+                Device::adapter("card", memory, 900e9, 25e9),
+                Device::adapter("card", memory, 900e9, 25e9),
+                Device::host(memory, 50e9),
+            ]
+        };
+        let experts = |devices: &[Device]| -> Vec<u32> {
+            let plan = plan(&model, devices, &EngineOptions::new(4096)).unwrap();
+            check(&model, devices, &plan);
+            plan.devices.iter().map(|device| device.experts).collect()
+        };
+        assert_eq!(experts(&rig(Some(u64::MAX))), experts(&rig(None)));
     }
 
     #[test]

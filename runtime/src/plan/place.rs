@@ -58,7 +58,7 @@ pub(super) struct Draft {
     runs: Vec<Range<usize>>,
     /// Experts that each device may keep.
     quotas: Vec<u64>,
-    /// Index of the device that takes what no adapter keeps, if there is a host.
+    /// Index of the device that takes what no adapter keeps, if there is a host with room to compute in.
     host: Option<usize>,
     chunk: usize,
     /// Experts that each device has room for.
@@ -220,12 +220,12 @@ impl Problem<'_> {
             _ => fill(total, &capacity, &self.devices.iter().map(Device::weight).collect::<Vec<_>>()),
         };
         let left = total - quotas.iter().sum::<u64>();
-        // A host that is no home still needs room to compute in.
-        let helps = |host: usize| {
-            let staging = self.staging(host, memory[host], sizes, false).bytes();
-            !runs[host].is_empty() || step::remote_bytes(config, sizes) + staging <= memory[host]
-        };
-        if left > 0 && !host.map_or(slots, helps) {
+        // A host that is no home still needs room to compute in. One that has none is as good as none.
+        let host = host.filter(|host| {
+            let staging = self.staging(*host, memory[*host], sizes, false).bytes();
+            !runs[*host].is_empty() || step::remote_bytes(config, sizes) + staging <= memory[*host]
+        });
+        if left > 0 && host.is_none() && !slots {
             return None;
         }
         Some(Draft { runs, quotas, host, chunk, capacity })
