@@ -31,8 +31,8 @@ fn resolve(
     let mut list: Vec<DeviceSpec> = match asked {
         Some(list) => list.0.clone(),
         None => {
-            let real = adapters.iter().filter(|adapter| !adapter.is_software()).map(|adapter| adapter.index);
-            real.chain([DeviceIndex::Host]).map(DeviceSpec::from).collect()
+            let real = one_of_each_card(adapters).into_iter().filter(|adapter| !adapter.is_software());
+            real.map(|adapter| adapter.index).chain([DeviceIndex::Host]).map(DeviceSpec::from).collect()
         }
     };
     if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
@@ -70,6 +70,29 @@ fn resolve(
         spec.budget = spec.budget.or(room);
     }
     Ok(list)
+}
+
+/// The adapters without those that are another backend's or driver's view of the same card; Vulkan and Metal come first. Two
+/// equal cards are two adapters of one backend.
+fn one_of_each_card(adapters: &[DeviceProfile]) -> Vec<&DeviceProfile> {
+    let same = |a: &DeviceProfile, b: &DeviceProfile| {
+        let by_bus = !a.card.bus.is_empty() && !b.card.bus.is_empty();
+        let alike = match by_bus {
+            true => a.card.bus == b.card.bus,
+            false => a.backend != b.backend && a.card.ids == b.card.ids,
+        };
+        a.name == b.name && alike
+    };
+    let mut order: Vec<usize> = (0..adapters.len()).collect();
+    order.sort_by_key(|at| !["vulkan", "metal"].contains(&adapters[*at].backend.as_str()));
+    let mut kept: Vec<usize> = Vec::new();
+    for at in order {
+        if !kept.iter().any(|other| same(&adapters[*other], &adapters[at])) {
+            kept.push(at);
+        }
+    }
+    kept.sort_unstable();
+    kept.into_iter().map(|at| &adapters[at]).collect()
 }
 
 /// A device of which others have everything gets nothing to do, rather than memory that is not there.
@@ -112,7 +135,7 @@ pub fn planned(specs: &[DeviceSpec]) -> Result<Vec<Device>> {
 mod tests {
     use super::*;
     use porism_loader::{Checkpoint, Options};
-    use porism_runtime::gpu::Limits;
+    use porism_runtime::gpu::{Card, Limits};
     use porism_runtime::plan::{self, Plan};
     use porism_runtime::{Engine, EngineOptions};
 
@@ -143,6 +166,7 @@ mod tests {
             },
             features: vec![],
             selftest: vec![],
+            card: Card { ids: [0x10de, index as u32], bus: String::new() },
         }
     }
 
@@ -203,6 +227,41 @@ mod tests {
         );
         let unknown = resolve(None, &adapters, 0, WEIGHTS).unwrap();
         assert_eq!(unknown.iter().map(|spec| spec.budget).collect::<Vec<_>>(), [Some(36 * GIB), None]);
+    }
+
+    #[test]
+    fn a_card_is_used_once_whatever_lists_it() {
+        let listed = |index: usize, backend: &str, name: &str, bus: &str| DeviceProfile {
+            name: name.into(),
+            backend: backend.into(),
+            card: Card { ids: [1, 2], bus: bus.into() },
+            ..adapter(index, "discrete-gpu", None)
+        };
+        let kept = |adapters: &[DeviceProfile]| -> Vec<usize> {
+            let number = |adapter: &DeviceProfile| adapters.iter().position(|of| of.index == adapter.index);
+            one_of_each_card(adapters).into_iter().filter_map(number).collect()
+        };
+        // Two cards, each listed by two backends.
+        let buses = [
+            listed(0, "dx12", "A", "01"),
+            listed(1, "dx12", "A", "02"),
+            listed(2, "vulkan", "A", "01"),
+            listed(3, "vulkan", "A", "02"),
+        ];
+        assert_eq!(kept(&buses), [2, 3]);
+        // One backend does not tell where they are.
+        let ids = [
+            listed(0, "dx12", "A", ""),
+            listed(1, "dx12", "A", ""),
+            listed(2, "vulkan", "A", "01"),
+            listed(3, "vulkan", "A", "02"),
+        ];
+        assert_eq!(kept(&ids), [2, 3]);
+        // Equal cards of one backend are as many, and others are others.
+        assert_eq!(kept(&ids[..2]), [0, 1]);
+        assert_eq!(kept(&[listed(0, "dx12", "A", ""), listed(1, "vulkan", "B", "")]), [0, 1]);
+        // Two drivers of one backend for one card.
+        assert_eq!(kept(&[listed(0, "vulkan", "A", "01"), listed(1, "vulkan", "A", "01")]), [0]);
     }
 
     #[test]

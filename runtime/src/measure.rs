@@ -220,7 +220,7 @@ pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
         DeviceIndex::Host => {
             let bandwidth = host_read_bandwidth() * 1e9;
             let nominal = Rates { bandwidth, link: bandwidth, ..Class::Host.rates() };
-            matrix_rates(&mut HostExecutor::new(), &codes, 128, nominal)
+            matrix_rates(&mut HostExecutor::new(), &codes, (128, 8), nominal)
         }
         DeviceIndex::Adapter(index) => {
             let gpu = gpu::open(index)?;
@@ -229,8 +229,8 @@ pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
             let bandwidth = adapter_read_bandwidth(&mut executor)? * 1e9;
             let nominal = Rates { bandwidth, ..class.rates() };
             // Enough to keep a card busy, and no more than a CPU that plays one has done in a moment.
-            let tokens = if class == Class::Software { 32 } else { 512 };
-            matrix_rates(&mut executor, &codes, tokens, nominal)
+            let (tokens, kernels) = if class == Class::Software { (32, 8) } else { (512, 64) };
+            matrix_rates(&mut executor, &codes, (tokens, kernels), nominal)
         }
     }
 }
@@ -239,15 +239,14 @@ pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
 const MATRIX_ROWS: u32 = 2048;
 const MATRIX_COLS: u32 = 2048;
 
-/// A matrix with `tokens` tokens, with one, and with next to nothing to compute.
+/// A matrix with `tokens` tokens, with one, and with next to nothing to compute; `kernels` in a recording, so that one
+/// hand-over is shared among them.
 fn matrix_rates<'c>(
     executor: &mut dyn Executor<'c>,
     codes: &'c [u8],
-    tokens: u32,
+    (tokens, kernels): (u32, u32),
     nominal: Rates,
 ) -> Result<Rates, Error> {
-    /// Kernels in a recording, so that one hand-over is shared among them.
-    const KERNELS: u32 = 8;
     const FEW_ROWS: u32 = 8;
     let weights = codes.len() as u64;
     let buffer = executor.allocate_weights("rates.weights", weights, vec![(0, codes)])?;
@@ -288,13 +287,13 @@ fn matrix_rates<'c>(
         }
         Ok(best)
     };
-    let (one, many) = (seconds(1, FEW_ROWS, 1)?, seconds(8 * KERNELS, FEW_ROWS, 1)?);
-    let dispatch = ((many - one) / f64::from(8 * KERNELS - 1)).max(1e-9);
+    let (one, many) = (seconds(1, FEW_ROWS, 1)?, seconds(8 * kernels, FEW_ROWS, 1)?);
+    let dispatch = ((many - one) / f64::from(8 * kernels - 1)).max(1e-9);
     let handover = (one - dispatch).max(1e-9);
-    let kernel = |all: f64| ((all - handover) / f64::from(KERNELS) - dispatch).max(1e-9);
-    let single = kernel(seconds(KERNELS, MATRIX_ROWS, 1)?);
-    let all = kernel(seconds(KERNELS, MATRIX_ROWS, tokens)?);
-    let norms = kernel(seconds(KERNELS, 0, tokens)?);
+    let each = |all: f64| ((all - handover) / f64::from(kernels) - dispatch).max(1e-9);
+    let single = each(seconds(kernels, MATRIX_ROWS, 1)?);
+    let all = each(seconds(kernels, MATRIX_ROWS, tokens)?);
+    let norms = each(seconds(kernels, 0, tokens)?);
     let size = f64::from(MATRIX_ROWS) * f64::from(MATRIX_COLS);
     let values = f64::from(tokens) * f64::from(MATRIX_COLS) / norms;
     let mut rates = Rates { dispatch, handover, values, ..nominal };
@@ -322,41 +321,63 @@ fn host_read_bandwidth() -> f64 {
     (words.len() * 8) as f64 / best / 1e9
 }
 
-/// A mat-vec over BF16 zeros is what reads most like decoding does: all threads, each weight once.
+/// A mat-vec over BF16 zeros is what reads most like decoding does: all threads, each weight once. GPUs read two parts in
+/// turn, each more than their caches hold, until the hand-over, which is measured and does not count, is little beside it.
 fn adapter_read_bandwidth(executor: &mut GpuExecutor) -> Result<f64, Error> {
     const COLS: u32 = 2048;
-    const ROWS: u32 = 16384;
-    let bytes = u64::from(COLS) * u64::from(ROWS) * 2;
-    let tuning = executor.tuning();
+    const PART: u64 = 256 << 20;
+    const LARGE: u64 = 4 << 30;
+    let profile = &executor.gpu().profile;
+    let limits = &profile.limits;
+    let large = !profile.is_software()
+        && profile.memory_bytes.is_some_and(|memory| memory >= LARGE)
+        && limits.max_storage_buffer_binding_size >= PART
+        && limits.max_buffer_size >= 2 * PART;
+    let (part, parts, dispatches) = if large { (PART, 2, 8) } else { (64 << 20, 1, 1) };
+    let rows = (part / u64::from(COLS) / 2) as u32;
+    let lanes = executor.tuning().lanes_per_row;
     let mut view = |label: &str, bytes: u64| -> Result<View, Error> {
         Ok(View { buffer: executor.allocate(label, bytes)?, offset: 0, bytes })
     };
-    let (weights, unused) = (view("bandwidth.weights", bytes)?, view("bandwidth.unused", 256)?);
-    let (x, y) = (view("bandwidth.x", u64::from(COLS) * 4)?, view("bandwidth.y", u64::from(ROWS) * 4)?);
-    let segment = porism_shaders::kernels::segments::Segment { kind: 1, rows: ROWS, ..Default::default() };
-    let lanes = tuning.lanes_per_row;
-    let (packed, groups) = porism_shaders::kernels::segments::Segments::pack(
-        &[segment],
-        porism_shaders::kernels::matvec::THREADS / lanes,
-        None,
-    );
-    let params =
-        porism_shaders::matvec::Params { cols: COLS, x_stride: COLS, y_stride: ROWS, ..Default::default() };
-    let mut recording = Recording::default();
-    recording.dispatch(Dispatch::new(
-        porism_shaders::MATVEC,
-        porism_shaders::Overrides::none().with("LANES", lanes).with("SWIGLU", 0),
-        &params.with(&packed),
-        &[weights, unused, x, unused, unused, y],
-        Groups::Direct([groups, 1, 1]),
-        Label { what: "read_bandwidth", layer: None },
-    ));
-    recording.read(y.slice(0, 256));
-    let mut best = f64::INFINITY;
-    for _ in 0..4 {
-        let started = Instant::now();
-        executor.run(&recording)?;
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    Ok(bytes as f64 / best / 1e9)
+    let (weights, unused) = (view("bandwidth.weights", part * parts)?, view("bandwidth.unused", 256)?);
+    let (x, y) = (view("bandwidth.x", u64::from(COLS) * 4)?, view("bandwidth.y", u64::from(rows) * 4)?);
+    let mut seconds = |rows: u32, dispatches: u64| -> Result<f64, Error> {
+        let segment = Segment { kind: WeightType::BF16 as u32, rows, ..Default::default() };
+        let (packed, groups) = porism_shaders::kernels::segments::Segments::pack(
+            &[segment],
+            porism_shaders::kernels::matvec::THREADS / lanes,
+            None,
+        );
+        let params = porism_shaders::matvec::Params {
+            cols: COLS,
+            x_stride: COLS,
+            y_stride: rows,
+            ..Default::default()
+        };
+        let mut recording = Recording::default();
+        for number in 0..dispatches {
+            let weights = weights.slice(number % parts * part, part);
+            recording.dispatch(Dispatch::new(
+                porism_shaders::MATVEC,
+                porism_shaders::Overrides::none().with("LANES", lanes).with("SWIGLU", 0),
+                &params.with(&packed),
+                &[weights, unused, x, unused, unused, y],
+                Groups::Direct([groups, 1, 1]),
+                Label { what: "read_bandwidth", layer: None },
+            ));
+        }
+        recording.read(y.slice(0, 256));
+        let mut best = f64::INFINITY;
+        for _ in 0..4 {
+            let started = Instant::now();
+            executor.run(&recording)?;
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    };
+    let handover = seconds(64, 1)?;
+    let all = seconds(rows, dispatches)?;
+    // On a busy machine the one may have been measured at a worse moment than the other.
+    let reading = (all - handover).max(all / 2.0);
+    Ok((part * dispatches) as f64 / reading / 1e9)
 }

@@ -76,6 +76,18 @@ pub struct DeviceProfile {
     pub features: Vec<String>,
     /// Verdicts of the self-test; empty until it has run.
     pub selftest: Vec<SelfTest>,
+    /// The card that it is on.
+    #[serde(skip)]
+    pub card: Card,
+}
+
+/// What tells physical cards apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// Ids of who made it and what it is, as its backend has them.
+    pub ids: [u32; 2],
+    /// Where it is plugged in; empty where the backend does not tell.
+    pub bus: String,
 }
 
 impl DeviceProfile {
@@ -188,6 +200,7 @@ fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
         },
         features,
         selftest: Vec::new(),
+        card: Card { ids: [info.vendor, info.device], bus: info.device_pci_bus_id },
     }
 }
 

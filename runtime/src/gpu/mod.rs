@@ -5,6 +5,6 @@ mod engine;
 mod selftest;
 mod uploads;
 
-pub use device::{DeviceIndex, DeviceProfile, Gpu, Limits, adapters, no_such_device, open};
+pub use device::{Card, DeviceIndex, DeviceProfile, Gpu, Limits, adapters, no_such_device, open};
 pub use engine::GpuExecutor;
 pub use selftest::{SelfTest, Verdict};

@@ -3,7 +3,8 @@
 //! step = Σ layers (the home's part + the slowest device's experts) + logits + what is carried between homes
 //! Kernels that read B bytes of W weights for n tokens take max(B / bandwidth, W · (1 / decode + 2n / compute)), and each
 //! has to be started. All devices work on a layer's experts at the same time. A token picks its experts alone, so that the
-//! slowest device has more than its share of them as a rule: for few picks that is computed exactly.
+//! slowest device has more than its share of them as a rule: for few picks on few devices that is computed exactly, else as
+//! for normal distributions.
 
 use porism_loader::Kind;
 use porism_shaders::kernels::matmul;
@@ -31,6 +32,8 @@ const SHARED_KERNELS: f64 = 2.0;
 const OTHER_KERNELS: f64 = 3.0;
 /// Up to so many picks the slowest device is looked for among all ways in which they may fall.
 const FEW_PICKS: f64 = 16.0;
+/// And among no more devices than these.
+const FEW_DEVICES: usize = 16;
 
 /// What a model is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +119,12 @@ impl Part {
         seconds
     }
 
+    /// Seconds on average of `picks` picks.
+    fn expected(&self, picks: f64) -> f64 {
+        let any = 1.0 - (1.0 - self.share).max(0.0).powf(picks);
+        self.always.total() + self.once.total() * any + self.picks.total()
+    }
+
     fn all(self) -> Seconds {
         let mut all = self.always;
         if self.share > 0.0 {
@@ -143,12 +152,14 @@ impl Problem<'_> {
 
         let mut prefill = Seconds::default();
         let [whole, rest] = [prompt / chunk, prompt % chunk];
-        for (count, tokens) in [(whole, chunk), (1, rest)] {
-            if count > 0 && tokens > 0 {
-                let step = seconds(&Step::new([tokens, 1], load.depth, prompt))?;
-                prefill.extend(step.times(count as f64));
-            }
+        // Only of the last chunk the logits are wanted.
+        let last = if rest > 0 { rest } else { chunk };
+        let before = if rest > 0 { whole } else { whole - 1 };
+        if before > 0 {
+            let step = seconds(&Step::new([chunk, 0], load.depth, prompt))?;
+            prefill.extend(step.times(before as f64));
         }
+        prefill.extend(seconds(&Step::new([last, 1], load.depth, prompt))?);
         Ok(Predicted {
             decode_tokens_per_second: load.sequences as f64 / decode.total(),
             prefill_tokens_per_second: prompt as f64 / prefill.total(),
@@ -185,6 +196,9 @@ impl Problem<'_> {
             }
         }
         self.carry(&mut seconds, at, head, hidden);
+        if step.rows == 0.0 {
+            return Ok(seconds);
+        }
         let matrix = self.costs[head].layout.logits()?;
         let pieces = matrix.bytes as f64 / self.devices[head].max_binding_bytes as f64;
         seconds.matrices(head, &self.devices[head], matrix, step.rows);
@@ -267,37 +281,66 @@ impl Problem<'_> {
         let vector = f64::from(config.hidden_size) * 4.0 * step.tokens;
         let elsewhere = places.iter().any(|place| place.device != home);
         let seen = elsewhere || places.iter().any(|place| !place.resident);
+        let mut own = vec![0.0; plans.len()];
+        places.iter().zip(shares).for_each(|(place, of)| own[place.device] += of);
         let all: f64 = shares.iter().sum();
-        let mut parts = Vec::with_capacity(plans.len());
-        for (index, (device, plan)) in self.devices.iter().zip(plans).enumerate() {
-            let rates = &device.rates;
-            let mut part = self.picked(index, plan, layer, places, shares, step)?;
-            part.share /= all;
-            let kernels = self.expert_kernels(index, plan, places, index == home && !seen, step);
-            if index == home {
-                part.always.add(index, Limit::Dispatches, kernels * rates.dispatch);
-                let shared = self.costs[index].layout.shared(layer)?;
-                part.always.matrices(index, device, shared, step.tokens);
-            } else {
-                part.once.add(index, Limit::Dispatches, kernels * rates.dispatch);
-                part.once.add(index, Limit::HandOver, rates.handover);
-                part.once.add(index, Limit::Link, 2.0 * vector / rates.link);
+        own.iter_mut().for_each(|share| *share /= all);
+        let per_token = f64::from(config.num_experts_per_tok);
+        // `above`: how many standard deviations more picks than on average fall on each.
+        let parts = |step: &Step, above: f64| -> Result<Vec<Part>, Error> {
+            let vector = f64::from(config.hidden_size) * 4.0 * step.tokens;
+            let mut parts = Vec::with_capacity(plans.len());
+            for (index, (device, plan)) in self.devices.iter().zip(plans).enumerate() {
+                let rates = &device.rates;
+                let share = own[index];
+                let picked = if share > 0.0 {
+                    let deviation = ((1.0 - share).max(0.0) / (share * step.tokens * per_token)).sqrt();
+                    let tokens = step.tokens * (1.0 + above * deviation);
+                    self.picked(index, plan, layer, places, shares, (step, tokens))?
+                } else {
+                    Seconds::default()
+                };
+                let mut part = Part { share, picks: picked, ..Part::default() };
+                let kernels = self.expert_kernels(index, plan, places, index == home && !seen, step);
+                if index == home {
+                    part.always.add(index, Limit::Dispatches, kernels * rates.dispatch);
+                    let shared = self.costs[index].layout.shared(layer)?;
+                    part.always.matrices(index, device, shared, step.tokens);
+                } else {
+                    part.once.add(index, Limit::Dispatches, kernels * rates.dispatch);
+                    part.once.add(index, Limit::HandOver, rates.handover);
+                    part.once.add(index, Limit::Link, 2.0 * vector / rates.link);
+                }
+                parts.push(part);
             }
-            parts.push(part);
-        }
+            Ok(parts)
+        };
         if seen {
             seconds.add(home, Limit::HandOver, self.devices[home].rates.handover);
         }
         if !elsewhere {
-            seconds.extend(parts.swap_remove(home).all());
+            seconds.extend(parts(step, 0.0)?.swap_remove(home).all());
             return Ok(());
         }
         // x goes to the host's memory and the sum of the others' parts comes back.
         let rates = &self.devices[home].rates;
         seconds.add(home, Limit::Link, 2.0 * vector / rates.link);
         seconds.add(home, Limit::Dispatches, rates.dispatch);
-        let picks = step.tokens * f64::from(config.num_experts_per_tok);
-        let slowest = slowest(&parts, picks);
+        let picks = step.tokens * per_token;
+        let involved = own.iter().filter(|share| **share > 0.0).count();
+        let (slowest, parts) = if picks <= FEW_PICKS && involved <= FEW_DEVICES {
+            let parts = parts(step, 0.0)?;
+            (slowest(&parts, picks), parts)
+        } else {
+            // No less than what is known exactly of fewer tokens.
+            let few = Step { tokens: (FEW_PICKS / per_token).floor(), ..*step };
+            let least = match involved <= FEW_DEVICES && few.tokens >= 1.0 {
+                true => slowest(&parts(&few, 0.0)?, few.tokens * per_token),
+                false => 0.0,
+            };
+            let parts = parts(step, above_average(involved))?;
+            (parts.iter().map(|part| part.expected(picks)).fold(least, f64::max), parts)
+        };
         let longest = parts.into_iter().map(Part::all).max_by(|a, b| a.total().total_cmp(&b.total()));
         if let Some(longest) = longest.filter(|longest| longest.total() > 0.0) {
             let total = longest.total();
@@ -306,7 +349,7 @@ impl Problem<'_> {
         Ok(())
     }
 
-    /// What the picks that fall on a device take.
+    /// What the picks of `tokens` tokens that fall on a device take; the step has more or fewer.
     fn picked(
         &self,
         index: usize,
@@ -314,21 +357,19 @@ impl Problem<'_> {
         layer: u32,
         places: &[Place],
         shares: &[f64],
-        step: &Step,
-    ) -> Result<Part, Error> {
+        (step, tokens): (&Step, f64),
+    ) -> Result<Seconds, Error> {
         let (device, costs) = (&self.devices[index], &self.costs[index]);
         let expert = costs.layout.expert(layer)?;
         let (bytes, weights) = (expert.bytes as f64, expert.weights as f64);
-        let mut share = 0.0;
         // Those that are there, and those that have to be brought.
         let mut asked = [Asked::default(); 2];
         for (place, of) in places.iter().zip(shares).filter(|(place, _)| place.device == index) {
-            let any = 1.0 - (1.0 - of).powf(step.tokens);
+            let any = 1.0 - (1.0 - of).powf(tokens);
             let asked = &mut asked[usize::from(!place.resident)];
             asked.bytes += bytes * any;
             asked.weights += weights * any;
-            asked.operations += 2.0 * weights * whole_tiles(device, of * step.tokens, any, step.tokens);
-            share += of;
+            asked.operations += 2.0 * weights * whole_tiles(device, of * tokens, any, step.tokens);
         }
         let [mut there, brought] = asked;
         let mut picks = Seconds::default();
@@ -343,7 +384,7 @@ impl Problem<'_> {
         let hidden = picks.total();
         picks.add(index, Limit::Link, (brought.bytes / device.rates.link - hidden).max(0.0));
         picks.work(index, device, brought);
-        Ok(Part { share, always: Seconds::default(), once: Seconds::default(), picks })
+        Ok(picks)
     }
 
     /// Dispatches of a layer's experts on a device. `fused`: they are all on the layer's home.
@@ -385,24 +426,37 @@ fn whole_tiles(device: &Device, tokens: f64, any: f64, of: f64) -> f64 {
     tile * any.max(tokens / tile + any * (tile - 1.0) / (2.0 * tile))
 }
 
+/// By how many standard deviations the largest of so many values with the same normal distribution is above their average:
+/// the limit for many, which is somewhat high for few.
+fn above_average(count: usize) -> f64 {
+    if count < 2 {
+        return 0.0;
+    }
+    /// Euler's constant.
+    const GAMMA: f64 = 0.577_215_664_901_532_9;
+    let log = (count as f64).ln();
+    let scale = (2.0 * log).sqrt();
+    scale - (log.ln() + (4.0 * std::f64::consts::PI).ln()) / (2.0 * scale) + GAMMA / scale
+}
+
 /// Seconds until the last device is done, on average, if each of `picks` picks falls on one of them by itself.
 fn slowest(parts: &[Part], picks: f64) -> f64 {
-    let expected = |part: &Part| part.clone().all().total();
-    if picks > FEW_PICKS {
-        return parts.iter().map(expected).fold(0.0, f64::max);
-    }
     let count = picks.round() as usize;
-    let mut times: Vec<f64> = (0..=count)
-        .flat_map(|some| {
-            parts.iter().filter(move |part| some == 0 || part.share > 0.0).map(move |part| (part, some))
-        })
-        .map(|(part, some)| part.total(some, picks))
+    // What each takes by how many fall on it.
+    let tables: Vec<(f64, Vec<f64>)> = parts
+        .iter()
+        .map(|part| (part.share, (0..=count).map(|some| part.total(some, picks)).collect()))
+        .collect();
+    let mut times: Vec<f64> = tables
+        .iter()
+        .flat_map(|(share, times)| &times[..if *share > 0.0 { count + 1 } else { 1 }])
+        .copied()
         .collect();
     times.sort_by(f64::total_cmp);
     times.dedup();
     let (mut sum, mut before) = (0.0, 0.0);
     for time in times {
-        let now = all_within(parts, count, picks, time);
+        let now = all_within(&tables, count, time);
         sum += time * (now - before);
         before = now;
     }
@@ -411,14 +465,14 @@ fn slowest(parts: &[Part], picks: f64) -> f64 {
 
 /// The probability that no device takes longer than `time`: the part of a multinomial distribution in which each count is
 /// small enough.
-fn all_within(parts: &[Part], count: usize, picks: f64, time: f64) -> f64 {
+fn all_within(tables: &[(f64, Vec<f64>)], count: usize, time: f64) -> f64 {
     // ways[n]: n! times the sum over the ways to share n picks among the devices so far.
     let mut ways = vec![0.0; count + 1];
     ways[0] = 1.0;
-    for part in parts {
-        let most = (0..=count).take_while(|some| part.total(*some, picks) <= time).count();
+    for (share, times) in tables {
+        let most = times.iter().take_while(|of| **of <= time).count();
         let Some(most) = most.checked_sub(1) else { return 0.0 };
-        if part.share <= 0.0 {
+        if *share <= 0.0 {
             continue;
         }
         let before = ways.clone();
@@ -428,7 +482,7 @@ fn all_within(parts: &[Part], count: usize, picks: f64, time: f64) -> f64 {
             *ways = 0.0;
             for some in 0..=most.min(n) {
                 *ways += term * before[n - some];
-                term *= part.share * (n - some) as f64 / (some + 1) as f64;
+                term *= share * (n - some) as f64 / (some + 1) as f64;
             }
         }
     }
@@ -561,9 +615,15 @@ mod tests {
         // All on one.
         let alone = [part(1.0, 2.0, 0.0, 5.0), part(0.0, 0.0, 9.0, 0.0)];
         assert!((slowest(&alone, 8.0) - 7.0).abs() < 1e-12);
-        // Of many picks each device has its share.
-        let many = [part(0.25, 0.0, 1.0, 1.0), part(0.75, 0.0, 0.0, 3.0)];
-        assert!((slowest(&many, 2048.0) - 3.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_largest_of_some_is_above_their_average() {
+        // Of normal distributions: 0.564, 1.163, 1.766, 2.827.
+        for (count, known) in [(1, 0.0), (2, 0.564), (5, 1.163), (16, 1.766), (256, 2.827)] {
+            let found = above_average(count);
+            assert!(found >= known && found < known + 0.2, "{count}: {found}");
+        }
     }
 
     #[test]

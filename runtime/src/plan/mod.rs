@@ -517,6 +517,21 @@ mod tests {
         }
 
         #[test]
+        fn a_step_of_more_sequences_never_takes_less_time(devices in rigs(), depth in 1usize..4000) {
+            let model = lite();
+            let request = EngineOptions::new(4096);
+            let Ok(plan) = plan(&model, &devices, &request) else { return Ok(()) };
+            let mut before = 0.0;
+            for sequences in (1..16).chain([20, 31, 32, 33, 64, 100, 256]) {
+                let load = Load { sequences, depth, prompt: 1, decode: 1 };
+                let predicted = predict(&model, &devices, &request, &plan, &load).unwrap();
+                let seconds = sequences as f64 / predicted.decode_tokens_per_second;
+                prop_assert!(seconds >= before * (1.0 - 1e-9), "{sequences}: {seconds} after {before}");
+                before = seconds;
+            }
+        }
+
+        #[test]
         fn no_prediction_beats_the_memory(devices in rigs(), context in 2usize..20_000) {
             let model = lite();
             let Ok(plan) = plan(&model, &devices, &EngineOptions::new(context)) else { return Ok(()) };

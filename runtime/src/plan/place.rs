@@ -514,7 +514,8 @@ impl Problem<'_> {
             }
             if plan.streamed > 0 {
                 notes.push(format!(
-                    "{} experts are streamed into {} slots of {} when they are picked",
+                    "{} experts are streamed into {} slots of {} when they are picked; the prediction assumes that the files \
+                     are in memory",
                     plan.streamed, plan.slots, device.name
                 ));
             }
