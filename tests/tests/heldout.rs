@@ -10,10 +10,10 @@ const PER_FAMILY: usize = 12;
 const SEED: u64 = 20_261_124;
 
 /// Of the proofs that the search accepts, at least this share must be right.
-const LEAST_RIGHT: f64 = 0.85;
+const LEAST_RIGHT: f64 = 0.90;
 /// Of all problems, at least this share must be solved. That the search beats a single sample is its aim and is printed by the
-/// example; with a verifier that overlooks slips in last digits it does not yet.
-const LEAST_SOLVED: f64 = 0.50;
+/// example; a single sample of this model is right so often that a few proofs given up weigh more.
+const LEAST_SOLVED: f64 = 0.75;
 
 #[test]
 fn what_the_search_accepts_is_mostly_right() {
