@@ -13,9 +13,10 @@ use crate::settings::DeviceList;
 /// The devices to use for a model of `weights` bytes, with budgets as far as anybody knows one: what was asked, else every
 /// real GPU and the host. Software adapters are many times slower than the host and are taken only when asked for.
 pub fn choose(asked: Option<&DeviceList>, weights: u64) -> Result<Vec<DeviceSpec>> {
-    let host_alone = |list: &DeviceList| list.0.iter().all(|spec| spec.index == DeviceIndex::Host);
+    let settled =
+        |list: &DeviceList| list.0.iter().all(|spec| spec.budget.is_some()) || is_host_alone(&list.0);
     // Looking for adapters takes a moment.
-    let adapters = if asked.is_some_and(host_alone) { vec![] } else { gpu::adapters() };
+    let adapters = if asked.is_some_and(settled) { vec![] } else { gpu::adapters() };
     resolve(asked, &adapters, HostProfile::read().memory_bytes, weights)
 }
 
@@ -59,7 +60,7 @@ fn resolve(
             shared = given(&mut list).saturating_add(shared);
         }
     }
-    let alone = list.iter().all(|spec| spec.index == DeviceIndex::Host);
+    let alone = is_host_alone(&list);
     for spec in list.iter_mut().filter(|spec| spec.index == DeviceIndex::Host) {
         // Alone it computes from the map, whose pages come and go: a model may be larger than memory. Beside others it keeps
         // what there is room for.
@@ -98,15 +99,18 @@ fn one_of_each_card(adapters: &[DeviceProfile]) -> Vec<&DeviceProfile> {
 /// A device of which others have everything gets nothing to do, rather than memory that is not there.
 const LEAST: u64 = 1;
 
-/// Of a GPU's memory so much is used where nobody says: displays, drivers and other programs need some.
+fn is_host_alone(specs: &[DeviceSpec]) -> bool {
+    specs.iter().all(|spec| spec.index == DeviceIndex::Host)
+}
+
+/// Of a device's memory so much is used where nobody says: displays, drivers and other programs need some.
 fn usable(memory: u64) -> u64 {
     memory / 10 * 9
 }
 
 /// The devices as a plan sees them. They are measured, which changes what is predicted and not what is planned.
 pub fn planned(specs: &[DeviceSpec]) -> Result<Vec<Device>> {
-    let host_alone = specs.iter().all(|spec| spec.index == DeviceIndex::Host);
-    let adapters = if host_alone { vec![] } else { gpu::adapters() };
+    let adapters = if is_host_alone(specs) { vec![] } else { gpu::adapters() };
     let mut measured: Vec<(DeviceIndex, Rates)> = Vec::new();
     let mut devices = Vec::new();
     for spec in specs {

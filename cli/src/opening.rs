@@ -1,7 +1,7 @@
 //! From what was typed about devices to a loaded engine, and what is said of it afterwards.
 
 use anyhow::{Context as _, Result};
-use porism_loader::Checkpoint;
+use porism_loader::{Checkpoint, ModelConfig};
 use porism_runtime::experts::PoolFacts;
 use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::{DeviceSpec, Engine, EngineOptions};
@@ -26,23 +26,25 @@ pub fn open_engine<'c>(
     options: EngineOptions,
 ) -> Result<Engine<'c>> {
     let specs = devices::choose(device.device.as_ref(), checkpoint.weight_bytes())?;
-    open_engine_on(&specs, ui, model, checkpoint, device, experts, options)
+    let options = placed(options, device, checkpoint.config())?;
+    open_engine_on(&specs, ui, model, checkpoint, experts, options)
 }
 
-/// The same on devices that were chosen before.
+/// The options with what was typed about the places of experts.
+pub fn placed(options: EngineOptions, device: &DeviceArgs, config: &ModelConfig) -> Result<EngineOptions> {
+    let heat = device.heat.as_ref().map(|path| settings::read_heat(path, config)).transpose()?;
+    Ok(EngineOptions { spread: device.spread, heat, ..options })
+}
+
+/// The same on devices that were chosen, and with experts that were [`placed`], before.
 pub fn open_engine_on<'c>(
     specs: &[DeviceSpec],
     ui: &Ui,
     model: &Model,
     checkpoint: &'c Checkpoint,
-    device: &DeviceArgs,
     experts: Option<&ExpertArgs>,
     mut options: EngineOptions,
 ) -> Result<Engine<'c>> {
-    options.spread = device.spread;
-    if let Some(path) = &device.heat {
-        options.heat = Some(settings::read_heat(path, checkpoint.config())?);
-    }
     if let Some(experts) = experts {
         options.policy = experts.expert_cache;
         options.count_experts = experts.heat_out.is_some();

@@ -956,6 +956,12 @@ def drill(rng, lines=12):
     return segments
 
 
+def judged(claimed, right, name="wrong"):
+    """A line of a proof and a verifier's sentence about it; `name` is what a difference is called."""
+    text, agree = compared(claimed, right)
+    return claimed + ".", f"{text}, " + ("ok." if agree else f"{name}.")
+
+
 def check_lines(problem, rng, last_digits=0.3):
     """The computing lines of the intended proof, each right or with one number wrong, and a verifier's sentence
     about each -> list of (line, sentence). A share of the wrong numbers differs in the last digit only."""
@@ -968,8 +974,7 @@ def check_lines(problem, rng, last_digits=0.3):
         return value if rng.random() < 0.5 else slip(value)
 
     def add(claimed, right, name="wrong"):
-        text, agree = compared(claimed, right)
-        out.append((claimed + ".", f"{text}, " + ("ok." if agree else f"{name}.")))
+        out.append(judged(claimed, right, name))
 
     out = []
     if f == "gcd":
@@ -1007,9 +1012,8 @@ def edited_lines(problem, rng):
     out = []
     for line in solve(problem):
         claimed = line if rng.random() < 0.5 else edit_number(line, rng)
-        text, agree = compared(claimed[:-1], line[:-1])
         slip = problem.family == "linear" and differ_only(LINEAR_CHECK, claimed, line, (5, 8))
-        out.append((claimed, f"{text}, " + ("ok." if agree else "a slip." if slip else "wrong.")))
+        out.append(judged(claimed[:-1], line[:-1], "a slip" if slip else "wrong"))
     return out
 
 

@@ -207,19 +207,19 @@ impl<'t> Layout<'t> {
         self.matrices(&roles)
     }
 
+    /// What of that is read only where positions have to be selected.
+    pub fn selecting(&self, layer: u32) -> Result<Matrices, Error> {
+        let role = Role::Layer { layer, part: LayerRole::IndexerWqB };
+        let there = self.table.config().has_indexer(layer) && self.table.spec(role).is_some();
+        self.matrices(if there { std::slice::from_ref(&role) } else { &[] })
+    }
+
     /// The shared expert of a layer, if it has one.
     pub fn shared(&self, layer: u32) -> Result<Matrices, Error> {
         let config = self.table.config();
         let there = config.is_moe(layer) && config.n_shared_experts > 0;
         let roles = Matrix::ALL.map(|projection| Role::layer(layer, LayerRole::Shared(projection)));
         self.matrices(if there { &roles } else { &[] })
-    }
-
-    /// What of that is read only where positions have to be selected.
-    pub fn selecting(&self, layer: u32) -> Result<Matrices, Error> {
-        let role = Role::Layer { layer, part: LayerRole::IndexerWqB };
-        let there = self.table.config().has_indexer(layer) && self.table.spec(role).is_some();
-        self.matrices(if there { std::slice::from_ref(&role) } else { &[] })
     }
 
     /// A routed expert of a layer.

@@ -278,14 +278,7 @@ fn matrix_rates<'c>(
             }
         }
         recording.read(y.slice(0, 16));
-        let mut best = f64::INFINITY;
-        // The first one compiles.
-        for _ in 0..4 {
-            let started = Instant::now();
-            executor.run(&recording)?;
-            best = best.min(started.elapsed().as_secs_f64());
-        }
-        Ok(best)
+        best_seconds(executor, &recording)
     };
     let (one, many) = (seconds(1, FEW_ROWS, 1)?, seconds(8 * kernels, FEW_ROWS, 1)?);
     let dispatch = ((many - one) / f64::from(8 * kernels - 1)).max(1e-9);
@@ -304,6 +297,17 @@ fn matrix_rates<'c>(
         rates.decode = if decoding > 0.0 { 1.0 / decoding } else { f64::INFINITY };
     }
     Ok(rates)
+}
+
+/// The shortest of a few runs of a recording, of which the first compiles its kernels.
+fn best_seconds<'c>(executor: &mut dyn Executor<'c>, recording: &Recording) -> Result<f64, Error> {
+    let mut best = f64::INFINITY;
+    for _ in 0..4 {
+        let started = Instant::now();
+        executor.run(recording)?;
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }
 
 fn host_read_bandwidth() -> f64 {
@@ -367,13 +371,7 @@ fn adapter_read_bandwidth(executor: &mut GpuExecutor) -> Result<f64, Error> {
             ));
         }
         recording.read(y.slice(0, 256));
-        let mut best = f64::INFINITY;
-        for _ in 0..4 {
-            let started = Instant::now();
-            executor.run(&recording)?;
-            best = best.min(started.elapsed().as_secs_f64());
-        }
-        Ok(best)
+        best_seconds(executor, &recording)
     };
     let handover = seconds(64, 1)?;
     let all = seconds(rows, dispatches)?;

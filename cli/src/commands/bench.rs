@@ -13,8 +13,7 @@ use crate::devices;
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
-use crate::opening::{open_engine_on, pool_lines, write_heat};
-use crate::settings::read_heat;
+use crate::opening::{open_engine_on, placed, pool_lines, write_heat};
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
@@ -34,13 +33,10 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = planned[0].rates.bandwidth / 1e9;
-    let mut options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
-    options.spread = args.device.spread;
-    if let Some(path) = &args.device.heat {
-        options.heat = Some(read_heat(path, checkpoint.config())?);
-    }
+    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    let options = placed(options, &args.device, checkpoint.config())?;
     let experts = Some(&args.experts);
-    let mut engine = open_engine_on(&specs, ui, &model, &checkpoint, &args.device, experts, options.clone())?;
+    let mut engine = open_engine_on(&specs, ui, &model, &checkpoint, experts, options.clone())?;
     // What the engine's plan promises on devices as they were measured.
     let predict = |load: Load| plan::predict(&checkpoint, &planned, &options, engine.plan(), &load);
     let (names, drivers): (Vec<_>, Vec<_>) = specs.iter().map(|spec| describe(spec.index)).unzip();

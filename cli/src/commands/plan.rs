@@ -10,8 +10,8 @@ use crate::args;
 use crate::devices;
 use crate::failure::Failure;
 use crate::model::{EMBEDDED_NAME, Model};
+use crate::opening::placed;
 use crate::rig;
-use crate::settings::read_heat;
 use crate::ui::{self, Ui};
 
 /// The context where none is asked for, in tokens.
@@ -28,11 +28,7 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
         Some(path) => rig::read(path)?,
         None => devices::planned(&devices::choose(args.device.device.as_ref(), subject.weight_bytes())?)?,
     };
-    let mut options = EngineOptions::new(context as usize);
-    options.spread = args.device.spread;
-    if let Some(path) = &args.device.heat {
-        options.heat = Some(read_heat(path, config)?);
-    }
+    let options = placed(EngineOptions::new(context as usize), &args.device, config)?;
     let plan = plan::plan(table, &devices, &options)?;
     if args.json {
         ui.json(&to_json(&subject.name(), context, &devices, &plan))?;

@@ -278,7 +278,7 @@ impl Problem<'_> {
         step: &Step,
     ) -> Result<(), Error> {
         let config = self.config();
-        let vector = f64::from(config.hidden_size) * 4.0 * step.tokens;
+        let vectors = |step: &Step| f64::from(config.hidden_size) * 4.0 * step.tokens;
         let elsewhere = places.iter().any(|place| place.device != home);
         let seen = elsewhere || places.iter().any(|place| !place.resident);
         let mut own = vec![0.0; plans.len()];
@@ -288,7 +288,6 @@ impl Problem<'_> {
         let per_token = f64::from(config.num_experts_per_tok);
         // `above`: how many standard deviations more picks than on average fall on each.
         let parts = |step: &Step, above: f64| -> Result<Vec<Part>, Error> {
-            let vector = f64::from(config.hidden_size) * 4.0 * step.tokens;
             let mut parts = Vec::with_capacity(plans.len());
             for (index, (device, plan)) in self.devices.iter().zip(plans).enumerate() {
                 let rates = &device.rates;
@@ -309,7 +308,7 @@ impl Problem<'_> {
                 } else {
                     part.once.add(index, Limit::Dispatches, kernels * rates.dispatch);
                     part.once.add(index, Limit::HandOver, rates.handover);
-                    part.once.add(index, Limit::Link, 2.0 * vector / rates.link);
+                    part.once.add(index, Limit::Link, 2.0 * vectors(step) / rates.link);
                 }
                 parts.push(part);
             }
@@ -324,7 +323,7 @@ impl Problem<'_> {
         }
         // x goes to the host's memory and the sum of the others' parts comes back.
         let rates = &self.devices[home].rates;
-        seconds.add(home, Limit::Link, 2.0 * vector / rates.link);
+        seconds.add(home, Limit::Link, 2.0 * vectors(step) / rates.link);
         seconds.add(home, Limit::Dispatches, rates.dispatch);
         let picks = step.tokens * per_token;
         let involved = own.iter().filter(|share| **share > 0.0).count();
