@@ -1030,7 +1030,8 @@ def check_drill(rng):
         prompt = f"{BOS}{USER}Check each line.\nSolution:\n{number(lines)}"
     else:
         problem = random_problem(rng)
-        lines, sentences = zip(*(edited_lines if rng.random() < 0.6 else check_lines)(problem, rng))
+        changed = edited_lines if rng.random() < 0.6 else check_lines
+        lines, sentences = zip(*changed(problem, rng))
         prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
     return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]

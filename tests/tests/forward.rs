@@ -1,6 +1,8 @@
 //! Golden parity: the logits, experts, selections and greedy tokens of the f64 reference, on the host and every adapter,
 //! whatever the steps.
 
+use std::path::Path;
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
 use porism_runtime::engine::{Engine, EngineOptions, Output, Reduced, Schedule, Work};
@@ -13,6 +15,8 @@ const CHECKPOINTS: [&str; 3] = ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-f
 const RELATIVE_L2: f64 = 2e-5;
 /// Largest absolute difference of a logit.
 const MAX_ABS: f64 = 1e-3;
+/// Documents in the golden file of the demo model.
+const DEMO_DOCUMENTS: usize = 3;
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -25,7 +29,41 @@ fn main() {
             trials.push(Trial::test(format!("parity::{name}::{device_name}"), move || parity(name, device)));
         }
     }
+    for (device_name, device) in devices {
+        trials.push(Trial::test(format!("demo::{device_name}"), move || demo(device)));
+    }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// The demo model's held-out documents, three to six times longer than its `index_topk`.
+#[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
+fn demo(device: DeviceIndex) -> Result<(), Failed> {
+    let golden = Golden::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/porism-tiny"));
+    let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
+    let vocab_size = checkpoint.config().vocab_size as usize;
+    let mut engine = Engine::open(&checkpoint, &[device.into()], &EngineOptions::new(512), &mut |_| Ok(()))?;
+    for document in 0..DEMO_DOCUMENTS {
+        let ids = golden.ids(&format!("input_ids_{document}"));
+        let expected = golden.f32(&format!("logits_{document}"));
+        let found = engine.logits(&ids, Schedule::Prefill, false)?.logits;
+        let (relative, largest) = distance(&found, &expected);
+        let figures = format!("document {document}: relative L2 {relative:.2e}, max abs {largest:.2e}");
+        eprintln!("porism-tiny on {}: {figures}", engine.device_names());
+        if largest > MAX_ABS {
+            return Err(figures.into());
+        }
+        let rows = found.chunks_exact(vocab_size).zip(expected.chunks_exact(vocab_size));
+        if let Some(position) =
+            rows.into_iter().position(|(found, expected)| argmax(found) != argmax(expected))
+        {
+            return Err(format!("{figures}: another argmax at position {position}").into());
+        }
+    }
+    Ok(())
+}
+
+fn argmax(row: &[f32]) -> Option<usize> {
+    (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]))
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
