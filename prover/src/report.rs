@@ -61,6 +61,8 @@ pub struct PooledProof {
     pub round_idx: u64,
     /// Proofs it refines.
     pub dep_proof_ids: Vec<u64>,
+    /// The proof of an earlier round with the same text, which did not pass.
+    pub again: Option<u64>,
     /// The proof, Markdown with formulas.
     pub proof: String,
     /// What its writer says of it.
@@ -166,6 +168,23 @@ impl ProblemReport {
         self.chosen.and_then(|proof_id| self.proof(proof_id))
     }
 
+    /// How sure a proof is: its readings, and those of the same text in earlier rounds.
+    fn statement(&self, proof: &PooledProof, contest: bool) -> String {
+        let mut statement = proof.readings().statement(contest);
+        // Ever smaller, whatever a damaged pool says.
+        let twin =
+            |proof: &PooledProof| self.proof(proof.again?).filter(|twin| twin.proof_id < proof.proof_id);
+        for twin in std::iter::successors(twin(proof), |proof| twin(proof)) {
+            let Readings { passed, count, .. } = twin.readings();
+            let _ = write!(
+                statement,
+                " The same text was read before, as proof {} in round {}: {passed} of {count} readings passed it.",
+                twin.proof_id, twin.round_idx
+            );
+        }
+        statement
+    }
+
     /// The chosen proof and those it came from, oldest first.
     fn ancestry(&self) -> Vec<&PooledProof> {
         let mut line: Vec<&PooledProof> = Vec::new();
@@ -188,7 +207,7 @@ impl ProblemReport {
         match self.chosen() {
             Some(proof) => {
                 let heading = if self.passed { "Proof" } else { "Best attempt (not accepted)" };
-                let statement = proof.readings().statement(contest);
+                let statement = self.statement(proof, contest);
                 let _ =
                     writeln!(text, "## {heading}\n\n{}\n\n## How sure\n\n{statement}", proof.proof.trim());
             }
@@ -293,7 +312,7 @@ impl Writer {
             html!(
                 self,
                 "<h2>How sure</h2>\n<div class=\"sure\"><p>{}</p></div>",
-                escaped(&proof.readings().statement(contest))
+                escaped(&problem.statement(proof, contest))
             );
             let heading = if problem.passed { "Proof" } else { "Best attempt" };
             html!(self, "<div class=\"beside\">\n<article>\n<h2>{heading}</h2>");
@@ -599,6 +618,9 @@ fn summary(proof: &PooledProof) -> String {
         let deps: Vec<String> = proof.dep_proof_ids.iter().map(u64::to_string).collect();
         let _ = write!(line, " · from proof {}", deps.join(", "));
     }
+    if let Some(twin) = proof.again {
+        let _ = write!(line, " · the text of proof {twin} again");
+    }
     if !proof.state.is_empty() {
         let _ = write!(line, " · {}", escaped(&proof.state));
     }
@@ -854,6 +876,7 @@ fn pooled_proof(line: &Value) -> PooledProof {
             .filter_map(Value::as_u64)
             .collect(),
         proof: word(line, "proof"),
+        again: line["again"].as_u64(),
         self_eval: Some(word(&line["self_eval"], "self_eval"))
             .filter(|text| text != "null")
             .unwrap_or_default(),

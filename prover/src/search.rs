@@ -13,6 +13,10 @@
 //!   fails   when a counted reading says less
 //!   stays undecided when more than half as many as asked were dismissed: so much doubt is not talked away
 //! ```
+//!
+//! A proof that is written twice in a round is read once. One that did not pass and is written again in a later round is read
+//! again: whoever refines has seen the objections, and an objection may be wrong. Its new readings then take the place of the
+//! earlier ones, which are kept and told.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -119,7 +123,7 @@ pub enum State {
     Writing,
     /// Lost, and why.
     Failed(String),
-    /// The same text as an earlier proof, by its id.
+    /// The same text as an earlier proof, by its id, and not read again.
     Duplicate(u32),
     /// Being read.
     Reading,
@@ -142,6 +146,8 @@ pub struct Proof {
     pub index: u32,
     /// The proof it was made from.
     pub parent: Option<u32>,
+    /// The proof of an earlier round with the same text, which did not pass: this one is read in its place.
+    pub again: Option<u32>,
     /// What was written.
     pub attempt: Option<Attempt>,
     /// Readings that could be read, in order.
@@ -228,6 +234,7 @@ impl Proof {
             },
             "proof_id": self.proof_id,
             "dep_proof_ids": self.parent.iter().collect::<Vec<_>>(),
+            "again": self.again,
             "round_idx": self.round + 1,
             "index": self.index,
             "state": self.state,
@@ -269,6 +276,13 @@ impl Plan {
     pub fn chosen(&self) -> Option<&Proof> {
         let id = self.end?.1?;
         self.proofs.iter().find(|proof| proof.proof_id == id)
+    }
+
+    /// The readings of a proof's text in earlier rounds.
+    pub fn earlier_readings(&self, proof: &Proof) -> impl Iterator<Item = &Reading> {
+        let twin =
+            |proof: &Proof| proof.again.and_then(|id| self.proofs.iter().find(|other| other.proof_id == id));
+        std::iter::successors(twin(proof), move |proof| twin(proof)).flat_map(|proof| &proof.readings)
     }
 
     /// Whether a proof passed.
@@ -452,7 +466,7 @@ impl Planner<'_> {
 
     /// The proofs worth refining, best first, with the prompt that asks for it.
     fn parents(&self, proofs: &[Proof]) -> Vec<(u32, String)> {
-        let mut ranked: Vec<&Proof> = proofs.iter().filter(|proof| proof.counts()).collect();
+        let mut ranked: Vec<&Proof> = latest(proofs).collect();
         ranked.sort_by(|a, b| a.rank(b));
         ranked.truncate(self.settings().keep as usize);
         ranked.into_iter().map(|proof| (proof.proof_id, self.refine_prompt(proof))).collect()
@@ -483,6 +497,7 @@ impl Planner<'_> {
             round,
             index,
             parent: parent.map(|parent| parent.0),
+            again: None,
             attempt: None,
             readings: Vec::new(),
             unreadable: 0,
@@ -525,10 +540,17 @@ impl Planner<'_> {
             Some(other) => unreachable!("a proof was read as {other:?}"),
         }
         let text = proof.attempt.as_ref().map_or("", |attempt| &attempt.proof);
-        let same = |other: &&Proof| other.attempt.as_ref().is_some_and(|attempt| attempt.proof == text);
-        if let Some(twin) = walk.proofs.iter().find(same) {
-            proof.state = State::Duplicate(twin.proof_id);
-            return Ok(());
+        let same = |other: &&Proof| {
+            other.counts() && other.attempt.as_ref().is_some_and(|attempt| attempt.proof == text)
+        };
+        // The latest: it has the readings that count.
+        if let Some(twin) = walk.proofs.iter().rfind(same) {
+            if twin.round == proof.round {
+                proof.state = State::Duplicate(twin.proof_id);
+                return Ok(());
+            }
+            // Had it passed, there would be no later round.
+            proof.again = Some(twin.proof_id);
         }
         proof.state = State::Reading;
         self.readings(walk, proof)
@@ -594,7 +616,7 @@ impl Planner<'_> {
     /// The id of the best proof. Where several are equally good, they are compared pairwise, each pair in both orders.
     fn choose(&self, walk: &mut Walk) -> Result<Option<u32>, Halt> {
         const COMPARED: usize = 4;
-        let mut ranked: Vec<Proof> = walk.proofs.iter().filter(|proof| proof.counts()).cloned().collect();
+        let mut ranked: Vec<Proof> = latest(&walk.proofs).cloned().collect();
         ranked.sort_by(Proof::rank);
         let Some(mut champion) = ranked.first().cloned() else {
             return Ok(None);
@@ -738,8 +760,15 @@ fn wilson_lower_all_ones(n: usize) -> f64 {
     n as f64 / (n as f64 + Z * Z)
 }
 
+/// The proofs that are no copies, and of those that were read again only the last.
+fn latest(proofs: &[Proof]) -> impl Iterator<Item = &Proof> {
+    let read = proofs.iter().filter(|proof| proof.is_settled() && proof.mean().is_some());
+    let replaced: HashSet<u32> = read.filter_map(|proof| proof.again).collect();
+    proofs.iter().filter(move |proof| proof.counts() && !replaced.contains(&proof.proof_id))
+}
+
 fn best(proofs: &[Proof]) -> Option<&Proof> {
-    proofs.iter().filter(|proof| proof.counts()).min_by(|a, b| a.rank(b))
+    latest(proofs).min_by(|a, b| a.rank(b))
 }
 
 /// What happens, for people and for `--json`.
@@ -799,6 +828,8 @@ pub enum Event<'a> {
         meanscore: Option<f64>,
         /// How many readings could be read.
         readings: usize,
+        /// The proof of an earlier round with the same text.
+        again: Option<u32>,
     },
     /// A problem is done.
     Chosen {
@@ -1041,6 +1072,7 @@ impl Driver<'_> {
                     state: &proof.state,
                     meanscore: proof.mean(),
                     readings: proof.readings.len(),
+                    again: proof.again,
                 });
             }
         }
@@ -1159,13 +1191,23 @@ fn solution_text(problem: &Problem, plan: &Plan) -> String {
         text.push_str("No proof was written.\n\n");
         return text;
     };
-    let counted = proof.readings.iter().filter(|reading| reading.weight > 0.0);
-    let ones = counted.clone().filter(|reading| reading.score == Score::One).count();
+    let (ones, counted) = tally(&proof.readings);
     let verdict = if plan.passed() { "Passed" } else { "Did not pass" };
+    let earlier = match tally(plan.earlier_readings(proof)) {
+        (_, 0) => String::new(),
+        (ones, counted) => format!(" Of {counted} earlier ones of the same text, {ones}."),
+    };
     text.push_str(&format!(
-        "## Proof\n\n{}\n\n{verdict}: {ones} of {} counted readings by the verifier say 1.\n\n",
-        attempt.proof,
-        counted.count()
+        "## Proof\n\n{}\n\n{verdict}: {ones} of {counted} counted readings by the verifier say 1.{earlier}\n\n",
+        attempt.proof
     ));
     text
+}
+
+/// How many of the counted readings say 1, and how many count.
+pub fn tally<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> (usize, usize) {
+    let counted = readings.into_iter().filter(|reading| reading.weight > 0.0);
+    counted.fold((0, 0), |(ones, counted), reading| {
+        (ones + usize::from(reading.score == Score::One), counted + 1)
+    })
 }

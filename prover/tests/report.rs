@@ -105,6 +105,17 @@ fn report(text: &str) -> Report {
 }
 
 #[test]
+fn earlier_readings_of_the_same_text_are_told() {
+    let mut report = report("x");
+    let words = "The same text was read before, as proof 3 in round 2: 1 of 2 readings passed it.";
+    assert!(!report.html().html.contains(words));
+    report.problems[0].pool[3].again = Some(3);
+    let html = report.html().html;
+    assert!(html.contains(words) && html.contains("the text of proof 3 again"), "{html}");
+    assert!(report.problems[0].solution(false).contains(words));
+}
+
+#[test]
 fn hostile_text_stays_text() {
     for text in HOSTILE {
         assert_inert(&render(text).html, text);
@@ -180,6 +191,7 @@ fn wild_numbers_do_not_panic() {
     pool[0].meanscore = Some(f64::NAN);
     pool[1].round_idx = 0;
     pool[3].dep_proof_ids = vec![4, 77, u64::MAX];
+    pool[3].again = Some(4);
     pool[3].evaluations[0].score = f64::INFINITY;
     report.spent.seconds = f64::NAN;
     assert_inert(&report.html().html, "wild numbers");

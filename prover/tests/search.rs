@@ -9,7 +9,7 @@ use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finis
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
 use porism_prover::roles::{Key, Role};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search};
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
 use porism_prover::store::{Line, Manifest, Model, Prompts, Run, StoreError, read_journal};
 
 /// Answers so many requests at once, in an order of its own, and breaks after so many answers.
@@ -279,6 +279,45 @@ fn a_passed_proof_has_only_ones_and_dismissed_readings_do_not_count() {
         }
     }
     assert!(passed > 5 && dismissed > 20, "{passed} passed, {dismissed} dismissed");
+}
+
+#[test]
+fn a_proof_that_is_written_again_after_an_objection_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut complete = Scripted::new(3, 0);
+    complete.script = |request| {
+        let Key { round, role, reading, .. } = request.key;
+        Ok(match role {
+            Role::Generate | Role::Refine => {
+                "## Solution\nthe proof\n## Self Evaluation\n\\boxed{1}".to_owned()
+            }
+            // An objection in the first round, and another one in the second.
+            Role::Verify if (round, reading) == (0, 2) || (round, reading) == (1, 0) => {
+                "no \\boxed{0}".to_owned()
+            }
+            _ => "yes \\boxed{1}".to_owned(),
+        })
+    };
+    let plans = go(folder.path(), &manifest(1, settings()), &mut complete).unwrap();
+    for plan in &plans {
+        let states: Vec<_> = plan.proofs.iter().map(|proof| (proof.again, &proof.state)).collect();
+        let mut expected = vec![(None, &State::Rejected)];
+        let (first, second) = (State::Duplicate(1), State::Duplicate(6));
+        expected.extend([(None, &first); 4]);
+        expected.push((Some(1), &State::Rejected));
+        expected.extend([(None, &second); 4]);
+        expected.push((Some(6), &State::Passed));
+        assert_eq!(states, expected);
+        let chosen = plan.chosen().unwrap();
+        assert_eq!((chosen.proof_id, tally(&chosen.readings)), (11, (5, 5)));
+        assert_eq!(tally(plan.earlier_readings(chosen)), (3, 5));
+    }
+    let solution = std::fs::read_to_string(folder.path().join("solution.md")).unwrap();
+    assert!(
+        solution.contains(
+            "5 of 5 counted readings by the verifier say 1. Of 5 earlier ones of the same text, 3."
+        )
+    );
 }
 
 #[test]

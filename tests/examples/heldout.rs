@@ -1,8 +1,9 @@
 //! Held-out problems of the demo's domain through the whole search, judged by the checker:
-//! `cargo run --release -p porism-tests --example heldout -- --per-family 100 [--seed N] [--wrong]`; `--wrong` prints the
-//! accepted proofs that are not right.
+//! `cargo run --release -p porism-tests --example heldout -- --per-family 100 [--seed N] [--wrong]
+//! [--keep FOLDER]`; `--wrong` prints the accepted proofs that are not right, `--keep` leaves the runs in folders.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use porism_tests::heldout::{COLUMNS, Tally, measure};
@@ -10,7 +11,7 @@ use porism_tests::problems::Family;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (mut count, mut seed, mut show) = (100, fresh, false);
+    let (mut count, mut seed, mut show, mut keep) = (100, fresh, false, None::<PathBuf>);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().ok_or(format!("{argument} needs a number"));
@@ -18,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "--per-family" => count = number()?.parse()?,
             "--seed" => seed = number()?.parse()?,
             "--wrong" => show = true,
+            "--keep" => keep = Some(arguments.next().ok_or("--keep needs a folder")?.into()),
             other => return Err(format!("unknown: {other}").into()),
         }
     }
@@ -27,7 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     for family in Family::ALL {
         let started = Instant::now();
-        let tally = measure(family, count, seed);
+        let folder = keep.as_ref().map(|keep| keep.join(family.name()));
+        let tally = measure(family, count, seed, folder.as_deref());
         println!("{:<8} {tally} {:>8.1}", family.name(), started.elapsed().as_secs_f64());
         all = all.plus(&tally);
     }

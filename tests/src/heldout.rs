@@ -26,7 +26,7 @@ pub struct Tally {
     pub accepted: usize,
     /// Of these, proofs of which every step holds.
     pub right: usize,
-    /// Problems with an accepted proof that is right.
+    /// Problems of which the chosen proof, accepted or just the best, is right.
     pub solved: usize,
     /// Problems of which the first proof, one sample at temperature 1, is right.
     pub single: usize,
@@ -54,7 +54,7 @@ impl Tally {
             plan.proofs.iter().filter(|proof| proof.state == State::Passed).map(text).collect();
         self.accepted += accepted.len();
         self.right += accepted.iter().filter(|proof| is_right(proof)).count();
-        self.solved += usize::from(accepted.iter().any(|proof| is_right(proof)));
+        self.solved += usize::from(plan.chosen().is_some_and(|proof| is_right(&text(proof))));
         let wrong = accepted.into_iter().filter(|proof| !is_right(proof));
         self.wrong.extend(wrong.map(|proof| (question.to_owned(), proof)));
         self.tokens += plan.proofs.iter().map(|proof| proof.tokens).sum::<u64>();
@@ -94,11 +94,11 @@ pub fn model_folder() -> PathBuf {
 }
 
 /// Searches for proofs of held-out problems with the demo model on the host, as `porism prove` does by default, and checks
-/// what it accepts.
+/// what it accepts. The run is left in the folder `keep`, if one is given.
 ///
 /// # Panics
 /// If the model cannot be run.
-pub fn measure(family: Family, count: usize, seed: u64) -> Tally {
+pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> Tally {
     let folder = model_folder();
     let checkpoint = Checkpoint::open(&folder, Options::default()).expect("the demo model opens");
     let prompts = PromptSet::open(&folder.join("prompts.toml")).expect("its prompts are read");
@@ -125,8 +125,9 @@ pub fn measure(family: Family, count: usize, seed: u64) -> Tally {
         },
         settings,
     };
-    let run = tempfile::tempdir().expect("a folder");
-    let mut run = Run::open(run.path(), &manifest, &problems, false).expect("a run");
+    let passing = tempfile::tempdir().expect("a folder");
+    let folder = keep.unwrap_or(passing.path());
+    let mut run = Run::open(folder, &manifest, &problems, false).expect("a run");
     let limits = Limits { interrupted: &|| false, deadline: None };
     let plans = search(&mut run, &manifest, &problems, &prompts, &mut answerer, &limits, &mut |_| {});
     let plans = plans.expect("the search ends");

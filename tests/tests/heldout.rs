@@ -11,16 +11,16 @@ const SEED: u64 = 20_261_124;
 
 /// Of the proofs that the search accepts, at least this share must be right.
 const LEAST_RIGHT: f64 = 0.90;
-/// Of all problems, at least this share must be solved. That the search beats a single sample is its aim and is printed by the
-/// example; a single sample of this model is right so often that a few proofs given up weigh more.
-const LEAST_SOLVED: f64 = 0.75;
+/// Of all problems, at least this share must end with a right proof. That this beats a single sample shows only with more
+/// problems: the example prints both.
+const LEAST_SOLVED: f64 = 0.90;
 
 #[test]
 fn what_the_search_accepts_is_mostly_right() {
     let mut all = Tally::default();
     let mut table = format!("{:<8} {COLUMNS}\n", "");
     for family in Family::ALL {
-        let tally = measure(family, PER_FAMILY, SEED);
+        let tally = measure(family, PER_FAMILY, SEED, None);
         table.push_str(&format!("{:<8} {tally}\n", family.name()));
         all = all.plus(&tally);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
 use porism_prover::problem::{self, Problem};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search};
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
 use porism_prover::store::{self, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
@@ -266,7 +266,8 @@ impl Teller<'_> {
                     ui::count(spent.tokens)
                 ));
             }
-            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings } => {
+            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings, again } => {
+                let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
                 let words = match state {
                     State::Passed => "passed".to_owned(),
                     State::Rejected => "rejected".to_owned(),
@@ -277,7 +278,8 @@ impl Teller<'_> {
                 };
                 let mean = meanscore
                     .map_or(String::new(), |mean| format!(", mean {mean:.2} of {readings} readings"));
-                self.ui.note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {words}{mean}"));
+                self.ui
+                    .note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {again}{words}{mean}"));
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
@@ -315,17 +317,22 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
         if several {
             ui.line("")?;
         }
-        let counted = proof.readings.iter().filter(|reading| reading.weight > 0.0).count();
+        let (_, counted) = tally(&proof.readings);
+        let earlier = match tally(plan.earlier_readings(proof)) {
+            (_, 0) => String::new(),
+            (ones, counted) => format!(" ({ones} of {counted} in earlier rounds)"),
+        };
         let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
         match plan.end {
             Some((End::Passed, _)) => ui.note(&format!(
-                "proof {} passed {counted} of {counted} readings by {reader}; that is no certainty",
+                "proof {} passed {counted} of {counted} readings by {reader}{earlier}; that is no certainty",
                 proof.proof_id
             )),
             _ => ui.warn(&format!(
-                "no proof passed; proof {} is the best of {} ({mean}, {counted} readings)",
+                "no proof passed; proof {} is the best of {} ({mean}, {}){earlier}",
                 proof.proof_id,
-                plan.pool().count()
+                plan.pool().count(),
+                ui::plural(counted as u64, "reading")
             )),
         }
     }

@@ -325,7 +325,8 @@ impl View {
                 let tokens = crate::ui::plural(*tokens, "token");
                 self.say_of(at, tone, &format!("{what}: {words} ({tokens})"));
             }
-            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings } => {
+            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings, again } => {
+                let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
                 let (tone, fate, words) = match state {
                     State::Passed => (Tone::Good, Fate::Passed, "passed".to_owned()),
                     State::Rejected => (Tone::Bad, Fate::Rejected, "rejected".to_owned()),
@@ -345,7 +346,7 @@ impl View {
                     let mean = meanscore.map_or(String::new(), |mean| {
                         format!(", mean {mean:.2} of {}", crate::ui::plural(*readings as u64, "reading"))
                     });
-                    self.say_of(at, tone, &format!("proof {proof_id} {words}{mean}"));
+                    self.say_of(at, tone, &format!("proof {proof_id} {again}{words}{mean}"));
                 }
             }
             Event::Chosen { problem_idx, end, proof_id, .. } => {

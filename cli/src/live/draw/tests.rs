@@ -101,7 +101,15 @@ impl Teller {
         readings: usize,
     ) {
         let problem_idx = self.name;
-        self.view.event(&Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings });
+        self.view.event(&Event::Proof {
+            problem_idx,
+            proof_id,
+            round_idx,
+            state,
+            meanscore,
+            readings,
+            again: None,
+        });
     }
 
     fn chosen(&mut self, end: End, proof_id: Option<u32>) {
