@@ -168,20 +168,39 @@ impl ProblemReport {
         self.chosen.and_then(|proof_id| self.proof(proof_id))
     }
 
-    /// How sure a proof is: its readings, and those of the same text in earlier rounds.
+    /// Proofs of other rounds with the same text that were read.
+    fn others<'a>(&'a self, proof: &'a PooledProof) -> impl Iterator<Item = &'a PooledProof> {
+        self.pool.iter().filter(|other| {
+            let is_again = proof.again.is_some() || other.again.is_some();
+            let is_other = other.proof_id != proof.proof_id && !other.evaluations.is_empty();
+            is_again && is_other && other.proof == proof.proof
+        })
+    }
+
+    /// The readings of a proof's text in all rounds.
+    fn all_readings(&self, proof: &PooledProof) -> Readings {
+        let all = std::iter::once(proof).chain(self.others(proof)).flat_map(|proof| &proof.evaluations);
+        Readings::new(all.map(|evaluation| (evaluation.score, evaluation.weight)))
+    }
+
+    /// How sure a proof is: its readings, and those of the same text in other rounds.
     fn statement(&self, proof: &PooledProof, contest: bool) -> String {
-        let mut statement = proof.readings().statement(contest);
-        // Ever smaller, whatever a damaged pool says.
-        let twin =
-            |proof: &PooledProof| self.proof(proof.again?).filter(|twin| twin.proof_id < proof.proof_id);
-        for twin in std::iter::successors(twin(proof), |proof| twin(proof)) {
-            let Readings { passed, count, .. } = twin.readings();
+        let readings = proof.readings();
+        let mut others = self.others(proof).peekable();
+        if others.peek().is_none() {
+            return readings.statement(contest);
+        }
+        let mut statement =
+            format!("Passed {} of {} readings in round {}", readings.passed, readings.count, proof.round_idx);
+        for other in others {
+            let Readings { passed, count, .. } = other.readings();
             let _ = write!(
                 statement,
-                " The same text was read before, as proof {} in round {}: {passed} of {count} readings passed it.",
-                twin.proof_id, twin.round_idx
+                ", {passed} of {count} in round {}, as proof {}",
+                other.round_idx, other.proof_id
             );
         }
+        let _ = write!(statement, ". All together: {}", self.all_readings(proof).statement(contest));
         statement
     }
 
@@ -589,15 +608,18 @@ impl Writer {
 
 /// Class and words of a problem's outcome. "Passed" is as much as anyone can say.
 fn verdict(problem: &ProblemReport) -> (&'static str, String) {
-    match problem.chosen().map(PooledProof::readings) {
-        Some(readings) if problem.passed => {
-            ("good", format!("passed {} of {} readings", readings.passed, readings.count))
-        }
-        Some(readings) => (
-            "bad",
-            format!("no proof passed; the best has {} of {} readings", readings.passed, readings.count),
-        ),
-        None => ("bad", "no proof".to_owned()),
+    let Some(proof) = problem.chosen() else {
+        return ("bad", "no proof".to_owned());
+    };
+    let (readings, all) = (proof.readings(), problem.all_readings(proof));
+    let mut words = format!("{} of {} readings", readings.passed, readings.count);
+    if all.count > readings.count {
+        let _ = write!(words, ", {} of {} in all rounds", all.passed, all.count);
+    }
+    if problem.passed {
+        ("good", format!("passed {words}"))
+    } else {
+        ("bad", format!("no proof passed; the best has {words}"))
     }
 }
 
@@ -768,7 +790,10 @@ impl Report {
         }
         for problem in problems.iter_mut().filter(|problem| problem.chosen.is_none()) {
             // Not chosen yet: the best so far.
-            let best = problem.pool.iter().filter(|proof| proof.meanscore.is_some()).max_by(|a, b| {
+            let read = problem.pool.iter().filter(|proof| proof.meanscore.is_some());
+            // Of the same text the last, as the search does.
+            let replaced: Vec<u64> = read.clone().filter_map(|proof| proof.again).collect();
+            let best = read.filter(|proof| !replaced.contains(&proof.proof_id)).max_by(|a, b| {
                 let mean = |proof: &PooledProof| proof.meanscore.unwrap_or(-1.0);
                 mean(a).total_cmp(&mean(b)).then(a.evaluations.len().cmp(&b.evaluations.len()))
             });
@@ -875,8 +900,8 @@ fn pooled_proof(line: &Value) -> PooledProof {
             .flatten()
             .filter_map(Value::as_u64)
             .collect(),
-        proof: word(line, "proof"),
         again: line["again"].as_u64(),
+        proof: word(line, "proof"),
         self_eval: Some(word(&line["self_eval"], "self_eval"))
             .filter(|text| text != "null")
             .unwrap_or_default(),

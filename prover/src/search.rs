@@ -15,8 +15,8 @@
 //! ```
 //!
 //! A proof that is written twice in a round is read once. One that did not pass and is written again in a later round is read
-//! again: whoever refines has seen the objections, and an objection may be wrong. Its new readings then take the place of the
-//! earlier ones, which are kept and told.
+//! again, for an objection may be wrong. Once that is decided it takes the place of the earlier one, whose readings are kept
+//! and told.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
@@ -177,6 +177,11 @@ impl Proof {
         self.attempt.as_ref().and_then(|attempt| attempt.self_score).map_or(0.0, Score::value)
     }
 
+    /// What was written; nothing before that.
+    pub fn text(&self) -> &str {
+        self.attempt.as_ref().map_or("", |attempt| &attempt.proof)
+    }
+
     /// Whether nothing more is asked about it.
     fn is_settled(&self) -> bool {
         !matches!(self.state, State::Writing | State::Reading)
@@ -234,8 +239,8 @@ impl Proof {
             },
             "proof_id": self.proof_id,
             "dep_proof_ids": self.parent.iter().collect::<Vec<_>>(),
-            "again": self.again,
             "round_idx": self.round + 1,
+            "again": self.again,
             "index": self.index,
             "state": self.state,
             "readings": self.readings.len(),
@@ -278,11 +283,11 @@ impl Plan {
         self.proofs.iter().find(|proof| proof.proof_id == id)
     }
 
-    /// The readings of a proof's text in earlier rounds.
-    pub fn earlier_readings(&self, proof: &Proof) -> impl Iterator<Item = &Reading> {
-        let twin =
-            |proof: &Proof| proof.again.and_then(|id| self.proofs.iter().find(|other| other.proof_id == id));
-        std::iter::successors(twin(proof), move |proof| twin(proof)).flat_map(|proof| &proof.readings)
+    /// The readings of a proof's text in other rounds.
+    pub fn other_readings(&self, proof: &Proof) -> impl Iterator<Item = &Reading> {
+        let (id, text) = (proof.proof_id, proof.text().to_owned());
+        let same = move |other: &&Proof| other.counts() && other.proof_id != id && other.text() == text;
+        self.proofs.iter().filter(same).flat_map(|proof| &proof.readings)
     }
 
     /// Whether a proof passed.
@@ -539,13 +544,10 @@ impl Planner<'_> {
             }
             Some(other) => unreachable!("a proof was read as {other:?}"),
         }
-        let text = proof.attempt.as_ref().map_or("", |attempt| &attempt.proof);
-        let same = |other: &&Proof| {
-            other.counts() && other.attempt.as_ref().is_some_and(|attempt| attempt.proof == text)
-        };
-        // The latest: it has the readings that count.
+        let same = |other: &&Proof| other.counts() && other.text() == proof.text();
         if let Some(twin) = walk.proofs.iter().rfind(same) {
-            if twin.round == proof.round {
+            // At temperature 0 the same question has the same answer.
+            if twin.round == proof.round || self.settings().reading_temperature == 0.0 {
                 proof.state = State::Duplicate(twin.proof_id);
                 return Ok(());
             }
@@ -760,11 +762,20 @@ fn wilson_lower_all_ones(n: usize) -> f64 {
     n as f64 / (n as f64 + Z * Z)
 }
 
-/// The proofs that are no copies, and of those that were read again only the last.
+/// The proofs that are no copies; of those with the same text the last that was decided, else the first.
 fn latest(proofs: &[Proof]) -> impl Iterator<Item = &Proof> {
-    let read = proofs.iter().filter(|proof| proof.is_settled() && proof.mean().is_some());
-    let replaced: HashSet<u32> = read.filter_map(|proof| proof.again).collect();
-    proofs.iter().filter(move |proof| proof.counts() && !replaced.contains(&proof.proof_id))
+    let mut latest: Vec<&Proof> = Vec::new();
+    let mut places: HashMap<u32, usize> = HashMap::new();
+    for proof in proofs.iter().filter(|proof| proof.counts()) {
+        let place = proof.again.and_then(|twin| places.get(&twin).copied());
+        places.insert(proof.proof_id, place.unwrap_or(latest.len()));
+        match place {
+            Some(place) if matches!(proof.state, State::Passed | State::Rejected) => latest[place] = proof,
+            Some(_) => {}
+            None => latest.push(proof),
+        }
+    }
+    latest.into_iter()
 }
 
 fn best(proofs: &[Proof]) -> Option<&Proof> {
@@ -814,7 +825,7 @@ pub enum Event<'a> {
         /// In words.
         words: &'a str,
     },
-    /// A proof was decided.
+    /// A proof was decided; told again if it turns out to be a copy.
     Proof {
         /// The problem's name.
         problem_idx: &'a str,
@@ -911,7 +922,7 @@ pub fn search(
         under_way: HashMap::new(),
         next_ticket: 0,
         plans: vec![None; problems.len()],
-        told: HashSet::new(),
+        told: HashMap::new(),
     };
     let outcome = driver.work(complete, limits, observe);
     for ticket in driver.under_way.keys() {
@@ -946,7 +957,8 @@ struct Driver<'a> {
     under_way: HashMap<u64, Ask>,
     next_ticket: u64,
     plans: Vec<Option<Plan>>,
-    told: HashSet<(usize, u32)>,
+    // What was told of each proof: an earlier one of its round may make it a copy.
+    told: HashMap<(usize, u32), State>,
 }
 
 impl Driver<'_> {
@@ -1063,7 +1075,7 @@ impl Driver<'_> {
         let problem_idx = self.problems[index].problem_idx.as_str();
         let mut news = false;
         for proof in plan.proofs.iter().filter(|proof| proof.is_settled()) {
-            if self.told.insert((index, proof.proof_id)) {
+            if self.told.insert((index, proof.proof_id), proof.state.clone()).as_ref() != Some(&proof.state) {
                 news = true;
                 observe(&Event::Proof {
                     problem_idx,
@@ -1175,6 +1187,7 @@ impl Driver<'_> {
                 "passed": plan.passed(),
                 "proof_id": chosen.map(|proof| proof.proof_id),
                 "readings": chosen.map_or(0, |proof| proof.readings.len()),
+                "other_readings": chosen.map_or(0, |proof| plan.other_readings(proof).count()),
             });
             predictions.push_str(&format!("{prediction}\n"));
             solution.push_str(&solution_text(problem, plan));
@@ -1193,12 +1206,12 @@ fn solution_text(problem: &Problem, plan: &Plan) -> String {
     };
     let (ones, counted) = tally(&proof.readings);
     let verdict = if plan.passed() { "Passed" } else { "Did not pass" };
-    let earlier = match tally(plan.earlier_readings(proof)) {
+    let other = match tally(plan.other_readings(proof)) {
         (_, 0) => String::new(),
-        (ones, counted) => format!(" Of {counted} earlier ones of the same text, {ones}."),
+        (ones, counted) => format!(" In other rounds {ones} of {counted} of the same text did."),
     };
     text.push_str(&format!(
-        "## Proof\n\n{}\n\n{verdict}: {ones} of {counted} counted readings by the verifier say 1.{earlier}\n\n",
+        "## Proof\n\n{}\n\n{verdict}: {ones} of {counted} counted readings by the verifier say 1.{other}\n\n",
         attempt.proof
     ));
     text
@@ -1210,4 +1223,36 @@ pub fn tally<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> (usize, usi
     counted.fold((0, 0), |(ones, counted), reading| {
         (ones + usize::from(reading.score == Score::One), counted + 1)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_same_text_the_last_that_was_decided_counts() {
+        let proof = |proof_id, again, state| Proof {
+            proof_id,
+            round: proof_id / 5,
+            index: proof_id % 5,
+            parent: again,
+            again,
+            attempt: None,
+            readings: Vec::new(),
+            unreadable: 0,
+            state,
+            tokens: 0,
+        };
+        let mut proofs = vec![
+            proof(1, None, State::Rejected),
+            proof(2, None, State::Rejected),
+            proof(3, None, State::Duplicate(1)),
+            proof(6, Some(1), State::Undecided),
+        ];
+        let ids = |proofs: &[Proof]| latest(proofs).map(|proof| proof.proof_id).collect::<Vec<_>>();
+        assert_eq!(ids(&proofs), [1, 2]);
+        proofs.push(proof(11, Some(6), State::Rejected));
+        proofs.push(proof(12, Some(2), State::Reading));
+        assert_eq!(ids(&proofs), [11, 2]);
+    }
 }

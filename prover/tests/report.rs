@@ -105,14 +105,19 @@ fn report(text: &str) -> Report {
 }
 
 #[test]
-fn earlier_readings_of_the_same_text_are_told() {
+fn readings_of_the_same_text_in_other_rounds_are_told_and_count() {
     let mut report = report("x");
-    let words = "The same text was read before, as proof 3 in round 2: 1 of 2 readings passed it.";
-    assert!(!report.html().html.contains(words));
-    report.problems[0].pool[3].again = Some(3);
+    let problem = &mut report.problems[0];
+    for (proof, text) in problem.pool.iter_mut().zip(["a", "b", "c", "c"]) {
+        proof.proof = text.to_owned();
+    }
+    problem.pool[3].again = Some(3);
+    let words = "Passed 8 of 8 readings in round 3, 1 of 2 in round 2, as proof 3. All together: Passed 9 of 10 readings";
+    let solution = problem.solution(false);
+    assert!(solution.contains(words) && solution.contains("60\u{a0}% to 98\u{a0}%"), "{solution}");
     let html = report.html().html;
-    assert!(html.contains(words) && html.contains("the text of proof 3 again"), "{html}");
-    assert!(report.problems[0].solution(false).contains(words));
+    assert!(html.contains(words) && html.contains("passed 8 of 8 readings, 9 of 10 in all rounds"), "{html}");
+    assert!(html.contains("the text of proof 3 again"), "{html}");
 }
 
 #[test]

@@ -308,16 +308,16 @@ fn a_proof_that_is_written_again_after_an_objection_is_read_again() {
         expected.extend([(None, &second); 4]);
         expected.push((Some(6), &State::Passed));
         assert_eq!(states, expected);
+        // Each from the latest of its text.
+        assert_eq!((plan.proofs[5].parent, plan.proofs[10].parent), (Some(1), Some(6)));
         let chosen = plan.chosen().unwrap();
         assert_eq!((chosen.proof_id, tally(&chosen.readings)), (11, (5, 5)));
-        assert_eq!(tally(plan.earlier_readings(chosen)), (3, 5));
+        assert_eq!(tally(plan.other_readings(chosen)), (3, 5));
     }
     let solution = std::fs::read_to_string(folder.path().join("solution.md")).unwrap();
-    assert!(
-        solution.contains(
-            "5 of 5 counted readings by the verifier say 1. Of 5 earlier ones of the same text, 3."
-        )
-    );
+    assert!(solution.contains(
+        "5 of 5 counted readings by the verifier say 1. In other rounds 3 of 5 of the same text did."
+    ));
 }
 
 #[test]

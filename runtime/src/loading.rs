@@ -91,6 +91,14 @@ pub fn load(
         statistics.waiting.as_secs_f64(),
         options.readers
     );
+    for (device, did) in statistics.destinations.iter().enumerate() {
+        tracing::debug!(
+            "device {device}: {} bytes, {:.2} s writing them, {:.2} s waiting for them",
+            did.bytes,
+            did.writing.as_secs_f64(),
+            did.waiting.as_secs_f64()
+        );
+    }
     Ok(())
 }
 

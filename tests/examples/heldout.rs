@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     for family in Family::ALL {
         let started = Instant::now();
-        let folder = keep.as_ref().map(|keep| keep.join(family.name()));
+        let folder = keep.as_ref().map(|keep| keep.join(format!("{}-{count}-{seed}", family.name())));
         let tally = measure(family, count, seed, folder.as_deref());
         println!("{:<8} {tally} {:>8.1}", family.name(), started.elapsed().as_secs_f64());
         all = all.plus(&tally);

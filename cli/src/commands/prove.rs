@@ -318,18 +318,18 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
             ui.line("")?;
         }
         let (_, counted) = tally(&proof.readings);
-        let earlier = match tally(plan.earlier_readings(proof)) {
+        let other = match tally(plan.other_readings(proof)) {
             (_, 0) => String::new(),
-            (ones, counted) => format!(" ({ones} of {counted} in earlier rounds)"),
+            (ones, counted) => format!(", and {ones} of {counted} in other rounds"),
         };
         let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
         match plan.end {
             Some((End::Passed, _)) => ui.note(&format!(
-                "proof {} passed {counted} of {counted} readings by {reader}{earlier}; that is no certainty",
+                "proof {} passed {counted} of {counted} readings by {reader}{other}; that is no certainty",
                 proof.proof_id
             )),
             _ => ui.warn(&format!(
-                "no proof passed; proof {} is the best of {} ({mean}, {}){earlier}",
+                "no proof passed; proof {} is the best of {} ({mean}, {}){other}",
                 proof.proof_id,
                 plan.pool().count(),
                 ui::plural(counted as u64, "reading")
