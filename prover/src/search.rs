@@ -230,7 +230,7 @@ impl Proof {
             score2ratings.insert(score.key().to_owned(), ratings.iter().map(rating).collect());
         }
         json!({
-            "proof": attempt.map_or("", |attempt| &attempt.proof),
+            "proof": self.text(),
             "meanscore": self.mean(),
             "score2ratings": score2ratings,
             "self_eval": {
@@ -284,9 +284,10 @@ impl Plan {
     }
 
     /// The readings of a proof's text in other rounds.
-    pub fn other_readings(&self, proof: &Proof) -> impl Iterator<Item = &Reading> {
-        let (id, text) = (proof.proof_id, proof.text().to_owned());
-        let same = move |other: &&Proof| other.counts() && other.proof_id != id && other.text() == text;
+    pub fn other_readings<'a>(&'a self, proof: &'a Proof) -> impl Iterator<Item = &'a Reading> {
+        let same = move |other: &&Proof| {
+            other.counts() && other.proof_id != proof.proof_id && other.text() == proof.text()
+        };
         self.proofs.iter().filter(same).flat_map(|proof| &proof.readings)
     }
 
@@ -484,8 +485,7 @@ impl Planner<'_> {
         readings.sort_by_key(|reading| reading.score);
         readings.truncate(self.settings().evaluations_to_refine as usize);
         let texts: Vec<&str> = readings.iter().map(|reading| reading.text.as_str()).collect();
-        let text = proof.attempt.as_ref().map_or("", |attempt| &attempt.proof);
-        self.prompts.refine(&self.problem.question, text, &texts)
+        self.prompts.refine(&self.problem.question, proof.text(), &texts)
     }
 
     /// Walks through one proof and its readings, and adds it to the walk.
@@ -631,15 +631,12 @@ impl Planner<'_> {
             let mut votes = 0;
             let mut missing = false;
             for reading in 0..2 {
-                let text = |proof: &Proof| {
-                    proof.attempt.as_ref().map_or(String::new(), |attempt| attempt.proof.clone())
-                };
                 let (first, second) = match reading {
-                    0 => (text(&champion), text(challenger)),
-                    _ => (text(challenger), text(&champion)),
+                    0 => (champion.text(), challenger.text()),
+                    _ => (challenger.text(), champion.text()),
                 };
                 let prompt =
-                    || self.prompts.compare(&self.problem.question, &first, &second).unwrap_or_default();
+                    || self.prompts.compare(&self.problem.question, first, second).unwrap_or_default();
                 let pair = u32::try_from(pair).unwrap_or(u32::MAX);
                 let key = Key {
                     problem: self.index,

@@ -46,15 +46,16 @@ impl Tally {
         let problem = checker::Problem::parse(question).expect("a problem of the domain");
         let is_right = |proof: &str| checker::evaluate(&problem, proof).score() == Score::Right;
         self.problems += 1;
-        let text = |proof: &porism_prover::search::Proof| {
-            proof.attempt.as_ref().map_or(String::new(), |attempt| attempt.proof.clone())
-        };
-        self.single += usize::from(plan.proofs.first().is_some_and(|proof| is_right(&text(proof))));
-        let accepted: Vec<String> =
-            plan.proofs.iter().filter(|proof| proof.state == State::Passed).map(text).collect();
+        self.single += usize::from(plan.proofs.first().is_some_and(|proof| is_right(proof.text())));
+        let accepted: Vec<String> = plan
+            .proofs
+            .iter()
+            .filter(|proof| proof.state == State::Passed)
+            .map(|proof| proof.text().to_owned())
+            .collect();
         self.accepted += accepted.len();
         self.right += accepted.iter().filter(|proof| is_right(proof)).count();
-        self.solved += usize::from(plan.chosen().is_some_and(|proof| is_right(&text(proof))));
+        self.solved += usize::from(plan.chosen().is_some_and(|proof| is_right(proof.text())));
         let wrong = accepted.into_iter().filter(|proof| !is_right(proof));
         self.wrong.extend(wrong.map(|proof| (question.to_owned(), proof)));
         self.tokens += plan.proofs.iter().map(|proof| proof.tokens).sum::<u64>();
