@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, ModelConfig, Options};
+use porism_runtime::EngineOptions;
 use porism_runtime::chat::{ChatTemplate, Message};
-use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::engine::Engine;
 use porism_runtime::generate::{self, FinishReason, Request};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer};
