@@ -9,7 +9,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use crate::confidence::{FULL_MARKS, Readings};
@@ -155,6 +157,10 @@ pub struct Page {
     pub not_rendered: usize,
 }
 
+/// A subset of STIX Two Math, so that formulas stand right where no font for mathematics is installed; `fonts/make.py` makes it.
+static FONT: LazyLock<String> =
+    LazyLock::new(|| BASE64_STANDARD.encode(include_bytes!("../fonts/porism-math.woff2")));
+
 /// Bytes of proofs and evaluations that are shown beside the chosen proof and its ancestors; the files in `pool/` have the rest.
 const POOL_BYTES: usize = 4 << 20;
 
@@ -254,7 +260,9 @@ impl Report {
     pub fn html(&self) -> Page {
         let mut writer = Writer::default();
         writer.page(self);
-        writer.page
+        let mut page = writer.page;
+        page.html.insert_str(0, &Writer::head(&self.title, page.formulas));
+        page
     }
 }
 
@@ -269,21 +277,31 @@ macro_rules! html {
 }
 
 impl Writer {
-    fn page(&mut self, report: &Report) {
-        let title = escaped(&report.title);
-        html!(self, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
+    /// What stands before the body. The font comes along where there are formulas: it is larger than many a page.
+    fn head(title: &str, formulas: usize) -> String {
+        let mut head = Self::default();
+        html!(head, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
         // Should anything active ever slip through, this keeps it from running and from calling out.
         html!(
-            self,
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+            head,
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; font-src \
+             data:\">"
         );
-        html!(self, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
-        html!(
-            self,
-            "<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>",
-            include_str!("report.css")
-        );
-        html!(self, "<header>\n<h1>{title}</h1>");
+        html!(head, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+        html!(head, "<title>{}</title>\n<style>\n{}", escaped(title), include_str!("report.css"));
+        if formulas > 0 {
+            html!(
+                head,
+                "@font-face {{ font-family: \"Porism Math\"; src: url(data:font/woff2;base64,{}) format(\"woff2\"); }}",
+                *FONT
+            );
+        }
+        html!(head, "</style>\n</head>");
+        head.page.html
+    }
+
+    fn page(&mut self, report: &Report) {
+        html!(self, "<body>\n<header>\n<h1>{}</h1>", escaped(&report.title));
         let passed = report.problems.iter().filter(|problem| problem.passed).count();
         let several = report.problems.len() > 1;
         if several {

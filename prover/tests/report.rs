@@ -8,6 +8,9 @@ use porism_prover::report::{self, Evaluation, PooledProof, ProblemReport, Report
 use proptest::prelude::*;
 use serde_json::json;
 
+#[path = "common/font.rs"]
+mod font;
+
 const HOSTILE: [&str; 14] = [
     "<script>alert(1)</script>",
     "\\(x\\)<script>alert(1)</script>\\[y\\]",
@@ -149,10 +152,43 @@ fn a_line_of_ten_megabytes_stays_text() {
 fn the_page_has_no_script_and_points_nowhere() {
     let html = report("Let \\(x<1\\).").html().html;
     assert_inert(&html, "a report");
-    for absent in ["<script", "http://", "https://", "url(", "@import", "javascript:"] {
+    for absent in ["<script", "http://", "https://", "@import", "javascript:"] {
         assert!(!html.contains(absent), "{absent} is in the page");
     }
-    assert!(html.contains("default-src 'none'"));
+    // The font is in the page itself.
+    assert_eq!(html.matches("url(").count(), 1);
+    assert!(html.contains("url(data:font/woff2;base64,d09GMg"), "no WOFF2 file is in the page");
+    assert!(html.contains("default-src 'none'") && html.contains("font-src data:"));
+}
+
+#[test]
+fn only_pages_with_formulas_carry_the_font() {
+    let html = report("Prove that 1 = 1.").html().html;
+    assert!(!html.contains("@font-face") && html.len() < 30_000, "{} bytes", html.len());
+}
+
+#[test]
+fn the_font_has_what_formulas_are_made_of() {
+    let symbols = "\\alpha\\beta\\gamma\\delta\\epsilon\\varepsilon\\zeta\\eta\\theta\\vartheta\\iota\\kappa\\lambda\\mu\\nu\\xi\\pi\\rho\\sigma\\tau\\phi\\varphi\\chi\\psi\\omega\\Gamma\\Delta\\Theta\\Lambda\\Xi\\Pi\\Sigma\\Phi\\Psi\\Omega\\ell\\hbar\\imath\\jmath\\Re\\Im\\aleph\\partial\\nabla\\infty\\emptyset\\varnothing\\forall\\exists\\nexists\\neg\\land\\lor\\top\\bot\\vdash\\models\\in\\notin\\ni\\subset\\supset\\subseteq\\subsetneq\\supseteq\\cup\\cap\\setminus\\sqcup\\uplus\\pm\\mp\\times\\div\\cdot\\ast\\star\\circ\\bullet\\oplus\\otimes\\odot\\wedge\\vee\\dagger\\leq\\geq\\leqslant\\geqslant\\ll\\gg\\neq\\equiv\\not\\equiv\\approx\\cong\\sim\\simeq\\asymp\\propto\\mid\\nmid\\parallel\\perp\\angle\\triangle\\square\\blacksquare\\diamond\\prec\\succ\\preceq\\succeq\\to\\gets\\mapsto\\longmapsto\\leftarrow\\rightarrow\\leftrightarrow\\Leftarrow\\Rightarrow\\Leftrightarrow\\implies\\iff\\hookrightarrow\\twoheadrightarrow\\rightharpoonup\\uparrow\\downarrow\\nearrow\\ldots\\cdots\\vdots\\ddots\\sum\\prod\\coprod\\int\\iint\\iiint\\oint\\bigcup\\bigcap\\bigoplus\\bigotimes\\bigvee\\bigwedge\\lfloor\\rfloor\\lceil\\rceil\\langle\\rangle\\|\\prime\\checkmark\\sqrt[3]{x}x'y''\\hat x\\widehat{xy}\\tilde x\\widetilde{xy}\\bar x\\overline{xy}\\vec x\\dot x\\ddot x\\check x\\breve x\\acute x\\grave x\\mathring x\\underline{x}\\overrightarrow{AB}\\overbrace{x}\\underbrace{x}\\xrightarrow{f}\\%\\$\\&\\#\\_\\{\\}";
+    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = format!("\\({symbols}\\) \\({letters}+-=<>/()[]!?.,;:|*\\)");
+    for alphabet in [
+        "mathbf",
+        "mathrm",
+        "mathit",
+        "mathcal",
+        "mathbb",
+        "mathfrak",
+        "mathsf",
+        "mathtt",
+        "boldsymbol",
+        "text",
+    ] {
+        text.push_str(&format!(" \\(\\{alphabet}{{{letters}}}\\)"));
+    }
+    let rendered = render(&text);
+    assert_eq!((rendered.formulas, rendered.rejected.len()), (12, 0), "{:?}", rendered.rejected);
+    assert_eq!(font::missing(&rendered.html), Default::default());
 }
 
 #[test]
