@@ -97,6 +97,7 @@ fn report(text: &str) -> Report {
             question: text.to_owned(),
             chosen: Some(4),
             passed: true,
+            unfinished: None,
             pool,
         }],
         settings: vec![(text.to_owned(), text.to_owned())],
@@ -195,8 +196,10 @@ fn the_font_has_what_formulas_are_made_of() {
 fn the_page_tells_everything() {
     let page = report("Let \\(x=1\\).").html();
     let html = &page.html;
-    // Statement, four proofs (the chosen one once), 12 evaluations with their meta-verifications, self evaluations of 4.
-    assert_eq!((page.formulas, page.not_rendered), (1 + 4 + 2 * 12 + 4, 0));
+    // Heading, statement, four proofs (the chosen one once), 12 evaluations with their meta-verifications, self evaluations
+    // of 4.
+    assert_eq!((page.formulas, page.not_rendered), (2 + 4 + 2 * 12 + 4, 0));
+    assert!(html.contains("<title>Let x=1. — Porism</title>"), "{}", &html[..400]);
     assert_eq!(html.matches("<math").count(), page.formulas);
     for part in [
         "passed 8 of 8 readings",
@@ -213,6 +216,18 @@ fn the_page_tells_everything() {
     // 4 dots, the ring; lines 1→3, 3→4, 2→4 and the three of the grid.
     assert_eq!((html.matches("<circle").count(), html.matches("<line").count()), (5, 6));
     assert!(!html.contains("proved"), "the page claims too much");
+}
+
+#[test]
+fn an_unfinished_search_is_called_so() {
+    let mut report = report("x");
+    report.problems[0].passed = false;
+    report.problems[0].unfinished = Some("its time is over".to_owned());
+    let html = report.html().html;
+    assert!(html.contains("unfinished: no proof passed yet; the best has 8 of 8 readings"), "{html}");
+    assert!(html.contains("Unfinished: its time is over."), "{html}");
+    report.problems[0].pool.clear();
+    assert!(report.html().html.contains("unfinished: no proof yet"));
 }
 
 #[test]
@@ -342,7 +357,7 @@ fn a_folder_becomes_a_page() {
     let unfinished = Report::from_folder(path).unwrap();
     assert_eq!(unfinished.problems[0].question, "Show \\(1<2\\).");
     assert_eq!((unfinished.problems[0].chosen, unfinished.problems[0].passed), (Some(2), false));
-    assert!(unfinished.notes[0].contains("has not ended"));
+    assert!(unfinished.problems[0].unfinished.as_ref().unwrap().contains("has not ended"));
 
     let prediction = json!({
         "question": "Show \\(1<2\\).", "problem_idx": "p1", "source": "set", "passed": true, "proof_id": 2,
