@@ -45,6 +45,9 @@ fn main() {
         )
         .unwrap();
     }
+    let list: String =
+        features.iter().map(|name| format!("({name:?}, Features::{}), ", name.to_uppercase())).collect();
+    writeln!(out, "const FEATURES: &[(&str, Features)] = &[{list}];").unwrap();
     out.push_str("impl Features {\n");
     for (bit, feature) in features.iter().enumerate() {
         let name = feature.to_uppercase();

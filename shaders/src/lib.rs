@@ -84,6 +84,11 @@ impl Features {
     pub const fn contains(self, other: Features) -> bool {
         self.0 & other.0 == other.0
     }
+
+    /// The name of each, as in `@if(NAME)`.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        FEATURES.iter().filter(move |(_, feature)| self.contains(*feature)).map(|(name, _)| *name)
+    }
 }
 
 /// A kernel by its place in [`KERNELS`].
