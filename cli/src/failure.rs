@@ -3,6 +3,8 @@
 use porism_runtime::chat::ChatError;
 use porism_runtime::text::TextError;
 
+use crate::names;
+
 /// The command line, or a file it names, cannot be used.
 pub const USAGE: u8 = 2;
 /// Model files are missing or damaged.
@@ -108,12 +110,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.hint.clone();
         }
-        if let Some(porism_loader::Error::NoModel { .. }) = cause.downcast_ref() {
-            return Some(
-                "give a folder with config.json and its .safetensors files, a name in the Hugging Face cache, or no \
-                 model at all for the embedded porism-tiny"
-                    .to_owned(),
-            );
+        if let Some(error) = cause.downcast_ref() {
+            return loader_hint(error);
         }
         if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
             return Some(ways_out.join("; or "));
@@ -122,6 +120,27 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return Some(http_hint(error).to_owned());
         }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
+    })
+}
+
+fn loader_hint(error: &porism_loader::Error) -> Option<String> {
+    use porism_loader::Error as E;
+    let repository = |file: &std::path::Path| porism_loader::repository_of(file);
+    Some(match error {
+        E::NoModel { name, as_directory, as_name } => names::absent(name, as_directory, as_name).hint,
+        E::MissingShard { file, .. } | E::MissingFile { file, .. } | E::Truncated { file, .. } => {
+            match (repository(file), error) {
+                (Some(repository), _) => {
+                    format!("`hf download {repository}` fetches what is missing, and leaves what is there")
+                }
+                (None, E::MissingFile { .. }) => {
+                    "a model is a folder with config.json and its .safetensors files; give the folder that holds them".to_owned()
+                }
+                _ => "download or copy that file again".to_owned(),
+            }
+        }
+        E::Exists { .. } => "name another folder, or empty this one".to_owned(),
+        _ => return None,
     })
 }
 
@@ -176,7 +195,12 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 pub fn describe(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let words = cause.to_string().replace('\n', " ");
+        let words = match cause.downcast_ref() {
+            Some(porism_loader::Error::NoModel { name, as_directory, as_name }) => {
+                names::absent(name, as_directory, as_name).message
+            }
+            _ => cause.to_string().replace('\n', " "),
+        };
         if line.is_empty() {
             line = words;
         } else if !line.contains(&words) {

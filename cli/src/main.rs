@@ -16,6 +16,7 @@ mod interrupt;
 mod live;
 mod local;
 mod model;
+mod names;
 mod opening;
 mod rig;
 mod settings;

@@ -10,10 +10,11 @@ use porism_runtime::DeviceSpec;
 use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::plan::Heat;
 
-use porism_loader::ModelConfig;
+use porism_loader::{ModelConfig, catalog};
 
 use crate::failure::Failure;
 use crate::model::Model;
+use crate::names;
 
 /// The most that is read of a prompt, a conversation or a list of ids.
 const INPUT_LIMIT: u64 = 64 << 20;
@@ -155,13 +156,20 @@ pub fn model_and_prompt(
             Err(_) if only.contains(char::is_whitespace) => {
                 Ok(ModelAndPrompt { model: Model::Embedded, prompt: Some(only) })
             }
+            // A model's name, and no word of a prompt.
+            Err(error) if catalog::find(&only).is_some() => Err(error.into()),
             Err(porism_loader::Error::NoModel { as_directory, as_name, .. }) => {
                 let message = format!(
                     "`{only}` is no model (as a folder, {as_directory}; as a name in the Hugging Face cache, {as_name}) \
                      and no prompt for the embedded model (it has no white space)"
                 );
-                let hint =
-                    format!("for a model, check its path; for a prompt, write `porism run -p \"{only}\"`");
+                let alike = names::similar(&only);
+                let model = if alike.is_empty() {
+                    "for a model, check its path".to_owned()
+                } else {
+                    names::did_you_mean(&alike)
+                };
+                let hint = format!("{model}; for a prompt, write `porism run -p \"{only}\"`");
                 Err(Failure::model(message).hint(hint).into())
             }
             Err(error) => Err(error.into()),

@@ -21,6 +21,6 @@ pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};
 pub use index::{Checkpoint, KindBytes, Location, Options, Shard};
-pub use locate::{hub_cache, resolve_model, resolve_model_in};
+pub use locate::{cached_models, hub_cache, repository_of, resolve_model, resolve_model_in};
 pub use names::{Kind, LayerRole, Name, Projection, Role};
 pub use tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};

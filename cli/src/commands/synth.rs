@@ -7,7 +7,7 @@ use porism_loader::synth::{self, Content};
 use porism_loader::{Error, TensorTable as _, catalog};
 
 use crate::args::Synth;
-use crate::commands::plan::catalogue_names;
+use crate::commands::plan::unknown_hint;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::ui::{self, Ui};
@@ -15,7 +15,7 @@ use crate::ui::{self, Ui};
 pub fn run(args: &Synth, ui: &Ui) -> Result<u8> {
     let Some(model) = catalog::find(&args.name) else {
         let message = format!("`{}` is not in the catalogue", args.name);
-        return Err(Failure::model(message).hint(catalogue_names()).into());
+        return Err(Failure::model(message).hint(unknown_hint(&args.name)).into());
     };
     let layers = model.config().num_hidden_layers;
     let model = match args.layers {
