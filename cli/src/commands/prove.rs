@@ -1,7 +1,7 @@
 //! `porism prove`: problems in, proofs out, with everything that was found in a folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
@@ -191,26 +191,6 @@ fn today() -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `90s`, `10m`, `2h`, `1.5h` → time.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: give a number and a unit, as in `90s`, `10m`, `2h`");
-    let text = text.trim();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let factor = match unit {
-        's' => 1.0,
-        'm' => 60.0,
-        'h' => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number = &text[..text.len() - 1];
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    // A hundred years.
-    if seconds > 0.0 && seconds < 3.2e9 { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
-}
-
 /// Turns events into lines: JSON on stdout, or words on stderr.
 struct Teller<'a> {
     ui: &'a Ui,
@@ -371,15 +351,6 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_parsed() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
-        for bad in ["", "s", "10", "-1s", "0m", "1e3s", "5d", "9999999999h", "1.2.3s", "½h"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_problem_is_a_text_a_file_or_a_set() {
