@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use crate::failure::EXIT_CODES;
 use porism_runtime::options::{Policy, Spread};
 
-use crate::settings::{DeviceList, ScheduleArg, parse_duration};
+use crate::settings::{self, DeviceList, ScheduleArg, parse_duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -201,19 +201,19 @@ pub struct SamplingArgs {
     #[arg(short = 'n', long = "max-tokens", aliases = ["predict", "n-predict"], value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens: Option<u32>,
     /// Temperature; 0 always takes the likeliest token [default: the model's, else 1]
-    #[arg(long = "temp", alias = "temperature", value_name = "T", allow_negative_numbers = true)]
+    #[arg(long = "temp", alias = "temperature", value_name = "T", allow_negative_numbers = true, value_parser = settings::temperature)]
     pub temperature: Option<f32>,
     /// Keep the likeliest tokens that make up this share of the probability [default: the model's, else 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = settings::top_p)]
     pub top_p: Option<f32>,
     /// Keep the K likeliest tokens; 0 keeps all [default: the model's, else 0]
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<u32>,
     /// Keep tokens at least P times as likely as the likeliest [default: 0]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = settings::min_p)]
     pub min_p: Option<f32>,
     /// Divide positive logits of tokens that occurred by X, multiply negative ones [default: 1]
-    #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, alias = "repeat-penalty", value_name = "X", allow_negative_numbers = true, value_parser = settings::repetition_penalty)]
     pub repetition_penalty: Option<f32>,
     /// Seed of the random numbers: the same gives the same text [default: a new one each time]
     #[arg(short, long, value_name = "N")]
@@ -415,7 +415,7 @@ pub struct BudgetArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub minimum_readings: Option<u32>,
     /// Let a proof pass with fewer readings, once the lower end of their 95 % interval is P
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = settings::share)]
     pub sure: Option<f64>,
     /// Proofs to refine [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -453,13 +453,13 @@ pub struct ProverArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_tokens_per_reading: Option<u32>,
     /// Temperature of proofs [default: 1]
-    #[arg(long = "temp", alias = "temperature", value_name = "T")]
+    #[arg(long = "temp", alias = "temperature", value_name = "T", allow_negative_numbers = true, value_parser = settings::temperature)]
     pub temperature: Option<f32>,
     /// Temperature of readings [default: 1; 0.4 for models with a short context]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, value_parser = settings::temperature)]
     pub reading_temperature: Option<f32>,
     /// Keep the likeliest tokens that make up this share of the probability [default: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true, value_parser = settings::top_p)]
     pub top_p: Option<f32>,
     /// Seed of the run: the same gives the same proofs [default: the folder's, else 1]
     #[arg(short, long, value_name = "N")]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use porism_loader::{TensorTable as _, cached_models, catalog, hub_cache};
+use porism_loader::{cached_models, catalog, hub_cache};
 
 use crate::host::free_space;
 use crate::model::EMBEDDED_NAME;
@@ -25,8 +25,9 @@ pub fn absent(name: &str, as_directory: &str, as_name: &str) -> Absent {
     if let Some(absent) = known(name) {
         return absent;
     }
-    let message =
-        format!("no model `{name}`: as a directory, {as_directory}; as a name in the Hugging Face cache, {as_name}");
+    let message = format!(
+        "no model `{name}`: as a directory, {as_directory}; as a name in the Hugging Face cache, {as_name}"
+    );
     Absent { message, hint: advice(name) }
 }
 
@@ -61,7 +62,8 @@ fn known(name: &str) -> Option<Absent> {
     let mut elsewhere = String::new();
     if let Some(cache) = hub_cache(|name| std::env::var_os(name)) {
         message.push_str(&room(&cache, bytes));
-        elsewhere = " into the Hugging Face cache, or with `--local-dir DIR` into a folder to name instead".to_owned();
+        elsewhere = " into the Hugging Face cache, or with `--local-dir DIR` into a folder to name instead"
+            .to_owned();
     }
     let hint = format!(
         "`hf download {repository}` downloads it{elsewhere} (hf comes with `pip install huggingface_hub`); `porism plan {}` shows \
@@ -83,7 +85,8 @@ fn room(cache: &Path, bytes: u64) -> String {
 
 /// Names that may have been meant: of the catalogue, of models in the cache, of folders beside the one that is not there.
 pub fn similar(name: &str) -> Vec<String> {
-    let cached = hub_cache(|name| std::env::var_os(name)).map(|cache| cached_models(&cache)).unwrap_or_default();
+    let cached =
+        hub_cache(|name| std::env::var_os(name)).map(|cache| cached_models(&cache)).unwrap_or_default();
     let catalogued = catalog::names().chain([EMBEDDED_NAME]).map(str::to_owned);
     let names: Vec<String> = catalogued.chain(cached).chain(siblings(name)).collect();
     most_alike(name, names)
@@ -187,7 +190,8 @@ mod tests {
 
     #[test]
     fn suggestions_are_a_sentence() {
-        let names = |count: usize| ["a", "b", "c"][..count].iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let names =
+            |count: usize| ["a", "b", "c"][..count].iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         assert_eq!(did_you_mean(&names(1)), "did you mean `a`?");
         assert_eq!(did_you_mean(&names(3)), "did you mean `a`, `b` or `c`?");
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use porism_runtime::options::Heat;
+use porism_runtime::sample::{SampleError, SamplingParams};
 use porism_runtime::{DeviceId, DeviceSpec};
 
 use porism_loader::{ModelConfig, catalog};
@@ -99,6 +100,48 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         }
     };
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
+}
+
+/// The value of `--temp`.
+pub fn temperature(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.temperature)
+}
+
+/// The value of `--top-p`.
+pub fn top_p(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.top_p)
+}
+
+/// The value of `--min-p`.
+pub fn min_p(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.min_p)
+}
+
+/// The value of `--repetition-penalty`.
+pub fn repetition_penalty(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.repetition_penalty)
+}
+
+/// A number that can be this one of the sampling parameters.
+fn sampling_number(text: &str, of: impl Fn(&mut SamplingParams) -> &mut f32) -> Result<f32, String> {
+    let number: f32 = text.trim().parse().map_err(|_| format!("`{text}` is no number"))?;
+    let mut params = SamplingParams::default();
+    *of(&mut params) = number;
+    match params.validate() {
+        Ok(()) => Ok(number),
+        Err(SampleError::Parameter { wanted, .. }) => Err(format!("it must be {wanted}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The value of `--sure`.
+pub fn share(text: &str) -> Result<f64, String> {
+    let inside = |share: &f64| *share > 0.0 && *share < 1.0;
+    text.trim()
+        .parse()
+        .ok()
+        .filter(inside)
+        .ok_or_else(|| "it must be between 0 and 1, as in `0.9`".to_owned())
 }
 
 /// The value of `--heat`, for a model of this kind.
@@ -309,6 +352,19 @@ mod tests {
         ] {
             assert!(list(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sampling_numbers_are_within_their_ranges() {
+        assert_eq!((temperature("0"), temperature(" 0.7")), (Ok(0.0), Ok(0.7)));
+        assert_eq!((top_p("1"), min_p("0"), repetition_penalty("1.1")), (Ok(1.0), Ok(0.0), Ok(1.1)));
+        for wild in ["nan", "inf", "-inf", "-1", "1e38", "1e39", "-1e38", "", "x", "1,5", "0x1"] {
+            for parse in [temperature, top_p, min_p, repetition_penalty] {
+                assert!(parse(wild).is_err(), "{wild}");
+            }
+            assert!(share(wild).is_err(), "{wild}");
+        }
+        assert_eq!((share("0.9"), share("1").is_err()), (Ok(0.9), true));
     }
 
     #[test]

@@ -118,9 +118,6 @@ fn search_settings(args: &Prove, setup: &Setup) -> Result<Settings> {
         );
         return Err(Failure::usage(message).into());
     }
-    if settings.sure.is_some_and(|sure| !(sure > 0.0 && sure < 1.0)) {
-        return Err(Failure::usage("--sure must lie between 0 and 1").into());
-    }
     Ok(settings)
 }
 
