@@ -1,5 +1,7 @@
 //! What went wrong, in words, with an exit code and a way out.
 
+use porism_prover::problem::ProblemError;
+use porism_prover::prompts::PromptError;
 use porism_runtime::chat::ChatError;
 use porism_runtime::text::TextError;
 
@@ -119,7 +121,67 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref() {
             return Some(http_hint(error).to_owned());
         }
+        if let Some(error) = cause.downcast_ref::<TextError>() {
+            return text_hint(error);
+        }
+        if let Some(error) = cause.downcast_ref::<PromptError>() {
+            return prompt_hint(error);
+        }
+        if let Some(ProblemError::Malformed { .. }) = cause.downcast_ref() {
+            let example = "a set is a JSON array, or lines, of rows such as {\"id\": 1, \"question\": \"Prove that …\"}";
+            return Some(example.to_owned());
+        }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return io_hint(error).map(str::to_owned);
+        }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
+    })
+}
+
+/// What can be done in general, where nothing better is known: `verb` is the command that failed.
+pub fn last_hint(code: u8, verb: &str) -> Option<String> {
+    match code {
+        USAGE => Some(format!("`porism {verb} --help` explains the arguments, with examples")),
+        MODEL => Some("`porism doctor MODEL` looks through a model's files".to_owned()),
+        DEVICE => Some("`porism doctor` finds out more; `--device host` works without a GPU".to_owned()),
+        _ => None,
+    }
+}
+
+fn prompt_hint(error: &PromptError) -> Option<String> {
+    let words = match error {
+        PromptError::Malformed { .. } => {
+            "a prompt set has the texts generate, verify, meta_verify and refine, as models/porism-tiny/prompts.toml; leave --prompts \
+             away for the model's or the built-in ones"
+        }
+        PromptError::Missing { .. } => "put it where the text belongs that the model is to read",
+        PromptError::Read { .. } | PromptError::TooLong { .. } => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// What to do about a file.
+fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind as E;
+    Some(match error.kind() {
+        E::NotFound => "check the path; it is read from the folder that the command runs in",
+        E::PermissionDenied => "name a file or folder that you may use, or have its permissions changed",
+        E::IsADirectory => "that is a folder; name a file, perhaps one in it",
+        E::NotADirectory => "a part of the path is a file; name a folder",
+        E::StorageFull | E::QuotaExceeded => "make room there, or name a place on another disk",
+        E::ReadOnlyFilesystem => "nothing can be written there; name another place",
+        E::AlreadyExists => "name another place, or take away what is there",
+        _ => return None,
+    })
+}
+
+fn text_hint(error: &TextError) -> Option<String> {
+    Some(match error {
+        TextError::NoTokenizer { .. } => {
+            "download the tokenizer's files of the model into its folder: tokenizer.json and tokenizer_config.json".to_owned()
+        }
+        TextError::IdOutOfRange { .. } => "`porism tokenize MODEL` writes ids that this model has".to_owned(),
+        _ => return None,
     })
 }
 
@@ -177,6 +239,9 @@ fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
         E::ContextBeyondModel { .. } => {
             "ask for fewer tokens (`--ctx-size`, `-n`, `--prefill`, `--depth`), or shorten the prompt"
         }
+        E::TokenOutOfRange { .. } => "`porism tokenize MODEL` writes ids that this model has",
+        E::EmptyPrompt => "give a prompt: as an argument, with `--file`, or on stdin",
+        E::Loader(error) => return loader_hint(error),
         _ => return None,
     };
     Some(words.to_owned())

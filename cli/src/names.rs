@@ -83,12 +83,12 @@ fn room(cache: &Path, bytes: u64) -> String {
     format!("; {} has {} free{short}", cache.display(), ui::bytes(free))
 }
 
-/// Names that may have been meant: of the catalogue, of models in the cache, of folders beside the one that is not there.
+/// Names that may have been meant: of folders beside the one that is not there, of the catalogue, of models in the cache.
 pub fn similar(name: &str) -> Vec<String> {
     let cached =
         hub_cache(|name| std::env::var_os(name)).map(|cache| cached_models(&cache)).unwrap_or_default();
     let catalogued = catalog::names().chain([EMBEDDED_NAME]).map(str::to_owned);
-    let names: Vec<String> = catalogued.chain(cached).chain(siblings(name)).collect();
+    let names: Vec<String> = siblings(name).into_iter().chain(catalogued).chain(cached).collect();
     most_alike(name, names)
 }
 
@@ -129,7 +129,7 @@ fn most_alike(name: &str, names: Vec<String>) -> Vec<String> {
         })
         .filter(|(alike, _)| *alike >= ALIKE)
         .collect();
-    // Stable: of equally good ones the catalogue's first.
+    // Stable: of equally good ones the first.
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.truncate(SUGGESTED);
     scored.into_iter().map(|(_, name)| name).collect()

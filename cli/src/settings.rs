@@ -54,7 +54,7 @@ impl FromStr for DeviceList {
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let (name, budget) = match text.split_once(':') {
-        Some((name, budget)) => (name, Some(parse_size(budget)?)),
+        Some((name, budget)) => (name, Some(budget)),
         None => (text, None),
     };
     let index = if name.eq_ignore_ascii_case("host") {
@@ -65,6 +65,7 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
         })?;
         DeviceId::Adapter(parsed.into())
     };
+    let budget = budget.map(parse_size).transpose()?;
     Ok(DeviceSpec { index, budget })
 }
 
@@ -100,6 +101,20 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         }
     };
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
+}
+
+/// A whole number within a range, for options such as `-n`.
+pub fn whole<N>(low: u64, high: u64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync + 'static
+where
+    N: TryFrom<u64> + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.trim().parse::<u64>().ok().filter(|number| (low..=high).contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| match high {
+            u64::MAX => format!("it must be a whole number from {low}"),
+            _ => format!("it must be a whole number from {low} to {high}"),
+        })
+    }
 }
 
 /// The value of `--temp`.
@@ -150,8 +165,10 @@ pub fn read_heat(path: &Path, config: &ModelConfig) -> Result<Heat> {
         Failure::usage(format!("{}: no heat statistics: {error}", path.display()))
             .hint("`porism run --heat-out FILE` writes them")
     })?;
-    heat.check(config)
-        .map_err(|reason| Failure::usage(format!("{}: of another model: {reason}", path.display())))?;
+    heat.check(config).map_err(|reason| {
+        Failure::usage(format!("{}: of another model: {reason}", path.display()))
+            .hint("record them with this model: `porism run MODEL --heat-out FILE`")
+    })?;
     Ok(heat)
 }
 
@@ -199,7 +216,9 @@ pub fn model_and_prompt(
     };
     match (named_model, first, second) {
         (Some(_), Some(_), Some(_)) => {
-            Err(Failure::usage("the model is given twice: as an argument and with --model").into())
+            Err(Failure::usage("the model is given twice: as an argument and with --model")
+                .hint("name it once")
+                .into())
         }
         (Some(_), Some(_), None) if other_prompt => Err(too_many("with a flag").into()),
         (Some(name), prompt, None) => Ok(ModelAndPrompt { model: Model::find(name)?, prompt }),
@@ -228,11 +247,11 @@ pub fn model_and_prompt(
                 );
                 let alike = names::similar(&only);
                 let model = if alike.is_empty() {
-                    "for a model, check its path".to_owned()
+                    "for a model, check its path;".to_owned()
                 } else {
                     names::did_you_mean(&alike)
                 };
-                let hint = format!("{model}; for a prompt, write `porism run -p \"{only}\"`");
+                let hint = format!("{model} for a prompt, write `porism run -p \"{only}\"`");
                 Err(Failure::model(message).hint(hint).into())
             }
             Err(error) => Err(error.into()),
@@ -254,6 +273,7 @@ pub fn read_input(path: &Path) -> Result<Vec<u8>> {
         return Err(Failure::usage(format!(
             "{name} has more than {INPUT_LIMIT} bytes, the most that is read"
         ))
+        .hint("give less, or name the file that was meant")
         .into());
     }
     Ok(bytes)
@@ -264,6 +284,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_input(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("{} is not UTF-8 text: byte {at} begins no character", input_name(path)))
+            .hint("save it as UTF-8, as `iconv -f latin1 -t utf-8` does with older texts")
             .into()
     })
 }

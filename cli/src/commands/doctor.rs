@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::devices::{Tested, test_all, verdicts};
 use crate::args::Doctor;
-use crate::failure::describe;
+use crate::failure::{describe, hint};
 use crate::host::{HostProfile, free_space};
 use crate::model::Model;
 use crate::ui::{self, Mark, Ui};
@@ -68,13 +68,14 @@ pub fn run(args: &Doctor, ui: &Ui) -> Result<u8> {
     adapters(&mut findings, &tested);
     forward_pass(&mut findings, &tested);
     let model = Model::find_or_embedded(args.model.as_deref());
-    let weights = match &model {
-        Ok(model) => check_model(&mut findings, model),
+    let weights = match model {
+        Ok(model) => check_model(&mut findings, &model),
         Err(error) => {
+            let error = error.into();
             findings.fault(
                 "model",
-                error.to_string(),
-                "check the path, or the name with `ls ~/.cache/huggingface/hub`",
+                describe(&error),
+                hint(&error).unwrap_or_else(|| "check the path".to_owned()),
             );
             None
         }
