@@ -1,7 +1,9 @@
 //! What went wrong, in words, with an exit code and a way out.
 
 use porism_runtime::chat::ChatError;
+use porism_runtime::plan::WayOut;
 use porism_runtime::text::TextError;
+use porism_runtime::units;
 
 /// The command line, or a file it names, cannot be used.
 pub const USAGE: u8 = 2;
@@ -116,13 +118,26 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             );
         }
         if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
-            return Some(ways_out.join("; or "));
+            let words: Vec<String> = ways_out.iter().map(way_out).collect();
+            return Some(words.join("; or "));
         }
         if let Some(error) = cause.downcast_ref() {
             return Some(http_hint(error).to_owned());
         }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
     })
+}
+
+fn way_out(way: &WayOut) -> String {
+    match way {
+        WayOut::AddHost => {
+            "add `host` to the devices: what does not fit on the others is then computed from host memory"
+                .to_owned()
+        }
+        WayOut::Context(tokens) => format!("shorten the context: `--ctx-size {tokens}` fits"),
+        WayOut::Memory(device, bytes) => format!("give {device} {} more", units::size(*bytes)),
+        WayOut::AddDevice => "add a device".to_owned(),
+    }
 }
 
 fn http_hint(error: &porism_prover::http::HttpError) -> &'static str {

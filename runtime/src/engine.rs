@@ -49,6 +49,9 @@ pub struct EngineOptions {
     pub spread: Spread,
     /// Recorded use of experts, by which they are placed.
     pub heat: Option<Heat>,
+    /// Bytes of host memory in which pages of the checkpoint stay where no host is among the devices. `None`: nobody knows,
+    /// and plans count on none.
+    pub page_cache: Option<u64>,
     /// Whether the use of experts is recorded.
     pub count_experts: bool,
     /// `Some`: the engine is there when all but its routed experts is. Those are read while tokens are computed, and written
@@ -68,6 +71,7 @@ impl EngineOptions {
             policy: Policy::default(),
             spread: Spread::default(),
             heat: None,
+            page_cache: None,
             count_experts: false,
             experts_later: None,
         }
@@ -293,7 +297,7 @@ impl<'c> Engine<'c> {
         let specs = devices.iter().map(|device| device.spec).collect();
         let (mut nodes, mut fills, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
-            let total = plan.devices[index].weights.total() + plan.devices[index].disk;
+            let total = plan.devices[index].weights.total() + plan.devices[index].disk.total();
             let mapped = if device.executor.maps_weights() { total } else { 0 };
             let (node, wanted) = node(device, checkpoint, &plan, index, sizes, options.policy)?;
             nodes.push(node);

@@ -24,6 +24,7 @@ pub mod rig;
 pub mod sample;
 pub mod staging;
 pub mod text;
+pub mod units;
 pub mod weights;
 
 pub use engine::{DeviceSpec, Engine, EngineOptions, Schedule};
