@@ -374,7 +374,15 @@ mod tests {
             (other("\\u001b[2J"), Some(6), "name", "control characters"),
             (other(" "), Some(6), "name", "1 to 60"),
             (other(&"n".repeat(61)), Some(6), "name", "1 to 60"),
-            (format!("{}\n{}", other("host"), other("HOST")), None, "name", "there is one CPU side"),
+            (
+                format!(
+                    "{}\n[[device]]\nname = \"HOST\"\nmemory = \"1GB\"\nbandwidth = \"1GB/s\"",
+                    other("host")
+                ),
+                None,
+                "name",
+                "there is one CPU side",
+            ),
             (
                 other("host").replace("\"host\"", "\"host\"\nunified = true"),
                 Some(7),

@@ -16,7 +16,7 @@ use crate::host::HostProfile;
 use crate::model::{EMBEDDED_NAME, Model};
 use crate::opening::placed;
 use crate::rig;
-use crate::settings::DeviceList;
+use crate::settings::{DeviceList, exact_size};
 use crate::ui::{self, Ui};
 
 /// The context where none is asked for, in tokens.
@@ -44,6 +44,7 @@ struct Report {
     commands: Vec<String>,
     notes: Vec<String>,
     is_here: bool,
+    is_embedded: bool,
 }
 
 /// Another choice of devices.
@@ -130,6 +131,7 @@ fn report(
         faster,
         notes,
         is_here: hardware.is_here,
+        is_embedded: matches!(subject, Subject::Files(Model::Embedded, _)),
     })
 }
 
@@ -145,7 +147,7 @@ fn is_typed(option: &str) -> bool {
 fn device_list(specs: &[DeviceSpec]) -> String {
     let part = |spec: &DeviceSpec| {
         let name = index_name(spec.index);
-        spec.budget.map_or(name.clone(), |budget| format!("{name}:{budget}B"))
+        spec.budget.map_or(name.clone(), |budget| format!("{name}:{}", exact_size(budget)))
     };
     specs.iter().map(part).collect::<Vec<_>>().join(",")
 }

@@ -256,22 +256,18 @@ fn summary(ui: &Ui, report: &Report) -> Result<()> {
             predicted.prefill_limited_by
         ),
     )?;
-    line("loading", &loading(report))?;
+    if !report.is_embedded {
+        line("loading", &loading(report))?;
+    }
     for (label, text) in figures(report) {
         line(label, &text)?;
     }
     if let Some((indices, offer)) = &report.left_out {
         let names: Vec<String> = indices.iter().map(|index| index_name(*index)).collect();
-        let devices = if names.len() == 1 { "device" } else { "devices" };
-        line(
-            "left out",
-            &format!(
-                "{devices} {}: with them {}; `--device {}`",
-                names.join(", "),
-                speeds(offer),
-                offer.device
-            ),
-        )?;
+        let (devices, them) = if names.len() == 1 { ("device", "it") } else { ("devices", "them") };
+        let (names, speeds) = (names.join(", "), speeds(offer));
+        let text = format!("{devices} {names}: with {them} {speeds}; `--device {}`", offer.device);
+        line("left out", &text)?;
     }
     if let Some(offer) = &report.faster {
         line("faster", &format!("{} with `--device {}`", speeds(offer), offer.device))?;
@@ -302,7 +298,8 @@ fn rate(tokens_per_second: f64) -> String {
 fn loading(report: &Report) -> String {
     let bytes = ui::bytes(report.plan.loaded());
     let disk = report.devices[0].rates.disk;
-    let once = ui::duration(load_seconds(report));
+    let seconds = load_seconds(report);
+    let once = if seconds < 1.0 { "under a second".to_owned() } else { ui::duration(seconds) };
     let source = word(report.sources[0].disk);
     format!("{once}: {bytes} once from disk at {} ({source})", ui::bytes_per_second(disk))
 }
