@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use porism_loader::TensorTable;
-use porism_runtime::gpu::{self, DeviceIndex, DeviceProfile};
-use porism_runtime::measure;
-use porism_runtime::plan::{self, Class, Device, Rates, Speed};
-use porism_runtime::{DeviceSpec, EngineOptions};
+use porism_runtime::device::{Class, Device, DeviceProfile, Rates};
+use porism_runtime::plan::{self, Speed};
+use porism_runtime::{DeviceId, DeviceSpec, EngineOptions};
+use porism_runtime::{gpu, measure};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -48,7 +48,7 @@ pub struct Sources {
 #[derive(Clone, Debug)]
 pub struct Adapter {
     /// What `--device` calls it.
-    pub index: DeviceIndex,
+    pub index: DeviceId,
     /// As a plan sees it, without a budget.
     pub device: Device,
     /// Bytes that may be used of its memory, where somebody knows.
@@ -79,7 +79,7 @@ pub struct Chosen {
     /// What host memory keeps of the files where the host is not among the devices.
     pub page_cache: Option<u64>,
     /// Adapters without which it is faster, and that were not named.
-    pub left_out: Vec<DeviceIndex>,
+    pub left_out: Vec<DeviceId>,
 }
 
 /// The devices to use on this machine, with budgets as far as anybody knows one: what was asked, else every real GPU that
@@ -104,7 +104,7 @@ impl Hardware {
 
     /// A machine with these adapters and so many bytes of memory; 0 where nobody knows.
     fn with(profiles: &[DeviceProfile], memory: u64) -> Self {
-        let kept: Vec<DeviceIndex> = one_of_each_card(profiles).iter().map(|adapter| adapter.index).collect();
+        let kept: Vec<DeviceId> = one_of_each_card(profiles).iter().map(|adapter| adapter.index).collect();
         let assumed = |memory: Source| Sources {
             memory,
             bandwidth: Source::Assumed,
@@ -138,7 +138,7 @@ impl Hardware {
     /// Every device that is used where nobody says which.
     pub fn all(&self) -> Vec<DeviceSpec> {
         let adapters = self.adapters.iter().filter(|adapter| adapter.by_default).map(|adapter| adapter.index);
-        adapters.chain(self.host.as_ref().map(|_| DeviceIndex::Host)).map(DeviceSpec::from).collect()
+        adapters.chain(self.host.as_ref().map(|_| DeviceId::Host)).map(DeviceSpec::from).collect()
     }
 
     /// The devices to use, with budgets.
@@ -172,11 +172,11 @@ impl Hardware {
         options: &EngineOptions,
         device: &dyn Fn(&DeviceSpec) -> Result<Device>,
     ) -> Result<Option<(Chosen, Speed)>> {
-        let adapters: Vec<&DeviceSpec> = list.iter().filter(|spec| spec.index != DeviceIndex::Host).collect();
+        let adapters: Vec<&DeviceSpec> = list.iter().filter(|spec| spec.index != DeviceId::Host).collect();
         let with = |used: &[bool]| -> Result<Chosen> {
             let mut used = used.iter();
             let mut is_used = |spec: &DeviceSpec| {
-                spec.index == DeviceIndex::Host || *used.next().expect("one for each adapter")
+                spec.index == DeviceId::Host || *used.next().expect("one for each adapter")
             };
             let specs: Vec<DeviceSpec> = list.iter().filter(|spec| is_used(spec)).copied().collect();
             let left_out = adapters.iter().map(|spec| spec.index);
@@ -260,14 +260,14 @@ impl Hardware {
         Ok(Sources { memory, ..sources })
     }
 
-    fn known(&self, index: DeviceIndex) -> Result<(Device, Sources)> {
+    fn known(&self, index: DeviceId) -> Result<(Device, Sources)> {
         match index {
-            DeviceIndex::Host => self.host.clone().ok_or_else(|| {
+            DeviceId::Host => self.host.clone().ok_or_else(|| {
                 Failure::usage("`host` is asked for, and the rig has none")
                     .hint("add a [[device]] named `host` to the file, with memory and bandwidth")
                     .into()
             }),
-            DeviceIndex::Adapter(number) => {
+            DeviceId::Adapter(number) => {
                 match self.adapters.iter().find(|adapter| adapter.index == index) {
                     Some(adapter) => Ok((adapter.device.clone(), adapter.sources)),
                     None if self.is_here => Err(gpu::no_such_device(number, self.adapters.len()).into()),
@@ -288,19 +288,19 @@ impl Hardware {
     /// Those that share it with the host get no more than three quarters of it, as Metal has it for its GPUs.
     fn budgets(&self, list: &[DeviceSpec]) -> Result<Chosen> {
         let mut list = list.to_vec();
-        if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
+        if list.iter().filter(|spec| spec.index == DeviceId::Host).count() > 1 {
             return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
         }
-        let given = |list: &[DeviceSpec], here: &dyn Fn(DeviceIndex) -> bool| {
+        let given = |list: &[DeviceSpec], here: &dyn Fn(DeviceId) -> bool| {
             let here = list.iter().filter(|spec| here(spec.index));
             here.filter_map(|spec| spec.budget).fold(0, u64::saturating_add)
         };
-        let is_unified = |index: DeviceIndex| {
+        let is_unified = |index: DeviceId| {
             self.adapters.iter().any(|adapter| adapter.unified && adapter.index == index)
         };
         let mut unified = list.iter().filter(|spec| spec.budget.is_none() && is_unified(spec.index)).count();
         for adapter in &self.adapters {
-            let here = |index: DeviceIndex| index == adapter.index;
+            let here = |index: DeviceId| index == adapter.index;
             let open = list.iter().filter(|spec| here(spec.index) && spec.budget.is_none()).count();
             if open == 0 {
                 continue;
@@ -318,7 +318,7 @@ impl Hardware {
             unified -= if adapter.unified { open } else { 0 };
         }
         let left = self.host_memory.map(|memory| memory.saturating_sub(given(&list, &is_unified)));
-        let host = list.iter_mut().find(|spec| spec.index == DeviceIndex::Host);
+        let host = list.iter_mut().find(|spec| spec.index == DeviceId::Host);
         let page_cache = if host.is_some() { None } else { left };
         if let Some(host) = host {
             host.budget = host.budget.or(left.map(|bytes| bytes.max(LEAST)));
@@ -356,7 +356,7 @@ fn one_of_each_card(adapters: &[DeviceProfile]) -> Vec<&DeviceProfile> {
 }
 
 fn is_host_alone(specs: &[DeviceSpec]) -> bool {
-    specs.iter().all(|spec| spec.index == DeviceIndex::Host)
+    specs.iter().all(|spec| spec.index == DeviceId::Host)
 }
 
 /// Of a device's memory so much is used where nobody says: displays, drivers and other programs need some.
@@ -366,7 +366,7 @@ fn usable(memory: u64) -> u64 {
 
 /// What devices of this machine were measured to do, each once: that changes what is predicted and not what is planned.
 #[derive(Debug, Default)]
-pub struct Measured(Vec<(DeviceIndex, Rates)>);
+pub struct Measured(Vec<(DeviceId, Rates)>);
 
 impl Measured {
     /// Measures the devices of a list.
@@ -374,7 +374,7 @@ impl Measured {
     /// # Errors
     /// A device that does not exist or fails.
     pub fn new(specs: &[DeviceSpec]) -> Result<Self> {
-        let mut measured: Vec<(DeviceIndex, Rates)> = Vec::new();
+        let mut measured: Vec<(DeviceId, Rates)> = Vec::new();
         for spec in specs {
             if !measured.iter().any(|(index, _)| *index == spec.index) {
                 measured.push((spec.index, measure::rates(spec.index)?));
@@ -384,17 +384,17 @@ impl Measured {
     }
 
     /// Where the figures of a device are from, if it was measured.
-    pub fn sources(&self, index: DeviceIndex, sources: Sources) -> Sources {
+    pub fn sources(&self, index: DeviceId, sources: Sources) -> Sources {
         if !self.0.iter().any(|(known, _)| *known == index) {
             return sources;
         }
         let found = Source::Measured;
-        let link = if index == DeviceIndex::Host { found } else { sources.link };
+        let link = if index == DeviceId::Host { found } else { sources.link };
         Sources { bandwidth: found, compute: found, dispatch: found, link, ..sources }
     }
 
     /// The device as it was measured, if it was.
-    pub fn apply(&self, index: DeviceIndex, device: Device) -> Device {
+    pub fn apply(&self, index: DeviceId, device: Device) -> Device {
         match self.0.iter().find(|(known, _)| *known == index) {
             Some((_, rates)) => Device { rates: *rates, ..device },
             None => device,
@@ -407,7 +407,7 @@ mod tests {
     use super::*;
     use porism_loader::{Checkpoint, Options};
     use porism_runtime::Engine;
-    use porism_runtime::gpu::{Card, Limits};
+    use porism_runtime::device::{Card, Limits};
     use porism_runtime::plan::Plan;
 
     const GIB: u64 = 1 << 30;
@@ -415,7 +415,7 @@ mod tests {
 
     fn adapter(index: usize, device_type: &str, memory_bytes: Option<u64>) -> DeviceProfile {
         DeviceProfile {
-            index: DeviceIndex::Adapter(index),
+            index: DeviceId::Adapter(index),
             name: format!("adapter {index}"),
             backend: "vulkan".into(),
             device_type: device_type.into(),
@@ -449,15 +449,15 @@ mod tests {
         }
     }
 
-    fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceIndex, Option<u64>)> {
+    fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceId, Option<u64>)> {
         let specs = budgets(asked, adapters, MEMORY).unwrap().specs;
         specs.into_iter().map(|spec| (spec.index, spec.budget)).collect()
     }
 
     #[test]
     fn gpus_are_used_to_nine_tenths_and_software_adapters_only_when_asked_for() {
-        let [first, second, third] = [0, 1, 2].map(DeviceIndex::Adapter);
-        let host = DeviceIndex::Host;
+        let [first, second, third] = [0, 1, 2].map(DeviceId::Adapter);
+        let host = DeviceId::Host;
         let adapters = [
             adapter(0, "discrete-gpu", Some(20 * GIB)),
             adapter(1, "discrete-gpu", None),
@@ -574,7 +574,7 @@ mod tests {
         let options = EngineOptions::new(160);
         let mut lists = vec!["host".to_owned(), "host:64MiB".to_owned()];
         for adapter in gpu::adapters() {
-            let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+            let DeviceId::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
             lists.extend([
                 format!("{index}"),
                 format!("{index}:8MiB,host"),
@@ -582,7 +582,7 @@ mod tests {
             ]);
         }
         let every: Vec<DeviceSpec> = gpu::adapters().iter().map(|adapter| adapter.index.into()).collect();
-        let measured = Measured::new(&[&every[..], &[DeviceIndex::Host.into()]].concat()).unwrap();
+        let measured = Measured::new(&[&every[..], &[DeviceId::Host.into()]].concat()).unwrap();
         for text in lists {
             let list = text.parse::<DeviceList>().unwrap();
             let hardware = Hardware::here(Some(&list));

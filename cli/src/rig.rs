@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::plan::{Device, nominal};
+use porism_runtime::DeviceId;
+use porism_runtime::device::{Device, nominal};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -127,7 +127,7 @@ fn parse(text: &str) -> Result<Hardware, Wrong> {
             } else {
                 let is_unified = entry.unified.as_ref().is_some_and(|unified| *unified.get_ref());
                 unified = unified.or(entry.unified.as_ref().filter(|_| is_unified));
-                let index = DeviceIndex::Adapter(hardware.adapters.len());
+                let index = DeviceId::Adapter(hardware.adapters.len());
                 let unified = is_unified;
                 hardware.adapters.push(Adapter { index, device, memory, unified, by_default: true, sources });
             }
@@ -307,7 +307,7 @@ mod tests {
         let rig = parse(text).unwrap();
         assert_eq!((rig.adapters.len(), rig.is_here), (3, false));
         let card = &rig.adapters[1];
-        assert_eq!((card.device.name.as_str(), card.index), ("RX 7900 XTX 2", DeviceIndex::Adapter(1)));
+        assert_eq!((card.device.name.as_str(), card.index), ("RX 7900 XTX 2", DeviceId::Adapter(1)));
         let rates = card.device.rates;
         assert_eq!((card.memory, rates.bandwidth, rates.link), (Some(24 << 30), 600e9, 25e9));
         assert_eq!((rates.compute, rates.dispatch), (20.5e12, 35.0 * 1e-6));

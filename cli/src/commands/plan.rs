@@ -4,9 +4,9 @@ mod page;
 
 use anyhow::Result;
 use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::plan::{self, Device, Note, Plan, Speed};
-use porism_runtime::{DeviceSpec, EngineOptions};
+use porism_runtime::device::Device;
+use porism_runtime::plan::{self, Note, Plan, Speed};
+use porism_runtime::{DeviceId, DeviceSpec, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args;
@@ -37,7 +37,7 @@ struct Report {
     /// Bytes of host memory for pages of files where the host is not among the devices.
     page_cache: Option<u64>,
     /// Devices that were not named and that slow the others down, and how fast it would be with them.
-    left_out: Option<(Vec<DeviceIndex>, Offer)>,
+    left_out: Option<(Vec<DeviceId>, Offer)>,
     /// What is faster than what was asked.
     faster: Option<Offer>,
     /// What to type next.
@@ -152,10 +152,10 @@ fn device_list(specs: &[DeviceSpec]) -> String {
     specs.iter().map(part).collect::<Vec<_>>().join(",")
 }
 
-fn index_name(index: DeviceIndex) -> String {
+fn index_name(index: DeviceId) -> String {
     match index {
-        DeviceIndex::Host => "host".to_owned(),
-        DeviceIndex::Adapter(index) => index.to_string(),
+        DeviceId::Host => "host".to_owned(),
+        DeviceId::Adapter(index) => index.to_string(),
     }
 }
 
@@ -509,9 +509,9 @@ mod tests {
         let name = "1tb-and-8x24.toml";
         let hardware = some_of(name, 1);
         let found = made(&hardware, &typed(name, &[]));
-        assert_eq!(found.specs.iter().map(|spec| spec.index).collect::<Vec<_>>(), [DeviceIndex::Host]);
+        assert_eq!(found.specs.iter().map(|spec| spec.index).collect::<Vec<_>>(), [DeviceId::Host]);
         let (left_out, with) = found.left_out.as_ref().unwrap();
-        assert_eq!((left_out.as_slice(), with.device.as_str()), (&[DeviceIndex::Adapter(0)][..], "0,host"));
+        assert_eq!((left_out.as_slice(), with.device.as_str()), (&[DeviceId::Adapter(0)][..], "0,host"));
         let named = made(&hardware, &typed(name, &["--device", "0,host"]));
         let faster = named.faster.unwrap();
         assert_eq!((named.specs.len(), faster.device.as_str()), (2, "host"));

@@ -79,7 +79,7 @@ fn places(ui: &Ui, report: &Report) -> Result<()> {
     // Devices with the same are told together.
     let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
     for (index, part) in plan.devices.iter().enumerate() {
-        let list = |bytes: &porism_runtime::layout::ByKind| {
+        let list = |bytes: &porism_runtime::weights::layout::ByKind| {
             let words = bytes.rows().map(|(kind, bytes)| format!("{} {}", kind.name(), ui::bytes(bytes)));
             words.collect::<Vec<_>>().join(", ")
         };
