@@ -267,20 +267,17 @@ impl Hardware {
                     .hint("add a [[device]] named `host` to the file, with memory and bandwidth")
                     .into()
             }),
-            DeviceId::Adapter(number) => {
-                match self.adapters.iter().find(|adapter| adapter.index == index) {
-                    Some(adapter) => Ok((adapter.device.clone(), adapter.sources)),
-                    None if self.is_here => Err(gpu::no_such_device(number, self.adapters.len()).into()),
-                    None => {
-                        let count = self.adapters.len();
-                        let message =
-                            format!("device {number} does not exist, the rig has {}", adapters(count));
-                        Err(Failure::usage(message)
-                            .hint("devices are numbered from 0 in the order of the file, without `host`")
-                            .into())
-                    }
+            DeviceId::Adapter(number) => match self.adapters.iter().find(|adapter| adapter.index == index) {
+                Some(adapter) => Ok((adapter.device.clone(), adapter.sources)),
+                None if self.is_here => Err(gpu::no_such_device(number, self.adapters.len()).into()),
+                None => {
+                    let count = self.adapters.len();
+                    let message = format!("device {number} does not exist, the rig has {}", adapters(count));
+                    Err(Failure::usage(message)
+                        .hint("devices are numbered from 0 in the order of the file, without `host`")
+                        .into())
                 }
-            }
+            },
         }
     }
 
@@ -295,9 +292,8 @@ impl Hardware {
             let here = list.iter().filter(|spec| here(spec.index));
             here.filter_map(|spec| spec.budget).fold(0, u64::saturating_add)
         };
-        let is_unified = |index: DeviceId| {
-            self.adapters.iter().any(|adapter| adapter.unified && adapter.index == index)
-        };
+        let is_unified =
+            |index: DeviceId| self.adapters.iter().any(|adapter| adapter.unified && adapter.index == index);
         let mut unified = list.iter().filter(|spec| spec.budget.is_none() && is_unified(spec.index)).count();
         for adapter in &self.adapters {
             let here = |index: DeviceId| index == adapter.index;

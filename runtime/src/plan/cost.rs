@@ -17,7 +17,7 @@ use crate::model::buffers::input_width;
 use crate::model::moe::GROUP_FROM;
 use crate::model::ops::MATMUL_FROM;
 use crate::options::EngineOptions;
-use crate::weights::layout::Matrices;
+use crate::weights::layout::{ByKind, Matrices};
 
 /// Kernels of attention, from the norm to the output projection, where all positions are attended to.
 const ATTENTION_KERNELS: f64 = 8.0;

@@ -19,8 +19,8 @@ use porism_loader::TensorTable;
 
 use crate::device::Device;
 use crate::error::Error;
-pub use choose::{Speed, fastest};
 use crate::options::EngineOptions;
+pub use choose::{Speed, fastest};
 pub use cost::Load;
 use place::{Costs, Problem};
 pub use result::{DevicePlan, Files, Note, Place, Plan, Predicted, WayOut};
