@@ -286,7 +286,9 @@ impl Hardware {
     fn budgets(&self, list: &[DeviceSpec]) -> Result<Chosen> {
         let mut list = list.to_vec();
         if list.iter().filter(|spec| spec.index == DeviceId::Host).count() > 1 {
-            return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
+            return Err(Failure::usage("`host` is given twice, there is one CPU side")
+                .hint("name it once, as in `0,host:64GiB`")
+                .into());
         }
         let given = |list: &[DeviceSpec], here: &dyn Fn(DeviceId) -> bool| {
             let here = list.iter().filter(|spec| here(spec.index));
