@@ -18,7 +18,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    ran fine, and the answer is no (`doctor` found a fault)
+  1    ran fine, and the answer is no (`doctor` found a fault, or --outside-domain was needed)
   2    the command line, or a file it names, cannot be used
   3    model files are missing or damaged
   4    no usable device, or out of memory

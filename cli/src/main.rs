@@ -10,6 +10,7 @@ mod commands;
 mod devices;
 #[cfg(test)]
 mod docs;
+mod domain;
 mod failure;
 mod host;
 mod interrupt;

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod complete;
 pub mod confidence;
+pub mod domain;
 pub mod http;
 pub mod markdown;
 mod math;
@@ -14,6 +15,7 @@ pub mod parse;
 pub mod problem;
 pub mod prompts;
 mod python;
+pub mod recompute;
 pub mod report;
 pub mod roles;
 pub mod search;

@@ -3,12 +3,13 @@
 //! A prompt set has the keys `generate`, `verify`, `meta_verify`, `refine`, and may have `candidate` (one proof with its
 //! evaluations, as `refine` shows it) and `compare`. Placeholders: `{problem}`, `{solution}`, `{evaluation}`,
 //! `{candidates}`, `{instruction}` (the whole generate prompt), `{other}` (the second proof of a comparison). Other braces
-//! stand for themselves.
+//! stand for themselves. The set that a model brings along may have a table [`domain`](crate::domain).
 
 use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::domain::{self, Domain};
 use crate::python;
 use crate::roles::fingerprint;
 
@@ -162,6 +163,31 @@ impl Template {
         self.0.contains(&Piece::Slot(slot))
     }
 
+    /// What stands in the place of a placeholder, if this is the template filled in.
+    fn find<'a>(&self, slot: Slot, text: &'a str) -> Option<&'a str> {
+        let mut rest = text;
+        let mut open = None;
+        let mut found = None;
+        for (index, piece) in self.0.iter().enumerate() {
+            match piece {
+                Piece::Slot(this) => open = Some(*this),
+                Piece::Text(literal) => {
+                    let last = index + 1 == self.0.len();
+                    let at = match (open, last) {
+                        (None, _) => rest.starts_with(literal.as_str()).then_some(0)?,
+                        (Some(_), true) => rest.strip_suffix(literal.as_str())?.len(),
+                        (Some(_), false) => rest.find(literal.as_str())?,
+                    };
+                    if open == Some(slot) && found.is_none() {
+                        found = Some(&rest[..at]);
+                    }
+                    rest = &rest[at + literal.len()..];
+                }
+            }
+        }
+        found.filter(|_| rest.is_empty())
+    }
+
     fn fill(&self, values: &[(Slot, &str)]) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -179,7 +205,7 @@ impl Template {
 }
 
 /// The prompts of all roles.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PromptSet {
     source: String,
     fingerprint: String,
@@ -190,6 +216,7 @@ pub struct PromptSet {
     candidate: Template,
     compare: Option<Template>,
     numbered: bool,
+    domain: Option<Domain>,
 }
 
 #[derive(Deserialize)]
@@ -201,6 +228,14 @@ struct File {
     refine: String,
     candidate: Option<String>,
     compare: Option<String>,
+    domain: Option<domain::Table>,
+}
+
+/// Where a TOML file is wrong, and how.
+fn at_line(text: &str, span: Option<std::ops::Range<usize>>, why: &str) -> String {
+    let start = span.map_or(0, |span| span.start.min(text.len()));
+    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+    format!("line {}: {why}", line + 1)
 }
 
 impl PromptSet {
@@ -230,14 +265,26 @@ impl PromptSet {
     /// # Errors
     /// [`PromptError`].
     pub fn from_toml(text: &str, source: &str) -> Result<Self, PromptError> {
-        let file: File = toml::from_str(text).map_err(|error| PromptError::Malformed {
-            file: source.to_owned(),
-            what: error.to_string().trim().replace('\n', " "),
-        })?;
+        let malformed = |what: String| PromptError::Malformed { file: source.to_owned(), what };
+        let file: File =
+            toml::from_str(text).map_err(|error| malformed(at_line(text, error.span(), error.message())))?;
         let candidate = file.candidate.as_deref().unwrap_or("{solution}\n\n{evaluation}");
+        let domain = file.domain.map(domain::Table::read).transpose();
+        let domain = domain
+            .map_err(|(span, key, why)| malformed(at_line(text, Some(span), &format!("{key} {why}"))))?;
+        // What the model knows is no part of the questions: a run goes on when only that was changed.
+        let own = match domain {
+            None => fingerprint([text.as_bytes()]),
+            Some(_) => {
+                let questions = [&file.generate, &file.verify, &file.meta_verify, &file.refine];
+                let others = [candidate, file.compare.as_deref().unwrap_or_default()];
+                fingerprint(questions.into_iter().map(String::as_str).chain(others).map(str::as_bytes))
+            }
+        };
         Self {
             source: source.to_owned(),
-            fingerprint: fingerprint([text.as_bytes()]),
+            fingerprint: own,
+            domain,
             generate: Template::plain(&file.generate),
             verify: Template::plain(&file.verify),
             meta_verify: Template::plain(&file.meta_verify),
@@ -295,6 +342,7 @@ impl PromptSet {
             candidate: Template::plain("--- Solution 0 ---\n{solution}\n\n{evaluation}"),
             compare: None,
             numbered: true,
+            domain: None,
         }
         .checked()
     }
@@ -336,6 +384,17 @@ impl PromptSet {
     /// Whether there is a prompt for comparisons.
     pub fn compares(&self) -> bool {
         self.compare.is_some()
+    }
+
+    /// What the model knows that this set belongs to, if that is little enough to be written down.
+    pub fn domain(&self) -> Option<&Domain> {
+        self.domain.as_ref()
+    }
+
+    /// The problem of a prompt that is one of these, filled in.
+    pub fn problem_of<'a>(&self, prompt: &'a str) -> Option<&'a str> {
+        let templates = [&self.generate, &self.verify, &self.meta_verify, &self.refine];
+        templates.into_iter().find_map(|template| template.find(Slot::Problem, prompt.trim()))
     }
 
     /// Asks for a proof.

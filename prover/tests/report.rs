@@ -95,6 +95,7 @@ fn report(text: &str) -> Report {
             chosen: Some(4),
             passed: true,
             pool,
+            ..ProblemReport::default()
         }],
         settings: vec![(text.to_owned(), text.to_owned())],
         rerun: text.to_owned(),

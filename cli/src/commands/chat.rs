@@ -37,6 +37,9 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
         job.model.label(),
         &engine.device_names()
     ));
+    if let Some(known) = job.bounds.known() {
+        ui.note(&known.reservation());
+    }
 
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut messages = job.opening();
@@ -72,7 +75,13 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
                 ui.aside(&format!("unknown command {command}; /help lists them"));
                 continue;
             }
-            _ => messages.push(Message::user(question)),
+            _ => match job.question(&question) {
+                Ok(read) => messages.push(Message::user(read.unwrap_or(question))),
+                Err(error) => {
+                    ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
+                    continue;
+                }
+            },
         }
 
         let ids = job.encode(&messages, template, tokenizer)?;

@@ -13,7 +13,9 @@ use porism_runtime::text::{StopStrings, TextError, Tokenizer};
 use serde_json::{Value, json};
 
 use super::chat;
+use super::prove::outside_words;
 use crate::args::{Run, SamplingArgs};
+use crate::domain::Bounds;
 use crate::failure::{self, Failure, INTERRUPTED};
 use crate::interrupt;
 use crate::model::Model;
@@ -43,7 +45,10 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8> {
     let sampling = sampling(&args.sampling, config)?;
     StopStrings::new(args.sampling.stop.iter().cloned())?;
     let seed = args.sampling.seed.unwrap_or_else(settings::random_seed);
-    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, sampling, seed };
+    // Ids and raw text are no questions.
+    let asks = input.ids.is_none() && !input.raw;
+    let bounds = Bounds::of(asks.then_some(&chosen.model))?;
+    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, bounds, sampling, seed };
     interrupt::install();
     match (&input.ids, prompt) {
         (Some(file), _) => {
@@ -115,6 +120,8 @@ pub struct Job<'a> {
     pub ui: &'a Ui,
     pub model: &'a Model,
     pub checkpoint: &'a Checkpoint,
+    /// What the model knows.
+    pub bounds: Bounds,
     pub sampling: SamplingParams,
     pub seed: u64,
 }
@@ -122,22 +129,30 @@ pub struct Job<'a> {
 impl<'a> Job<'a> {
     fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
         match self.tokenizer() {
-            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer)),
-            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error)),
+            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer), false),
+            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error), false),
             Err(error) => Err(anyhow::Error::from(error).context("`--stop` needs a tokenizer")),
         }
     }
 
     fn answer_text(&self, prompt: &str) -> Result<u8> {
-        let tokenizer = self.tokenizer()?;
-        let ids = if self.args.input.raw {
-            tokenizer.encode(prompt)?
+        let mut outside = false;
+        let prompt = if self.args.input.raw {
+            prompt.to_owned()
         } else {
             // Files and pipes end with a newline that nobody means.
             let prompt = prompt.trim_end_matches(['\n', '\r']);
             if prompt.trim().is_empty() {
                 return Err(porism_runtime::Error::EmptyPrompt.into());
             }
+            let question = self.question(prompt)?;
+            outside = question.is_none();
+            question.unwrap_or_else(|| prompt.to_owned())
+        };
+        let tokenizer = self.tokenizer()?;
+        let ids = if self.args.input.raw {
+            tokenizer.encode(&prompt)?
+        } else {
             let mut messages = self.opening();
             messages.push(Message::user(prompt));
             self.encode(&messages, &self.template(&tokenizer)?, &tokenizer)?
@@ -145,7 +160,20 @@ impl<'a> Job<'a> {
         if ids.is_empty() {
             return Err(porism_runtime::Error::EmptyPrompt.into());
         }
-        self.answer(&ids, Ok(&tokenizer))
+        self.answer(&ids, Ok(&tokenizer), outside)
+    }
+
+    /// A question as the model reads it; `None` if the model does not know such, and is asked all the same.
+    pub fn question(&self, text: &str) -> Result<Option<String>> {
+        let question = self.bounds.question(text, self.args.input.outside_domain)?;
+        match (&question, self.bounds.known()) {
+            (Some(question), Some(_)) if question != text.trim() => {
+                self.ui.aside(&format!("read as: {question}"))
+            }
+            (None, Some(known)) => self.ui.warn(&outside_words(&known)),
+            _ => {}
+        }
+        Ok(question)
     }
 
     fn chat(&self) -> Result<u8> {
@@ -213,7 +241,7 @@ impl<'a> Job<'a> {
     }
 
     /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
-    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>) -> Result<u8> {
+    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>, outside: bool) -> Result<u8> {
         let (tokenizer, untold) = (tokenizer.ok(), tokenizer.err());
         let (ui, json) = (self.ui, self.args.output.json);
         let limits = &self.args.sampling;
@@ -223,10 +251,13 @@ impl<'a> Job<'a> {
         let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, ids, &limits.stop)).transpose()?;
         let mut engine = self.open(room.context)?;
         if json {
+            let known = self.bounds.known();
             ui.json(&json!({
                 "event": "start",
                 "schema": 1,
                 "model": self.model.label(),
+                "knows": known.map(|known| known.knows),
+                "outside_domain": outside,
                 "device": engine.device_names(),
                 "prompt_tokens": ids.len(),
                 "max_tokens": room.max_tokens,
@@ -280,7 +311,8 @@ impl<'a> Job<'a> {
             }
         }
         write_heat(&engine, &self.args.experts)?;
-        Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { 0 })
+        // Who asks a model about what it does not know gets an answer that does not count.
+        Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { u8::from(outside) })
     }
 }
 
