@@ -7,6 +7,7 @@ pub mod check;
 pub mod complete;
 pub mod confidence;
 pub mod domain;
+mod heading;
 pub mod http;
 pub mod markdown;
 mod math;

@@ -277,7 +277,7 @@ fn recomputed(proof: &Proof, program: Option<&str>) -> Option<serde_json::Value>
 }
 
 /// Why the search of a problem ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// A proof passed.
@@ -290,6 +290,26 @@ pub enum End {
     Tokens,
     /// The time is over.
     Time,
+    /// Somebody stopped it.
+    Interrupted,
+    /// It could not go on, as when nobody answers any more.
+    Broken,
+}
+
+impl End {
+    /// Of a search that ended before all its rounds were done: why, and how it goes on. A sentence's middle, as after
+    /// `unfinished: `.
+    pub fn unfinished(self) -> Option<&'static str> {
+        match self {
+            Self::Passed | Self::Refuted | Self::Rounds => None,
+            Self::Tokens => Some(
+                "its tokens are spent; the same command with a larger --max-tokens-total goes on with it",
+            ),
+            Self::Time => Some("its time is over; the same command goes on with it"),
+            Self::Interrupted => Some("it was stopped; the same command goes on with it"),
+            Self::Broken => Some("it could not go on; the same command goes on with it later"),
+        }
+    }
 }
 
 /// The state of one problem.
@@ -323,6 +343,11 @@ impl Plan {
     /// Whether a proof passed.
     pub fn passed(&self) -> bool {
         matches!(self.end, Some((End::Passed, Some(_))))
+    }
+
+    /// Why it is unfinished, if it is: [`End::unfinished`].
+    pub fn unfinished(&self) -> Option<&'static str> {
+        self.end?.0.unfinished()
     }
 
     /// The proofs that are in the pool: settled, whole and no copies.
@@ -918,10 +943,12 @@ pub enum Event<'a> {
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         outside_domain: bool,
     },
-    /// All is done.
+    /// All is done, or as much as there was time for.
     End {
         /// Problems with a proof that passed.
         passed: usize,
+        /// Problems whose search ended before all its rounds were done.
+        unfinished: usize,
         /// Problems.
         problems: usize,
         /// Problems that are none that the model knows.
@@ -1010,24 +1037,29 @@ pub fn search(
     for ticket in driver.under_way.keys() {
         complete.cancel(*ticket);
     }
-    if let Err(error) = outcome {
-        // The pool of an interrupted run is worth looking at; the first error is worth more than a second one.
-        drop(driver.write_pools());
-        drop(driver.run.end(started.elapsed().as_secs_f64()));
-        return Err(error);
+    let seconds = started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            driver.write_pools()?;
+            driver.write_results()?;
+            driver.run.end(seconds)?;
+        }
+        Err(error) => {
+            let end = match error {
+                SearchError::Complete(CompleteError::Interrupted) => End::Interrupted,
+                _ => End::Broken,
+            };
+            driver.stop(end, observe);
+            // What there is so far is worth looking at; the first error is worth more than a second one.
+            drop(driver.write_pools());
+            drop(driver.write_results());
+            drop(driver.run.end(seconds));
+            driver.tell_end(seconds, observe);
+            return Err(error);
+        }
     }
-    driver.write_pools()?;
-    driver.write_results()?;
-    let plans: Vec<Plan> = driver.plans.into_iter().flatten().collect();
-    driver.run.end(started.elapsed().as_secs_f64())?;
-    observe(&Event::End {
-        passed: plans.iter().filter(|plan| plan.passed()).count(),
-        problems: plans.len(),
-        outside_domain: problems.iter().filter(|problem| manifest.is_outside(problem)).count(),
-        spent: driver.results.spent,
-        seconds: started.elapsed().as_secs_f64(),
-    });
-    Ok(plans)
+    driver.tell_end(seconds, observe);
+    Ok(driver.plans.into_iter().flatten().collect())
 }
 
 struct Driver<'a> {
@@ -1073,7 +1105,7 @@ impl Driver<'_> {
                 return Err(CompleteError::Interrupted.into());
             }
             if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.stop_at_deadline(observe);
+                self.stop(End::Time, observe);
                 return Ok(());
             }
             self.hand_out(complete);
@@ -1185,7 +1217,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn stop_at_deadline(&mut self, observe: &mut dyn FnMut(&Event<'_>)) {
+    /// Ends the problems that have not ended with the best proof so far.
+    fn stop(&mut self, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
         for index in 0..self.task.problems.len() {
             let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
                 continue;
@@ -1195,10 +1228,27 @@ impl Driver<'_> {
                 proof.state = State::Undecided;
             }
             let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
-            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { End::Time };
+            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
             plan.end = Some((end, best.map(|(_, id)| id)));
             self.tell_chosen(index, observe);
         }
+    }
+
+    fn tell_end(&self, seconds: f64, observe: &mut dyn FnMut(&Event<'_>)) {
+        let plans = || self.plans.iter().flatten();
+        observe(&Event::End {
+            passed: plans().filter(|plan| plan.passed()).count(),
+            unfinished: plans().filter(|plan| plan.unfinished().is_some()).count(),
+            problems: self.task.problems.len(),
+            outside_domain: self
+                .task
+                .problems
+                .iter()
+                .filter(|problem| self.task.manifest.is_outside(problem))
+                .count(),
+            spent: self.results.spent,
+            seconds,
+        });
     }
 
     fn tell_chosen(&self, index: usize, observe: &mut dyn FnMut(&Event<'_>)) {
@@ -1280,6 +1330,7 @@ impl Driver<'_> {
                 },
                 "source": problem.source,
                 "passed": plan.passed(),
+                "end": plan.end.map(|(end, _)| end),
                 "proof_id": chosen.map(|proof| proof.proof_id),
                 "readings": chosen.map_or(0, |proof| proof.readings.len()),
                 "other_readings": chosen.map_or(0, |proof| plan.other_readings(proof).count()),
@@ -1311,6 +1362,9 @@ fn solution_text(problem: &Problem, plan: &Plan, outside: bool) -> String {
     }
     if let Some(why) = &plan.falsehood {
         text.push_str(&format!("**The statement is false, as a program finds: {why}.**\n\n"));
+    }
+    if let Some(why) = plan.unfinished() {
+        text.push_str(&format!("**Unfinished**: {why}.\n\n"));
     }
     let Some((proof, attempt)) = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)))
     else {

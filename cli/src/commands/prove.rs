@@ -12,7 +12,7 @@ use porism_prover::store::{self, Known, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
 use crate::args::Prove;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use crate::interrupt;
 use crate::live::{self, Budget, Live, View};
 use crate::settings;
@@ -69,16 +69,20 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     if let Some(error) = teller.broken {
         return Err(error);
     }
-    let goes_on = format!("the same command goes on from {}", run.folder().display());
+    let goes_on = format!("unfinished: the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(SearchError::Complete(CompleteError::Interrupted)) => {
-            ui.note(&format!("interrupted; {goes_on}"));
-            return Ok(crate::failure::INTERRUPTED);
-        }
         Err(SearchError::Complete(error)) => {
-            ui.note(&goes_on);
-            return Err(answerer::unwrap(error));
+            // Of what there is so far. That it cannot be written is less than why the search ended.
+            let page = porism_prover::report::write(run.folder());
+            let interrupted = matches!(error, CompleteError::Interrupted);
+            if !args.json {
+                ui.note(&if interrupted { format!("stopped; {goes_on}") } else { goes_on });
+                if let Ok(page) = page {
+                    ui.note(&format!("report so far: {}", page.display()));
+                }
+            }
+            return if interrupted { Ok(INTERRUPTED) } else { Err(answerer::unwrap(error)) };
         }
         Err(error) => return Err(error.into()),
     };
@@ -314,7 +318,7 @@ impl Teller<'_> {
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
-            Event::End { passed, problems, outside_domain, spent, seconds } => {
+            Event::End { passed, unfinished, problems, outside_domain, spent, seconds } => {
                 let about = if spent.estimated > 0 { "about " } else { "" };
                 let wasted = match spent.wasted {
                     0 => String::new(),
@@ -324,8 +328,13 @@ impl Teller<'_> {
                     0 => String::new(),
                     several => format!(" ({several} outside of what the model knows: that does not count)"),
                 };
+                let unfinished = match unfinished {
+                    0 => String::new(),
+                    1 if *problems == 1 => ", unfinished".to_owned(),
+                    unfinished => format!(", {unfinished} unfinished"),
+                };
                 self.ui.note(&format!(
-                    "{passed} of {} passed{outside}; {}, {about}{}{wasted}, {seconds:.1} s",
+                    "{passed} of {} passed{outside}{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
                     ui::plural(*problems as u64, "problem"),
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
@@ -341,6 +350,20 @@ pub fn outside_words(known: &Known) -> String {
         "this is outside of what {} knows, so nothing that follows counts; it knows {}",
         known.model, known.knows
     )
+}
+
+/// Of a search without a proof that passed: why it ended, and what goes on with it.
+fn how_to_go_on(plan: &Plan, ui: &Ui) {
+    match plan.end {
+        Some((End::Rounds, _)) => {
+            ui.note("all rounds are done; the same command with more --rounds goes on with it")
+        }
+        _ => {
+            if let Some(why) = plan.unfinished() {
+                ui.warn(&format!("unfinished: {why}"));
+            }
+        }
+    }
 }
 
 /// The chosen proofs on stdout, and what they are worth.
@@ -362,6 +385,7 @@ fn show(
                 .as_ref()
                 .map(|why| format!("the statement is false, as a program finds ({why}); "));
             ui.warn(&format!("{}: {}no proof was written", problem.problem_idx, why.unwrap_or_default()));
+            how_to_go_on(plan, ui);
             continue;
         };
         if several {
@@ -404,6 +428,7 @@ fn show(
                 flaw.map_or(String::new(), |flaw| format!("; a program finds a flaw in it: {}", flaw.why))
             )),
         }
+        how_to_go_on(plan, ui);
     }
     if let Some(known) = &manifest.domain {
         ui.note(&known.reservation());
