@@ -122,12 +122,8 @@ impl Bounds {
     /// A question to a model that is asked directly, as the model reads it; the prompt of a role is taken as it is when its
     /// problem is one that the model knows. `None` for one that the model does not know, where that is `allowed`.
     pub fn question(&self, text: &str, allowed: bool) -> Result<Option<String>> {
-        let of_a_role = self.models.iter().any(|(_, prompts)| {
-            let statement = |problem| self.find(problem).ok().flatten();
-            prompts
-                .problem_of(text)
-                .is_some_and(|problem| statement(problem).is_some_and(|s| s.text == problem))
-        });
+        let is_known = |problem| self.find(problem).ok().flatten().is_some_and(|found| found.text == problem);
+        let of_a_role = self.models.iter().any(|(_, prompts)| prompts.problems_of(text).any(is_known));
         if of_a_role {
             return Ok(Some(text.to_owned()));
         }

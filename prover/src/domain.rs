@@ -440,12 +440,13 @@ fn anchored(pattern: &str) -> Result<Regex, String> {
         return Err("matches nothing at all, an empty text".to_owned());
     }
     let whole = format!("^(?:{pattern})$");
-    let properties = parse(&whole)?;
-    let properties = properties.properties();
+    let unbound = || "cannot be bound to the whole text: write it without `(?x)` and `(?m)`".to_owned();
+    let hir = parse(&whole).map_err(|_| unbound())?;
+    let properties = hir.properties();
     if !properties.look_set_prefix().contains(Look::Start)
         || !properties.look_set_suffix().contains(Look::End)
     {
-        return Err("cannot be bound to the whole text: write it without `(?x)` and `(?m)`".to_owned());
+        return Err(unbound());
     }
     RegexBuilder::new(&whole)
         .size_limit(PATTERN_BYTES)

@@ -391,10 +391,13 @@ impl PromptSet {
         self.domain.as_ref()
     }
 
-    /// The problem of a prompt that is one of these, filled in.
-    pub fn problem_of<'a>(&self, prompt: &'a str) -> Option<&'a str> {
+    /// What is the problem of a prompt, if it is one of these, filled in; for each that it may be.
+    pub fn problems_of<'a>(&self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
+        let prompt = prompt.trim();
         let templates = [&self.generate, &self.verify, &self.meta_verify, &self.refine];
-        templates.into_iter().find_map(|template| template.find(Slot::Problem, prompt.trim()))
+        let direct = templates.into_iter().filter_map(move |template| template.find(Slot::Problem, prompt));
+        let instruction = self.refine.find(Slot::Instruction, prompt);
+        direct.chain(instruction.and_then(|instruction| self.generate.find(Slot::Problem, instruction)))
     }
 
     /// Asks for a proof.
