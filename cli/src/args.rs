@@ -371,13 +371,14 @@ environment variable and is written nowhere. What fails is asked again, later ea
 keeps failing costs its attempt only; when nothing works any more the command ends with 5, and the same
 command goes on later. The verifier may be another model, here or elsewhere.
 
-A model that states what it knows, as the embedded one does, refuses other problems (exit code 2). Where a program can
-recompute proofs, one that passes its readings passes only if the program agrees, and a false statement is called false.
+A model that states what it knows, as the embedded one does, refuses other problems (exit code 2).
+Where a program can recompute proofs, one that passes its readings passes only if the program
+agrees, and a false statement is called false.
 
 The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`,
 `notice`, `proof`, `chosen`, `end`.
-Exits with 0 when a proof of every problem passed, with 1 when not, or when a problem is none that the model knows and
---outside-domain let it try.";
+Exits with 0 when a proof of every problem passed, with 1 when not, or when --outside-domain let the
+model try a problem that it does not know.";
 
 const PROVE_EXAMPLES: &str = "\
 Examples:
@@ -537,8 +538,8 @@ pub struct EndpointArgs {
     after_long_help = "\
 Reads the proof several times and prints each evaluation: 1 complete and rigorous, 0.5 right with omissions, 0 wrong. A
 reading that says less than 1 is judged in turn, and counts as much as the judge agrees. Exits with 0 when every counted
-reading says 1, with 1 when not, or when a program that can recompute the proof finds a flaw. A model that states what it
-knows refuses other problems (exit code 2).
+reading says 1, with 1 when not, or when a program that can recompute the proof finds a flaw.
+A model that states what it knows refuses other problems (exit code 2).
 
 Examples:
   porism check \"Prove that gcd(84, 30) = 6.\" proof.md

@@ -3,9 +3,10 @@
 use anyhow::Result;
 use porism_checker::Checker;
 use porism_prover::domain::{Domain, Outside, Referee, Statement};
+use porism_prover::parse;
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
-use porism_prover::recompute::Recompute;
+use porism_prover::recompute::{Flaw, Recompute};
 use porism_prover::store::Known;
 
 use crate::failure::Failure;
@@ -133,6 +134,13 @@ impl Bounds {
             Err(_) if allowed => Ok(None),
             Err((label, domain, why)) => Err(refusal(label, domain, &of_one(&why)).into()),
         }
+    }
+
+    /// What a program finds in an answer to a question, if it has a proof in it and the program can tell.
+    pub fn judge(&self, question: &str, answer: &str) -> Option<Result<(), Flaw>> {
+        // An answer that was cut off has no opinion of itself at its end.
+        let attempt = parse::attempt(answer).filter(|attempt| attempt.self_score.is_some())?;
+        self.referee()?.recompute(question, &attempt.proof)
     }
 
     /// What is known of their problems without asking a model.

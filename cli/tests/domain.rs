@@ -348,6 +348,25 @@ fn a_right_proof_is_told_from_one_that_only_passed_its_readings() {
 }
 
 #[test]
+fn a_wrong_answer_to_a_question_is_not_the_last_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |question: &str, more: &[&str]| {
+        porism(folder.path(), &[&["run", question, "--temp", "0", "--no-think"][..], more].concat())
+    };
+    let output = run("Prove that gcd(84, 30) = 6.", &[]);
+    assert!(stderr(&output).contains("recomputed by a program: every step holds"), "{}", stderr(&output));
+    let output = run("Prove that gcd(84, 30) = 12.", &["-q"]);
+    let words = "recomputed by a program, which finds a flaw: the statement is false: gcd(84, 30) is 6";
+    assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    let output = run("Prove that gcd(84, 30) = 12.", &["--json"]);
+    let end: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(end["recomputed"]["holds"], false, "{end}");
+    // There is nothing to say about half a proof.
+    let output = run("Prove that gcd(84, 30) = 12.", &["-n", "3"]);
+    assert!(!stderr(&output).contains("recomputed"), "{}", stderr(&output));
+}
+
+#[test]
 fn a_false_statement_is_called_false_by_prove_and_by_check() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();

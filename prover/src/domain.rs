@@ -29,7 +29,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use self::relation::Relation;
-use crate::recompute::{Flaw, Recompute};
+use crate::recompute::{Flaw, Recompute, excerpt};
 
 mod relation;
 
@@ -117,6 +117,8 @@ impl Domain {
         if text.trim().len() > 2 * LONGEST {
             return Err(outside);
         }
+        // Some editors mark a file of text so.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let words: Vec<&str> = text.split_whitespace().collect();
         let text = words.join(" ");
         for family in &self.families {
@@ -486,7 +488,7 @@ impl Recompute for Referee<'_> {
         let ends_so = Regex::new(&conclusion).is_ok_and(|pattern| pattern.is_match(last));
         // That it ends as it should makes no proof right.
         (!ends_so).then(|| {
-            let why = format!("its last line, `{last}`, is not what the problem asks for");
+            let why = format!("its last line, `{}`, is not what the problem asks for", excerpt(last));
             let evaluation = "The last line is not what the problem asks for.\n\\boxed{0}".to_owned();
             Err(Flaw { why, evaluation })
         })

@@ -19,6 +19,17 @@ pub trait Recompute {
     fn recompute(&self, question: &str, proof: &str) -> Option<Result<(), Flaw>>;
 }
 
+/// The beginning of what somebody wrote, for a sentence about it: nothing in it steers a terminal.
+pub fn excerpt(text: &str) -> String {
+    const LONGEST: usize = 100;
+    let mut shown: String = text.chars().take(LONGEST).collect();
+    shown = shown.replace(|c: char| c.is_control(), "\u{fffd}");
+    if shown.len() < text.len() && text.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 /// What a program found wrong with a proof.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Flaw {

@@ -104,6 +104,8 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
             Err(broken) => return Err(broken.error),
         };
         ui.text("\n")?;
+        let asked = messages.last().map(|message| message.content.clone()).unwrap_or_default();
+        job.tell(job.judge(&asked, &finished).as_ref());
         if finished.reason == FinishReason::ContextFull {
             ui.warn("the context is full; /clear begins a new conversation");
         }

@@ -1,6 +1,6 @@
 //! The checker as the search knows it: a program whose word stands above every reading.
 
-use porism_prover::recompute::{Flaw, Recompute};
+use porism_prover::recompute::{Flaw, Recompute, excerpt};
 
 use crate::{Problem, Score, evaluate};
 
@@ -50,13 +50,13 @@ fn in_words(line: &str, proof: &[&str]) -> String {
     };
     let step = || {
         let number: usize = number.parse().unwrap_or(0);
-        proof.get(number.wrapping_sub(1)).copied().unwrap_or_default().chars().take(100).collect::<String>()
+        excerpt(proof.get(number.wrapping_sub(1)).copied().unwrap_or_default())
     };
     match said.split_once("? ") {
         Some((claimed, found)) if found.ends_with(", a slip") => {
-            format!("step {number} has a slip, `{claimed}`")
+            format!("step {number} has a slip, `{}`", excerpt(claimed))
         }
-        Some((claimed, _)) => format!("step {number} is wrong, `{claimed}`"),
+        Some((claimed, _)) => format!("step {number} is wrong, `{}`", excerpt(claimed)),
         None if said.starts_with("not a valid step") => {
             format!("step {number} is none that it can read, `{}`", step())
         }

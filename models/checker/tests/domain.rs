@@ -38,6 +38,7 @@ fn what_a_person_types_otherwise_is_read_as_what_was_trained() {
     let domain = domain();
     for (typed, read) in [
         ("  Prove that gcd(84, 30) = 6.\n", "Prove that gcd(84, 30) = 6."),
+        ("\u{feff}Prove that gcd(84, 30) = 6.\r\n", "Prove that gcd(84, 30) = 6."),
         ("Prove that gcd(84, 30) = 6", "Prove that gcd(84, 30) = 6."),
         ("gcd(84,30)=6", "Prove that gcd(84, 30) = 6."),
         ("PROVE THAT GCD( 84 , 30 ) = 6 .", "Prove that gcd(84, 30) = 6."),
