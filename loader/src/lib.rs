@@ -11,6 +11,7 @@ mod header;
 mod index;
 mod locate;
 mod names;
+mod shape;
 mod source;
 mod stand_in;
 pub mod stream;
@@ -22,7 +23,8 @@ pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};
 pub use index::{Checkpoint, KindBytes, Location, Options, Shard};
-pub use locate::{hub_cache, resolve_model, resolve_model_in};
+pub use locate::{cached_models, hub_cache, repository_of, resolve_model, resolve_model_in};
 pub use names::{Kind, LayerRole, Name, Projection, Role};
+pub use shape::{Dtype, ScaleDtype, Shape};
 pub use stand_in::StandIn;
-pub use tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};
+pub use tensor::{Scale, Tensor, find_nan};

@@ -4,7 +4,7 @@
 //! [`ModelConfig::required_roles`].
 
 use crate::config::{ModelConfig, TopkMethod};
-use crate::tensor::{Dtype, Shape};
+use crate::shape::{Dtype, Shape};
 use std::fmt;
 
 /// What a tensor is for.

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use crate::domain::{self, Domain};
+use crate::place::{place, toml_error};
 use crate::python;
 use crate::roles::fingerprint;
 
@@ -231,13 +232,6 @@ struct File {
     domain: Option<domain::Table>,
 }
 
-/// Where a TOML file is wrong, and how.
-fn at_line(text: &str, span: Option<std::ops::Range<usize>>, why: &str) -> String {
-    let start = span.map_or(0, |span| span.start.min(text.len()));
-    let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
-    format!("line {}: {why}", line + 1)
-}
-
 impl PromptSet {
     /// The set in our own words.
     pub fn built_in() -> Self {
@@ -266,12 +260,11 @@ impl PromptSet {
     /// [`PromptError`].
     pub fn from_toml(text: &str, source: &str) -> Result<Self, PromptError> {
         let malformed = |what: String| PromptError::Malformed { file: source.to_owned(), what };
-        let file: File =
-            toml::from_str(text).map_err(|error| malformed(at_line(text, error.span(), error.message())))?;
+        let file: File = toml::from_str(text).map_err(|error| malformed(toml_error(text, &error)))?;
         let candidate = file.candidate.as_deref().unwrap_or("{solution}\n\n{evaluation}");
         let domain = file.domain.map(domain::Table::read).transpose();
-        let domain = domain
-            .map_err(|(span, key, why)| malformed(at_line(text, Some(span), &format!("{key} {why}"))))?;
+        let domain =
+            domain.map_err(|(span, key, why)| malformed(format!("{}: {key} {why}", place(text, &span))))?;
         // What the model knows is no part of the questions: a run goes on when only that was changed.
         let own = match domain {
             None => fingerprint([text.as_bytes()]),

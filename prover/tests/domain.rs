@@ -144,7 +144,7 @@ fn a_table_that_cannot_be_used_is_named_with_its_line_and_key() {
         ("[[domain.problems]]", "[domain.problems]", 9, "invalid type: map"),
     ] {
         let error = change(from, to);
-        assert!(error.starts_with(&format!("m/prompts.toml: line {line}: ")), "{to}: {error}");
+        assert!(error.starts_with(&format!("m/prompts.toml: line {line}, column ")), "{to}: {error}");
         assert!(error.contains(words), "{to}: {error}");
     }
     for (table, words) in [

@@ -3,13 +3,15 @@
 use anyhow::Result;
 use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
 use porism_runtime::EngineOptions;
-use porism_runtime::plan::{self, Device, Plan};
+use porism_runtime::device::Device;
+use porism_runtime::plan::{self, Plan};
 use serde_json::{Value, json};
 
 use crate::args;
 use crate::devices;
 use crate::failure::Failure;
 use crate::model::{EMBEDDED_NAME, Model};
+use crate::names;
 use crate::opening::placed;
 use crate::rig;
 use crate::ui::{self, Ui};
@@ -38,10 +40,15 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
     Ok(0)
 }
 
-/// For hints: what can be planned without weights.
-pub fn catalogue_names() -> String {
-    let names: Vec<_> = catalog::names().collect();
-    format!("the catalogue has {}", names.join(", "))
+/// For a name that is not in the catalogue: what may have been meant, or what is in it.
+pub fn unknown_hint(name: &str) -> String {
+    let alike = names::similar_known(name);
+    if alike.is_empty() {
+        let names: Vec<_> = catalog::names().collect();
+        format!("the catalogue has {}", names.join(", "))
+    } else {
+        names::did_you_mean(&alike)
+    }
 }
 
 /// What is planned.
@@ -65,7 +72,7 @@ impl Subject {
                         "no model `{name}`: as a directory, {as_directory}; as a name in the Hugging Face cache, \
                          {as_name}; in the catalogue, it is unknown"
                     );
-                    Err(Failure::model(message).hint(catalogue_names()).into())
+                    Err(Failure::model(message).hint(unknown_hint(&name)).into())
                 }
             },
             Err(other) => Err(other.into()),

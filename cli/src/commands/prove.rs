@@ -1,7 +1,7 @@
 //! `porism prove`: problems in, proofs out, with everything that was found in a folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
@@ -128,10 +128,9 @@ fn search_settings(args: &Prove, setup: &Setup) -> Result<Settings> {
             "--minimum-readings is {}, more than the {} of --verifications",
             settings.minimum_readings, settings.verifications
         );
-        return Err(Failure::usage(message).into());
-    }
-    if settings.sure.is_some_and(|sure| !(sure > 0.0 && sure < 1.0)) {
-        return Err(Failure::usage("--sure must lie between 0 and 1").into());
+        return Err(Failure::usage(message)
+            .hint("raise --verifications, or lower --minimum-readings")
+            .into());
     }
     Ok(settings)
 }
@@ -152,6 +151,7 @@ fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
         return Err(Failure::usage(
             "--only picks problems of a set, and the problem is no .json or .jsonl file",
         )
+        .hint("leave --only away, or give the set's file")
         .into());
     }
     Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
@@ -164,7 +164,9 @@ pub fn text_or_file(argument: &str, what: &str) -> Result<String> {
         return settings::read_text(path);
     }
     if argument.trim().is_empty() {
-        return Err(Failure::usage(format!("the {what} is empty")).into());
+        return Err(Failure::usage(format!("the {what} is empty"))
+            .hint("give a text, a file, or `-` for stdin")
+            .into());
     }
     if argument.contains(char::is_whitespace) {
         return Ok(argument.to_owned());
@@ -201,26 +203,6 @@ fn today() -> String {
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
-}
-
-/// `90s`, `10m`, `2h`, `1.5h` → time.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: give a number and a unit, as in `90s`, `10m`, `2h`");
-    let text = text.trim();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let factor = match unit {
-        's' => 1.0,
-        'm' => 60.0,
-        'h' => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number = &text[..text.len() - 1];
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    // A hundred years.
-    if seconds > 0.0 && seconds < 3.2e9 { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
 }
 
 /// Turns events into lines: JSON on stdout, or words on stderr.
@@ -440,15 +422,6 @@ fn show(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_parsed() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
-        for bad in ["", "s", "10", "-1s", "0m", "1e3s", "5d", "9999999999h", "1.2.3s", "½h"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_problem_is_a_text_a_file_or_a_set() {

@@ -1,13 +1,13 @@
 //! The pipelines that a GPU gets: which overrides the forward pass chooses at the shapes of DeepSeek-V3.2.
 
-use porism_shaders::{KERNELS, Kernel};
+use porism_shaders::{Features, KERNELS, Kernel};
 
 /// One pipeline.
 pub struct Variant {
     /// The kernel.
     pub kernel: &'static Kernel,
     /// `@if` features that are on.
-    pub features: &'static [&'static str],
+    pub features: Features,
     /// Override constants.
     pub overrides: Vec<(&'static str, u32)>,
     /// What the inner loop does, where the kernel multiplies stored weights.
@@ -26,7 +26,7 @@ pub struct Inner {
 impl Variant {
     /// Overrides and features in words, e.g. `LANES=8 EXPERTS=1`; `-` where there are none.
     pub fn name(&self) -> String {
-        let features = self.features.iter().map(|f| format!("@{f}"));
+        let features = self.features.names().map(|f| format!("@{f}"));
         let overrides = self.overrides.iter().map(|(name, value)| format!("{name}={value}"));
         let words: Vec<String> = features.chain(overrides).collect();
         if words.is_empty() { "-".to_owned() } else { words.join(" ") }
@@ -46,7 +46,7 @@ pub fn variants() -> Vec<Variant> {
             .iter()
             .find(|kernel| kernel.name == name)
             .unwrap_or_else(|| panic!("variants.rs names the kernel `{name}`, which is not there any more"));
-        all.push(Variant { kernel, features: &[], overrides: overrides.to_vec(), inner });
+        all.push(Variant { kernel, features: Features::NONE, overrides: overrides.to_vec(), inner });
     };
     let row = Some(Inner { weights: 16, products: 16 });
     for lanes in [8, 1] {
@@ -79,7 +79,7 @@ pub fn variants() -> Vec<Variant> {
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
     for kernel in KERNELS.iter().filter(|kernel| !covered.contains(&kernel.name)) {
-        all.push(Variant { kernel, features: &[], overrides: vec![], inner: None });
+        all.push(Variant { kernel, features: Features::NONE, overrides: vec![], inner: None });
     }
     all
 }

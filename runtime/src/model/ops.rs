@@ -7,9 +7,9 @@ use porism_shaders::weights::WeightType;
 use porism_shaders::{KernelId, Overrides};
 
 use crate::cache::RowCopy;
-use crate::executor::Tuning;
+use crate::device::Tuning;
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
-use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
+use crate::weights::pieces::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
 
 /// From so many tokens on a mat-mul decodes each weight once for eight of them. Both give the same bits.
 pub(crate) const MATMUL_FROM: u32 = 3;
@@ -83,7 +83,11 @@ impl Ops<'_> {
         groups: Groups,
     ) {
         let label = Label { what, layer: self.layer };
-        self.recording.dispatch(Dispatch::new(kernel, overrides, params, bound, groups, label));
+        let mut features = self.tuning.features;
+        if kernel == shaders::MATVEC {
+            features = features.without(matvec::not_with(overrides.get("LANES", 1)));
+        }
+        self.recording.dispatch(Dispatch::new(kernel, features, overrides, params, bound, groups, label));
     }
 
     /// Copies rows of a cache of `width` values each.
