@@ -541,7 +541,7 @@ fn folders_that_are_no_runs_or_damaged_or_in_use_are_refused() {
     assert_eq!(read_journal(&run).unwrap().len(), 2, "a torn line is dropped, and the session noted");
     fs::write(run.join("run.toml"), "version = 1\nseed = true\n").unwrap();
     let error = open(&run).unwrap_err().to_string();
-    assert!(error.contains("run.toml: line 2 is damaged"), "{error}");
+    assert!(error.contains("run.toml: line 2, column 8 (`seed = true`)"), "{error}");
 }
 
 /// A program that finds a flaw in proofs with an even number, and one problem false.
