@@ -21,4 +21,5 @@ pub mod recompute;
 pub mod report;
 pub mod roles;
 pub mod search;
+pub mod settings;
 pub mod store;

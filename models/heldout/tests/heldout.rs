@@ -68,8 +68,6 @@ fn no_proof_of_a_false_statement_passes() {
     for (problem, plan) in problems.iter().zip(&plans) {
         assert!(!plan.passed(), "{}: {}", problem.question, plan.chosen().map_or("", |proof| proof.text()));
     }
-    let refuted = plans.iter().flat_map(|plan| &plan.proofs).filter(|proof| proof.is_refuted()).count();
-    println!("{refuted} of {STATEMENTS} passed a reading and were refuted");
 }
 
 #[test]
