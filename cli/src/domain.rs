@@ -113,7 +113,7 @@ impl Bounds {
                 let what = format!("does not know {count} of {all} problems: {}{more}", named.join(", "));
                 refusal(label, domain, &what)
             } else {
-                refusal(label, domain, &of_one(&why))
+                refusal(label, domain, &of_one(why))
             }
             .into());
         }
