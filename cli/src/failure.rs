@@ -130,6 +130,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<PromptError>() {
             return prompt_hint(error);
         }
+        if let Some(ProblemError::Empty(_)) = cause.downcast_ref() {
+            return Some("give a text, a file, or `-` for stdin, and a statement in it".to_owned());
+        }
         if let Some(ProblemError::Malformed { .. }) = cause.downcast_ref() {
             let example = "a set is a JSON array, or lines, of rows such as {\"id\": 1, \"question\": \"Prove that …\"}";
             return Some(example.to_owned());
