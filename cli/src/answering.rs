@@ -13,17 +13,21 @@ use porism_runtime::text::{TextError, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::args::Run;
+use crate::domain::Bounds;
 use crate::interrupt;
 use crate::model::Model;
 use crate::opening::open_engine;
 use crate::stream::{Piece, TextStream};
 use crate::ui::Ui;
+
 /// All that is known before a device is opened.
 pub struct Job<'a> {
     pub args: &'a Run,
     pub ui: &'a Ui,
     pub model: &'a Model,
     pub checkpoint: &'a Checkpoint,
+    /// What the model knows.
+    pub bounds: Bounds,
     pub sampling: SamplingParams,
     pub seed: u64,
 }

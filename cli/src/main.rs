@@ -12,6 +12,7 @@ mod completion;
 mod devices;
 #[cfg(test)]
 mod docs;
+mod domain;
 mod failure;
 mod host;
 mod interrupt;
