@@ -6,14 +6,14 @@ use anyhow::Result;
 use porism_loader::{ModelConfig, Options};
 use porism_prover::recompute::Flaw;
 use porism_runtime::chat::Message;
-use porism_runtime::generate::{self, FinishReason};
+use porism_runtime::generate::FinishReason;
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer, read_answer};
 use serde_json::json;
 
 use super::chat;
 use super::prove::outside_words;
-use crate::answering::{Job, Page, Sink, generate};
+use crate::answering::{Finished, Job, Page, Sink, generate};
 use crate::args::{Run, SamplingArgs};
 use crate::domain::Bounds;
 use crate::failure::{self, Failure, INTERRUPTED};
