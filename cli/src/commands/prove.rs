@@ -20,9 +20,11 @@ use crate::ui::{self, Ui};
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let problems = problems(args.problem.as_deref(), &args.only)?;
     let setup = Setup::open(&args.prover)?;
-    let settings = search_settings(args, &setup)?;
+    let mut settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
+    // A server that does not answer yet has not changed.
+    settings.context = settings.context.or(old.as_ref().and_then(|old| old.settings.context));
     let (generator, verifier) = setup.identities()?;
     let manifest = Manifest {
         version: Manifest::VERSION,
@@ -61,17 +63,21 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let goes_on = format!("unfinished: the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(SearchError::Complete(error)) => {
+        Err(error @ (SearchError::Complete(_) | SearchError::Network(_))) => {
             // Of what there is so far. That it cannot be written is less than why the search ended.
             let page = porism_prover::report::write(run.folder());
-            let interrupted = matches!(error, CompleteError::Interrupted);
+            let interrupted = matches!(error, SearchError::Complete(CompleteError::Interrupted));
             if !args.json {
                 ui.note(&if interrupted { format!("stopped; {goes_on}") } else { goes_on });
                 if let Ok(page) = page {
                     ui.note(&format!("report so far: {}", page.display()));
                 }
             }
-            return if interrupted { Ok(INTERRUPTED) } else { Err(answerer::unwrap(error)) };
+            return match error {
+                _ if interrupted => Ok(INTERRUPTED),
+                SearchError::Complete(error) => Err(answerer::unwrap(error)),
+                error => Err(error.into()),
+            };
         }
         Err(error) => return Err(error.into()),
     };
@@ -130,17 +136,22 @@ fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
     let path = Path::new(argument);
     let extension =
         path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let is_set = matches!(extension.as_str(), "json" | "jsonl")
-        && (path.exists() || !argument.contains(char::is_whitespace));
-    if is_set {
+    let is_file = path.exists() || !argument.contains(char::is_whitespace);
+    if let Some(form) = problem::Form::of(&extension).filter(|_| is_file) {
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        return Ok(problem::read_set(&settings::read_text(path)?, argument, &stem, only)?);
+        return Ok(problem::read_set(&settings::read_text(path)?, form, argument, &stem, only)?);
+    }
+    const ENDINGS: &str = ".json, .jsonl, .csv or .tsv";
+    if let Some(what) = problem::foreign_set(&extension).filter(|_| path.is_file()) {
+        let message =
+            format!("{argument}: is {what}, which is read neither as a problem nor as a problem set");
+        return Err(Failure::usage(message)
+            .hint(format!("save it as {ENDINGS}, or a problem as text"))
+            .into());
     }
     if !only.is_empty() {
-        return Err(Failure::usage(
-            "--only picks problems of a set, and the problem is no .json or .jsonl file",
-        )
-        .into());
+        let message = format!("--only picks problems of a set, and the problem is no {ENDINGS} file");
+        return Err(Failure::usage(message).into());
     }
     Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
 }

@@ -112,8 +112,12 @@ pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> 
     let mut answerer = Answerer::new(&mut engine, &checkpoint, &folder);
 
     let problems = held_out(family, count, seed);
-    let model =
-        Model { name: "porism-tiny".to_owned(), fingerprint: "as it is".to_owned(), endpoints: vec![] };
+    let model = Model {
+        name: "porism-tiny".to_owned(),
+        fingerprint: "as it is".to_owned(),
+        revision: None,
+        endpoints: vec![],
+    };
     // What `porism prove` uses for a model with a short context.
     let settings = Settings { reading_temperature: 0.4, evaluations_to_refine: 1, ..Settings::default() };
     let manifest = Manifest {
