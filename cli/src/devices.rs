@@ -37,7 +37,9 @@ fn resolve(
         }
     };
     if list.iter().filter(|spec| spec.index == DeviceId::Host).count() > 1 {
-        return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
+        return Err(Failure::usage("`host` is given twice, there is one CPU side")
+            .hint("name it once, as in `0,host:64GiB`")
+            .into());
     }
     // What GPUs take of the host's memory.
     let mut shared = 0;

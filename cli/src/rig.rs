@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use porism_prover::place::toml_error;
 use porism_runtime::device::{Device, nominal};
 use serde::Deserialize;
 
@@ -40,7 +41,7 @@ pub fn read(path: &Path) -> Result<Vec<Device>> {
 }
 
 fn parse(text: &str) -> Result<Vec<Device>, String> {
-    let rig: Rig = toml::from_str(text).map_err(|error| error.to_string().trim_end().replace('\n', " "))?;
+    let rig: Rig = toml::from_str(text).map_err(|error| toml_error(text, &error))?;
     if rig.device.is_empty() || rig.device.len() > MOST_DEVICES {
         return Err(format!("{} devices, expected 1 to {MOST_DEVICES}", rig.device.len()));
     }

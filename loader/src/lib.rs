@@ -23,7 +23,7 @@ pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};
 pub use index::{Checkpoint, KindBytes, Location, Options, Shard};
-pub use locate::{hub_cache, resolve_model, resolve_model_in};
+pub use locate::{cached_models, hub_cache, repository_of, resolve_model, resolve_model_in};
 pub use names::{Kind, LayerRole, Name, Projection, Role};
 pub use shape::{Dtype, ScaleDtype, Shape};
 pub use stand_in::StandIn;

@@ -11,6 +11,7 @@ use crate::args;
 use crate::devices;
 use crate::failure::Failure;
 use crate::model::{EMBEDDED_NAME, Model};
+use crate::names;
 use crate::opening::placed;
 use crate::rig;
 use crate::ui::{self, Ui};
@@ -39,10 +40,15 @@ pub fn run(args: &args::Plan, ui: &Ui) -> Result<u8> {
     Ok(0)
 }
 
-/// For hints: what can be planned without weights.
-pub fn catalogue_names() -> String {
-    let names: Vec<_> = catalog::names().collect();
-    format!("the catalogue has {}", names.join(", "))
+/// For a name that is not in the catalogue: what may have been meant, or what is in it.
+pub fn unknown_hint(name: &str) -> String {
+    let alike = names::similar_known(name);
+    if alike.is_empty() {
+        let names: Vec<_> = catalog::names().collect();
+        format!("the catalogue has {}", names.join(", "))
+    } else {
+        names::did_you_mean(&alike)
+    }
 }
 
 /// What is planned.
@@ -66,7 +72,7 @@ impl Subject {
                         "no model `{name}`: as a directory, {as_directory}; as a name in the Hugging Face cache, \
                          {as_name}; in the catalogue, it is unknown"
                     );
-                    Err(Failure::model(message).hint(catalogue_names()).into())
+                    Err(Failure::model(message).hint(unknown_hint(&name)).into())
                 }
             },
             Err(other) => Err(other.into()),
