@@ -40,7 +40,7 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     };
     let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
     interrupt::install();
-    let mut teller = Teller { ui, json: args.json, broken: None };
+    let mut teller = Teller { ui, json: args.json, budget: args.budget.max_tokens_total, broken: None };
     let found = setup.answer(&args.prover, ui, args.budget.time_limit, |complete, deadline| {
         let limits = Limits { interrupted: &interrupt::requested, deadline };
         let live = Live::start(ui, args.json, || view(args, &manifest.settings, &problems));
@@ -207,6 +207,8 @@ fn today() -> String {
 struct Teller<'a> {
     ui: &'a Ui,
     json: bool,
+    /// Tokens that the search of a problem may take.
+    budget: Option<u64>,
     broken: Option<anyhow::Error>,
 }
 
@@ -296,6 +298,15 @@ impl Teller<'_> {
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
                 ));
+                // Of several problems each has its own.
+                let over =
+                    self.budget.filter(|_| *problems == 1).and_then(|most| spent.tokens.checked_sub(most));
+                if let Some(over) = over.filter(|over| *over > 0) {
+                    self.ui.note(&format!(
+                        "{} more than --max-tokens-total: of answers that were under way when it was reached",
+                        ui::plural(over, "token")
+                    ));
+                }
             }
         }
     }
