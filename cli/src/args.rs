@@ -108,7 +108,7 @@ impl Command {
 const MODEL_HELP: &str =
     "A folder, a name in the Hugging Face cache, or nothing for the embedded porism-tiny";
 const DEVICE_HELP: &str = "Indices from `porism devices` and `host`, each with a memory budget if wanted: `0`, `0:8GiB`, \
-    `0:8GiB,1:4GiB,host` [default: every real GPU at 90 % of its memory, and host]";
+    `0:8GiB,1:4GiB,host` [default: host, and every real GPU at 90 % of its memory that does not slow the others down]";
 
 /// `--device`.
 #[derive(Debug, Args)]
@@ -292,14 +292,30 @@ MODEL may also be a name of the catalogue, or its repository, without weights on
 deepseek-v3.2, deepseek-v3.2-exp, deepseek-v3.1, deepseek-v3, deepseek-r1, deepseek-prover-v2-671b, deepseek-v2, \
 deepseek-v2-lite, moonlight-16b-a3b, kimi-k2.
 
-A rig is a TOML file of [[device]] tables: name (`host` is the CPU side), memory and bandwidth (what it reads its own \
-memory with), and if wanted link (what it exchanges with host memory), compute (as in `20TFLOPS`), binding (the largest \
-buffer a kernel binds) and for the host disk. Without one, the devices are this machine's, measured in a second or two; \
+Without --device the devices are those that generate fastest together: a card that slows the others down is left out, and \
+the plan says how fast it would be with it. What is named is used, and the plan says what would be faster. \
 `porism run` with the same --device and context has the same plan.
+
+Weights of the host are pages of the files: what its memory does not hold is read from disk again whenever it is wanted, \
+and so are experts that are streamed to cards. The table has these bytes in rows of their own.
+
+A rig is a TOML file of [[device]] tables; --device takes their numbers, from 0 and without `host`. Its keys:
+  name        `host` is the CPU side, at most one
+  count       so many of them, numbered
+  memory      as in `24GB` or `24GiB`
+  unified     `true`: its memory is the host's, and need not be given
+  bandwidth   what it reads its own memory with by its vendor's word, as in `960GB/s`
+  efficiency  the share of that which is reached [default: 80%, for adapters 50%]
+  link        what it exchanges with host memory [default: 12GB/s]
+  compute     what its mat-muls reach, as in `20TFLOPS` [default: by its bandwidth]
+  dispatch    what starting a kernel takes [default: 6us, for adapters 40us]
+  disk        what files are read with; one device is enough [default: 3GB/s]
+  binding     the largest buffer a kernel binds [default: 4GiB]
+Without a rig the devices are this machine's, measured in a second or two.
 
 Bytes are exact. Rates are predicted for one sequence that fills the context: what kernels read and compute, the starting \
 of each, and what goes between devices; `porism bench` shows its predictions beside what it measures. The picture has a \
-cell for every expert of every layer, with the letter or colour of its device.
+cell for every expert, with the letter or colour of its device; layers that are divided alike stand together.
 
 --heat FILE is a JSON object with `uses`: for each layer a list of how often each expert was picked.";
 

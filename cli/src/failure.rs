@@ -3,7 +3,9 @@
 use porism_prover::problem::ProblemError;
 use porism_prover::prompts::PromptError;
 use porism_runtime::chat::ChatError;
+use porism_runtime::error::WayOut;
 use porism_runtime::text::TextError;
+use porism_runtime::units;
 
 use crate::names;
 
@@ -124,7 +126,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
             return loader_hint(error);
         }
         if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
-            return Some(ways_out.join("; or "));
+            let words: Vec<String> = ways_out.iter().map(way_out).collect();
+            return Some(words.join("; or "));
         }
         if let Some(error) = cause.downcast_ref() {
             return Some(http_hint(error).to_owned());
@@ -144,6 +147,18 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
     })
+}
+
+fn way_out(way: &WayOut) -> String {
+    match way {
+        WayOut::AddHost => {
+            "add `host` to the devices: what does not fit on the others is then computed from host memory"
+                .to_owned()
+        }
+        WayOut::Context(tokens) => format!("shorten the context: `--ctx-size {tokens}` fits"),
+        WayOut::Memory(device, bytes) => format!("give {device} {} more", units::size(*bytes)),
+        WayOut::AddDevice => "add a device".to_owned(),
+    }
 }
 
 /// What can be done in general, where nothing better is known: `verb` is the command that failed.

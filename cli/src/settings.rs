@@ -11,7 +11,7 @@ use porism_runtime::options::Heat;
 use porism_runtime::sample::{SampleError, SamplingParams};
 use porism_runtime::{DeviceId, DeviceSpec};
 
-use porism_loader::{ModelConfig, catalog};
+use porism_loader::ModelConfig;
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -69,24 +69,26 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     Ok(DeviceSpec { index, budget })
 }
 
+/// Units of sizes; the last ends the others' names.
+const UNITS: [(&str, u64); 9] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
 /// `8GiB`, `512 MiB`, `1.5GB` → bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("kib", 1 << 10),
-        ("mib", 1 << 20),
-        ("gib", 1 << 30),
-        ("tib", 1 << 40),
-        ("kb", 1_000),
-        ("mb", 1_000_000),
-        ("gb", 1_000_000_000),
-        ("tb", 1_000_000_000_000),
-        ("b", 1),
-    ];
     let lower = text.trim().to_ascii_lowercase();
     let wrong = || format!("`{text}` is no size: give a number and a unit, as in `8GiB` or `500MB`");
     let (number, unit) = UNITS
         .iter()
-        .find_map(|(unit, factor)| Some((lower.strip_suffix(unit)?, *factor)))
+        .find_map(|(unit, factor)| Some((lower.strip_suffix(&unit.to_ascii_lowercase())?, *factor)))
         .ok_or_else(wrong)?;
     let number = number.trim_end();
     // No exponents, signs or names of numbers.
@@ -101,6 +103,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         }
     };
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
+}
+
+/// A size that [`parse_size`] reads as the same bytes, in the largest unit that has no fraction.
+pub fn exact_size(bytes: u64) -> String {
+    let whole = UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor));
+    let (unit, factor) = whole.max_by_key(|(_, factor)| *factor).expect("a byte has no fraction");
+    format!("{}{unit}", bytes / factor)
 }
 
 /// A whole number within a range, for options such as `-n`.
@@ -239,7 +248,7 @@ pub fn model_and_prompt(
                 Ok(ModelAndPrompt { model: Model::Embedded, prompt: Some(only) })
             }
             // A model's name, and no word of a prompt.
-            Err(error) if catalog::find(&only).is_some() => Err(error.into()),
+            Err(error) if names::is_known(&only) => Err(error.into()),
             Err(porism_loader::Error::NoModel { as_directory, as_name, .. }) => {
                 let message = format!(
                     "`{only}` is no model (as a folder, {as_directory}; as a name in the Hugging Face cache, {as_name}) \
@@ -340,6 +349,14 @@ pub fn random_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_written_as_they_are_read() {
+        for (bytes, text) in [(6_000_000_000, "6GB"), (8 << 30, "8GiB"), (1 << 16, "64KiB"), (1001, "1001B")]
+        {
+            assert_eq!((exact_size(bytes).as_str(), parse_size(text)), (text, Ok(bytes)));
+        }
+    }
 
     #[test]
     fn durations_are_parsed() {

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Global, When};
+pub use crate::words::{bytes, bytes_per_second, count, duration, plural, table, wrap};
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -56,6 +57,14 @@ impl Ui {
             stdout_colour: colour(AutoStream::choice(&io::stdout())),
             stderr_colour: colour(AutoStream::choice(&io::stderr())),
         }
+    }
+
+    /// Columns of stdout: the terminal's, else what COLUMNS says, else enough for every table.
+    pub fn columns(&self) -> usize {
+        let terminal = || crossterm::terminal::size().ok().filter(|_| self.stdout_is_terminal);
+        let said = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok();
+        let columns = terminal().map(|(columns, _)| usize::from(columns)).or_else(said);
+        columns.filter(|columns| *columns > 0).unwrap_or(120).clamp(30, 200)
     }
 
     /// Whether a person reads stdout.
@@ -305,89 +314,13 @@ fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// `689.4 GB`
-pub fn bytes(bytes: u64) -> String {
-    let (value, unit) = scaled(bytes as f64);
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
-}
-
-/// `12.3 GB/s`
-pub fn bytes_per_second(rate: f64) -> String {
-    let (value, unit) = scaled(rate);
-    format!("{value:.1} {unit}/s")
-}
-
-fn scaled(value: f64) -> (f64, &'static str) {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = value;
-    let mut unit = 0;
-    // 999.95 would be written as 1000.0.
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    (value, UNITS[unit])
-}
-
-/// `671,026,419,200`
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// `1 tensor`, `2 tensors`
-pub fn plural(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
-}
-
-/// Rows as aligned columns two spaces apart; columns named in `right` are aligned to the right.
-pub fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    rows.iter()
-        .map(|row| {
-            let cells = row.iter().enumerate().map(|(column, cell)| {
-                let width = widths[column];
-                if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_written_with_one_decimal() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(999_999), "1.0 MB");
-        assert_eq!(bytes(689_400_000_000), "689.4 GB");
-        assert_eq!(bytes_per_second(12.34e9), "12.3 GB/s");
-        assert_eq!((count(0), count(1234567)), ("0".into(), "1,234,567".into()));
-        assert_eq!((plural(1, "shard"), plural(163, "shard")), ("1 shard".into(), "163 shards".into()));
-    }
-
-    #[test]
     fn escapes_of_a_model_do_not_reach_the_terminal() {
         assert_eq!(printable("a\u{1b}[2Jb\tc\n"), "a\u{fffd}[2Jb\tc\n");
         assert_eq!(printable("plain"), "plain");
-    }
-
-    #[test]
-    fn tables_align() {
-        let rows = [vec!["a".into(), "1".into(), "x".into()], vec!["bcd".into(), "22".into(), String::new()]];
-        assert_eq!(table(&rows, &[1]), ["a     1  x", "bcd  22"]);
     }
 }

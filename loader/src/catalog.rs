@@ -321,6 +321,14 @@ impl Catalogued {
         &self.name
     }
 
+    /// Owner and name of its repository on huggingface.co; its own name where its config is from elsewhere.
+    pub fn repository(&self) -> &str {
+        self.source
+            .strip_prefix("https://huggingface.co/")
+            .and_then(|rest| rest.split_once("/blob/"))
+            .map_or(&self.name, |(name, _)| name)
+    }
+
     /// Where its config was published.
     pub fn source(&self) -> &str {
         &self.source

@@ -52,7 +52,7 @@ impl Rig<'_> {
                 *sum += f32::from_le_bytes(value.try_into().expect("4 bytes"));
             }
         }
-        let a = self.nodes[home].step.activations.clone();
+        let a = self.nodes[home].step.activations;
         self.upload(home, a.part, bytemuck::cast_slice(&sum))?;
         self.upload(home, a.expert_weights, bytemuck::cast_slice(&vec![1.0f32; picks.tokens as usize]))?;
         let (mut ops, model, step) = self.recorder(home, picks.tokens, Some(layer));
@@ -70,7 +70,7 @@ impl Rig<'_> {
         share: &[f32],
         elsewhere: bool,
     ) -> Result<(), Error> {
-        let a = self.nodes[device].step.activations.clone();
+        let a = self.nodes[device].step.activations;
         if !home {
             self.upload(device, a.x, bytemuck::cast_slice(&picks.x))?;
             self.upload(device, a.expert_ids, bytemuck::cast_slice(&picks.experts))?;
@@ -138,7 +138,9 @@ impl Rig<'_> {
         }
         let node = &mut self.nodes[device];
         let (mut ops, model, step) = node.recorder(tokens, Some(layer));
-        match model.layer(layer).experts().filter(|_| home) {
+        // A layer's own experts are known at home only.
+        let experts = if home { model.layer(layer).experts() } else { None };
+        match experts {
             Some(experts) => moe::combine(&mut ops, &model.config, experts, step),
             None => moe::sum(&mut ops, &model.config, step),
         }
