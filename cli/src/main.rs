@@ -11,6 +11,7 @@ mod completion;
 mod devices;
 #[cfg(test)]
 mod docs;
+mod domain;
 mod failure;
 mod host;
 mod interrupt;
