@@ -21,9 +21,6 @@ use crate::ui::{self, Ui};
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let mut problems = problems(args.problem.as_deref(), &args.only)?;
     let setup = Setup::open(&args.prover)?;
-<<<<<<< HEAD
-    let mut settings = search_settings(args, &setup)?;
-=======
     let outside = setup.bounds.place(&mut problems, args.prover.outside_domain, ui)?;
     let referee = setup.bounds.referee().filter(|_| !args.prover.no_recompute);
     let recompute = referee.as_ref().map(|referee| referee as &dyn Recompute);
@@ -32,8 +29,7 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         outside,
         ..known
     });
-    let settings = search_settings(args, &setup)?;
->>>>>>> main
+    let mut settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
     // A server that does not answer yet has not changed.

@@ -139,20 +139,12 @@ pub fn prove(
         Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("it fits");
     let mut answerer = Answerer::new(&mut engine, &checkpoint, &folder);
 
-<<<<<<< HEAD
-    let problems = held_out(family, count, seed);
     let model = Model {
         name: "porism-tiny".to_owned(),
         fingerprint: "as it is".to_owned(),
         revision: None,
         endpoints: vec![],
     };
-    // What `porism prove` uses for a model with a short context.
-    let settings = Settings { reading_temperature: 0.4, evaluations_to_refine: 1, ..Settings::default() };
-=======
-    let model =
-        Model { name: "porism-tiny".to_owned(), fingerprint: "as it is".to_owned(), endpoints: vec![] };
->>>>>>> main
     let manifest = Manifest {
         version: Manifest::VERSION,
         seed,
