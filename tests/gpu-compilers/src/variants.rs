@@ -46,6 +46,10 @@ pub fn variants() -> Vec<Variant> {
             .iter()
             .find(|kernel| kernel.name == name)
             .unwrap_or_else(|| panic!("variants.rs names the kernel `{name}`, which is not there any more"));
+        let known = |name: &str| kernel.overrides.iter().any(|constant| constant.name == name);
+        if let Some((unknown, _)) = overrides.iter().find(|(name, _)| !known(name)) {
+            panic!("variants.rs sets `{unknown}`, which `{}` does not have any more", kernel.name);
+        }
         all.push(Variant { kernel, features: Features::NONE, overrides: overrides.to_vec(), inner });
     };
     let row = Some(Inner { weights: 16, products: 16 });
