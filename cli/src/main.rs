@@ -5,6 +5,7 @@ mod answerer;
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"
 )]
+mod answering;
 mod args;
 mod commands;
 mod completion;
