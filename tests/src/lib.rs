@@ -1,10 +1,6 @@
 //! The harness of Porism's tests: every adapter there is, and comparisons that say what is wrong.
 
-pub mod answerer;
-pub mod checker;
 pub mod golden;
-pub mod heldout;
-pub mod problems;
 pub mod reference;
 pub mod slots;
 pub mod synthetic;

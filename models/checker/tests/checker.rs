@@ -1,10 +1,10 @@
 //! The Rust checker of the demo's proofs agrees with the one that made the training data.
 
-use porism_tests::checker::{Problem, Score, evaluate, split_output};
+use porism_checker::{Problem, Score, evaluate, split_output};
 use serde_json::Value;
 
-/// 1,600 proofs with the verdict of `models/train/data.py`; made by `golden/checker/make.py`.
-const PROOFS: &str = include_str!("../golden/checker/proofs.jsonl");
+/// 1,600 proofs with the verdict of `models/train/data.py`; made by `tests/golden/checker/make.py`.
+const PROOFS: &str = include_str!("../../../tests/golden/checker/proofs.jsonl");
 
 fn rows() -> Vec<Value> {
     PROOFS.lines().map(|line| serde_json::from_str(line).expect("every line is JSON")).collect()

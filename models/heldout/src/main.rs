@@ -1,13 +1,13 @@
 //! Held-out problems of the demo's domain through the whole search, judged by the checker:
-//! `cargo run --release -p porism-tests --example heldout -- --per-family 100 [--seed N] [--wrong]
+//! `cargo run --release -p porism-heldout -- --per-family 100 [--seed N] [--wrong]
 //! [--keep FOLDER]`; `--wrong` prints the accepted proofs that are not right, `--keep` leaves the runs in folders.
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use porism_tests::heldout::{COLUMNS, Tally, measure};
-use porism_tests::problems::Family;
+use porism_checker::problems::Family;
+use porism_heldout::{COLUMNS, Tally, measure};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let fresh = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -11,6 +11,8 @@
 //! the verdicts; the only difference is that numbers of more than [`MAX_DIGITS`] digits, and sums of more than three
 //! digits of a number that has no more, count as unreadable here.
 
+pub mod problems;
+
 use std::fmt::Write as _;
 
 /// Longest number that is read, in digits. Products of two such numbers still fit an `i128`.

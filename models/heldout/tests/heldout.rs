@@ -1,9 +1,9 @@
-//! The demo on problems it has never seen. `cargo run --release -p porism-tests --example heldout -- --per-family 100`
+//! The demo on problems it has never seen. `cargo run --release -p porism-heldout -- --per-family 100`
 //! measures more of them and prints a table.
 
-use porism_tests::checker;
-use porism_tests::heldout::{COLUMNS, Tally, measure};
-use porism_tests::problems::{Family, held_out, is_held_out};
+use porism_checker as checker;
+use porism_checker::problems::{Family, held_out, is_held_out};
+use porism_heldout::{COLUMNS, Tally, measure};
 
 /// So many problems of each family, drawn with this seed.
 const PER_FAMILY: usize = 12;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use porism_checker::problems::{Family, held_out};
+use porism_checker::{self as checker, Score};
 use porism_loader::{Checkpoint, Options};
 use porism_prover::prompts::PromptSet;
 use porism_prover::search::{Limits, Plan, Settings, State, search};
@@ -10,9 +12,9 @@ use porism_prover::store::{Manifest, Model, Prompts, Run};
 use porism_runtime::engine::{Engine, EngineOptions};
 use porism_runtime::gpu::DeviceIndex;
 
-use crate::answerer::Answerer;
-use crate::checker::{self, Score};
-use crate::problems::{Family, held_out};
+mod answerer;
+
+use answerer::Answerer;
 
 /// Completions at once.
 const WIDTH: usize = 16;
@@ -91,7 +93,7 @@ pub const COLUMNS: &str = "problems accepted  right  share   solved single sampl
 
 /// Where the demo model lies.
 pub fn model_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/porism-tiny")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../porism-tiny")
 }
 
 /// Searches for proofs of held-out problems with the demo model on the host, as `porism prove` does by default, and checks
