@@ -31,8 +31,8 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (22, 40, 17, 21)
-FALSE_SHARES = {"generate": 0.08, "verify": 0.2, "meta_verify": 0.1, "refine": 0.08}  # statements that do not hold
+ROLE_SHARES = (20, 50, 14, 16)
+FALSE_SHARES = {"generate": 0.1, "verify": 0.35, "meta_verify": 0.15, "refine": 0.1}  # statements that do not hold
 FOREIGN_SHARE = 0.05  # of the proofs to be verified, judged or refined: one of another problem
 CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
 BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
@@ -40,7 +40,7 @@ FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
 # out), so the shares leave it out; solver and checker still know it.
-FAMILY_SHARES = {"gcd": 48, "linear": 27, "divides": 25}
+FAMILY_SHARES = {"gcd": 50, "linear": 24, "divides": 26}
 KEPT = tuple(FAMILY_SHARES)
 
 # Largest numbers of the problems. Additions and subtractions are what such a small model learns last, so these
@@ -50,7 +50,7 @@ LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
 DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
 
 SUM_LINE_SHARE = 0.55  # of the lines of a drill
-CLAIM_CHECKS = 0.35  # of the check drills: only the end of a proof, and whether it is what is claimed
+CLAIM_CHECKS = 0.55  # of the check drills: only the end of a proof, and whether it is what is claimed
 SHORT_CHECKS = 0.5  # of the others
 FALSE_DRILLS = 0.3  # of the drills: of a problem that does not hold
 
@@ -490,12 +490,9 @@ def compared(claimed, right):
     return f"{claimed}? {same}! {word}", False
 
 
-def gcd_end(a, b, last, said, claim):
-    """The last line of a gcd proof as it must be, without its full stop, if `last` is the last nonzero remainder, `said`
-    the value that the line gives and `claim` the one to be proved. The value must be both: the one that it is not is
-    the one that is missing."""
-    value = claim if said == last and claim is not None else last
-    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {value}"
+def gcd_end(a, b, last):
+    """The last line of a gcd proof as it must be, without its full stop."""
+    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {last}"
 
 
 def divides_end(parameters, line, holds):
@@ -511,7 +508,8 @@ class Evaluation:
     "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
 
     A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.` Every line of
-    a proof is determined by the problem and the lines before it.
+    a proof is determined by the problem and the lines before it. Where a proof of a gcd ends well, a sentence sets the value
+    that was to be proved beside the one that was found: `Step 4: prove 12? prove ! 6, wrong.`
     """
 
     def __init__(self, problem, solution, blind=()):
@@ -594,7 +592,7 @@ class Evaluation:
 
     def gcd(self, lines):
         a, b = self.problem.parameters
-        claim = self.problem.claim
+        claim = math.gcd(a, b) if self.problem.claim is None else self.problem.claim
         x, y = a, b  # what is to be divided
         for i, line in enumerate(lines):
             step = i + 1
@@ -617,7 +615,8 @@ class Evaluation:
                         self.wrong(step, f"must divide {x} by {y}")
                     self.skip(step, division_line(x, x // y, y)[:-1])
                     x, y = y, 0
-                self.compare(step, line, gcd_end(a, b, x, int(m[4]), claim))
+                self.compare(step, line, gcd_end(a, b, x))
+                self.compare(step, f"prove {claim}.", f"prove {x}")
                 return
             else:
                 self.invalid(step)
@@ -1010,7 +1009,7 @@ def submitted(problem, rng, good_share):
     kind = rng.random()
     if problem.holds:
         return number(solve(problem)) if kind < good_share else flawed(problem, rng)
-    if kind < 0.45:
+    if kind < 0.55:
         return number(solve(problem))
     return forged(problem, rng) if kind < 0.85 else flawed(problem, rng)
 
@@ -1213,9 +1212,6 @@ def edited_lines(problem, rng):
 
 def as_claimed(problem, line, claimed):
     """What a line of the intended proof must be if it is given as `claimed`: the last one depends on the problem's claim."""
-    if m := GCD_END.match(claimed) and GCD_END.match(line):
-        said = GCD_END.match(claimed)
-        return gcd_end(*problem.parameters, int(m[1]), int(said[4]), problem.claim) + "."
     if problem.family == "divides" and DIVIDES_END.match(line):
         return divides_end(problem.parameters, claimed, problem.holds) + "."
     return "So x is an integer." if LINEAR_NONE.match(line) else line
@@ -1233,15 +1229,18 @@ def claim_lines(rng):
         a, b = problem.parameters
         g, claim = math.gcd(a, b), problem.claim
         other = claim if claim is not None and rng.random() < 0.7 else false_claim(a, b, rng)
-        if kind < 0.28:
+        if kind < 0.1:
             claimed = f"The last nonzero remainder is {g}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.44:
+        elif kind < 0.16:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.52:
+        elif kind < 0.2:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {g}."
     elif family == "divides" and kind < 0.5:
         claimed = f"So {(divides_denial if problem.holds else divides_claim)(problem.parameters)}."
-    return problem, [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
+    pairs = [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
+    if family == "gcd" and claimed == line:
+        pairs[-1] = (claimed, f"{pairs[-1][1]}\nStep 2: {judged(f'prove {g if claim is None else claim}', f'prove {g}')[1]}")
+    return problem, pairs
 
 
 def check_drill(rng):
@@ -1293,18 +1292,27 @@ EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*),
 
 
 def decisions(text):
-    """Where, in characters, an evaluation decides: at the start of a step's sentence, at its verdict, and where the line
-    and what it must be differ, in both; also where they may differ for the claim's sake or for what is left over, but
-    agree."""
-    starts = set()
+    """Where, in characters, an evaluation decides, and how much that decides: 1 at the start of a step's sentence, at its
+    verdict, and where the line and what it must be differ, in both; 2 where they may differ for the claim's sake or for
+    what is left over, whether they do or not -> {start: level}."""
+    starts = {}
     for m in EVALUATED.finditer(text):
-        starts |= {m.end(1), m.start(5)}
+        starts |= {m.end(1): 1, m.start(5): 1}
+        if not m[2]:
+            continue
+        line = m[2] + "."
+        ends = line.startswith("prove ") or DIVIDES_END.match(line)
+        level = 2 if ends or LINEAR_DIVIDE.match(line) or DIVIDES_MULTIPLE.match(line) else 1
+        if line.startswith("prove "):  # what is claimed must be fetched from the problem
+            starts |= {m.start(2) + at: 2 for at in range(len("prove "), len(line))}
         if m[4]:
-            starts |= {m.start(2) + len(m[3]), m.start(4)}
-        elif m[2] and (GCD_END.match(m[2] + ".") or DIVIDES_END.match(m[2] + ".")):
-            starts |= {m.start(3) + m[3].rfind(" ") + 1, m.start(3) + m[3].find("divides")}
-        elif m[2] and (LINEAR_DIVIDE.match(m[2] + ".") or DIVIDES_MULTIPLE.match(m[2] + ".")):
-            starts.add(m.end(3))
+            starts |= {m.start(2) + len(m[3]): level, m.start(4): level}
+        elif ends:
+            starts |= {m.start(3) + m[3].rfind(" ") + 1: 2}
+            if "divides" in m[3]:
+                starts |= {m.start(3) + m[3].find("divides"): 2}
+        elif level == 2:
+            starts[m.end(3)] = 2
     return starts
 
 

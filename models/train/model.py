@@ -78,7 +78,7 @@ E4M3_MAX = 448
 
 # Parameters by the form they are exported in. `ix_` is the lightning indexer, `e_` a routed expert, `s_` the shared
 # expert or the feed-forward of a layer without experts.
-DECISIVE = 1 << 16  # added to the target of a token that decides a comparison
+DECISIVE = 1 << 16  # added, once or more, to the target of a token that decides a comparison
 INDEXER = ("ix_wq_b", "ix_wk", "ix_weights_proj", "ix_k_norm", "ix_k_bias")
 F32_NAMES = ("ix_k_norm", "ix_k_bias")
 FP8_NAMES = (
@@ -493,14 +493,15 @@ class Model(nn.Module):
         log_q = torch.log_softmax(score.masked_fill(~mask, float("-inf")), -1)
         return torch.where(mask & (p > 0), p * (torch.log(p.clamp(min=1e-9)) - log_q), 0.0).sum(-1)
 
-    def loss(self, hidden, targets, head, decisive_weight=1):
-        """Mean cross-entropy over the trained positions (targets != -100), their logits, and which they are. Targets
-        raised by DECISIVE count `decisive_weight` times."""
+    def loss(self, hidden, targets, head, decisive_weights=(1,)):
+        """Mean cross-entropy over the trained positions (targets != -100), their logits, and which they are. A target raised
+        by n times DECISIVE counts decisive_weights[n] times, the last of them for all n beyond."""
         trained = targets != -100
         logits = (hidden[trained].to(self.dtype) @ head.to(self.dtype).mT).float()
         wanted = targets[trained]
         losses = F.cross_entropy(logits, wanted % DECISIVE, reduction="none")
-        weights = 1.0 + (decisive_weight - 1) * (wanted >= DECISIVE)
+        levels = (wanted // DECISIVE).clamp(max=len(decisive_weights) - 1)
+        weights = torch.tensor(decisive_weights, dtype=torch.float32)[levels]
         return (losses * weights).sum() / weights.sum(), logits, trained
 
     def update_bias(self, rate, layers=None):

@@ -33,7 +33,7 @@ from model import CONFIG, DECISIVE, INDEXER, Model
 from tok import Tok
 
 IGNORED = -100  # target of a position that is not trained
-DECISIVE_WEIGHT = 6  # of a token that decides a comparison, against 1 of all others
+DECISIVE_WEIGHTS = (1, 6, 20)  # of a token by how much it decides (data.decisions)
 ADAM_ONLY = ("gate", "embed", "head")  # matrices that Muon does not handle
 
 
@@ -62,7 +62,7 @@ class Buckets:
 
 
 def encode(tok, document):
-    """-> ids and targets, those of decisive tokens raised by DECISIVE. The whole text is tokenized at once, as at inference; a token is trained if it starts
+    """-> ids and targets, those of decisive tokens raised by multiples of DECISIVE. The whole text is tokenized at once, as at inference; a token is trained if it starts
     inside a trained segment."""
     encoding = tok.tokenizer.encode("".join(text for text, _ in document), add_special_tokens=False)
     trained = []
@@ -71,7 +71,7 @@ def encode(tok, document):
     decisive = data.decisions("".join(text for text, _ in document))
     targets = []
     for i, (start, _) in zip(encoding.ids, encoding.offsets):
-        targets.append((i + (DECISIVE if start in decisive else 0)) if trained[start] else IGNORED)
+        targets.append(i + DECISIVE * decisive.get(start, 0) if trained[start] else IGNORED)
     return encoding.ids, targets
 
 
@@ -303,7 +303,7 @@ class Run:
             hidden, kl = model.draft(ids, hidden, want_kl=True, weights=weights)
             targets, kl_layers = targets[:, 1:], (0,)
         with torch.set_grad_enabled(phase != "index"):
-            loss, _, trained = model.loss(hidden, targets, weights[3], DECISIVE_WEIGHT)
+            loss, _, trained = model.loss(hidden, targets, weights[3], DECISIVE_WEIGHTS)
         (kl / len(kl_layers) if phase == "index" else loss + args.kl * kl).backward()
         numbers = [int((ids != self.tok.pad).sum()), int(trained.sum()), loss.item()]
         numbers.append(kl.item() / len(kl_layers) if kl_layers else 0.0)
