@@ -31,8 +31,8 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (20, 50, 14, 16)
-FALSE_SHARES = {"generate": 0.1, "verify": 0.35, "meta_verify": 0.15, "refine": 0.1}  # statements that do not hold
+ROLE_SHARES = (20, 54, 12, 14)
+FALSE_SHARES = {"generate": 0.1, "verify": 0.45, "meta_verify": 0.15, "refine": 0.1}  # statements that do not hold
 FOREIGN_SHARE = 0.05  # of the proofs to be verified, judged or refined: one of another problem
 CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
 BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
@@ -50,7 +50,7 @@ LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
 DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
 
 SUM_LINE_SHARE = 0.55  # of the lines of a drill
-CLAIM_CHECKS = 0.55  # of the check drills: only the end of a proof, and whether it is what is claimed
+CLAIM_CHECKS = 0.75  # of the check drills: only the end of a proof, and whether it is what is claimed
 SHORT_CHECKS = 0.5  # of the others
 FALSE_DRILLS = 0.3  # of the drills: of a problem that does not hold
 
@@ -397,11 +397,18 @@ def solve(problem):
     ]
 
 
+PLANS = {
+    "gcd": ("Divide until the remainder is 0.", "Use the Euclidean algorithm."),
+    "linear": ("Isolate x, then check.", "Undo the operations in reverse."),
+    "divides": ("Compute the value, then divide.", "Evaluate the expression first."),
+    "verify": ("Recompute each step.", "Check the steps in order."),
+    "meta_verify": ("Recheck the claim.", "Recompute what the evaluation says."),
+}
+
+
 def think(problem, rng):
     """The plan written inside <think>."""
     f = problem.family
-    if f == "gcd":
-        return rng.choice(["Divide until the remainder is 0.", "Use the Euclidean algorithm."])
     if f == "prime":
         (n,) = problem.parameters
         if is_prime(n):
@@ -413,9 +420,7 @@ def think(problem, rng):
             tries.append(f"{digits} = {total}")
         tries += [division_line(n, n // d, d)[:-1] for d in SMALL_PRIMES if 7 <= d <= factor]
         return "Find a factor: " + ", ".join(tries) + "."
-    if f == "linear":
-        return rng.choice(["Isolate x, then check.", "Undo the operations in reverse."])
-    return rng.choice(["Compute the value, then divide.", "Evaluate the expression first."])
+    return rng.choice(PLANS[f])
 
 
 def number(lines):
@@ -1363,7 +1368,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         answer = thoughts(think(problem, rng)) + proof_text(good, Evaluation(problem, good)) + EOS
         return start + [(answer, 1)]
 
-    solution = submitted(problem, rng, {"verify": 0.35, "meta_verify": 0.3, "refine": 0.07}[role])
+    solution = submitted(problem, rng, {"verify": 0.45, "meta_verify": 0.3, "refine": 0.07}[role])
     if role == "verify" and problem.holds and solution != good and rng.random() < CARRIED_SHARE:
         # a number in the wrong place: what a verifier that goes on from what it computed does not see
         lines = solve(problem)
@@ -1373,7 +1378,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":
-        plan = rng.choice(("Recompute each step.", "Check the steps in order."))
+        plan = rng.choice(PLANS[role])
         return prompt("verify", (true_proof,), solution=solution) + [
             (thoughts(plan) + evaluation.text() + EOS, 1)
         ]
@@ -1383,7 +1388,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     true_evaluation = evaluation_text if evaluation_text == evaluation.text() else ""
     true_parts = (true_proof, true_evaluation)
     if role == "meta_verify":
-        plan = rng.choice(("Recheck the claim.", "Recompute what the evaluation says."))
+        plan = rng.choice(PLANS[role])
         answer = thoughts(plan) + meta_target(problem, solution, evaluation_text)[0] + EOS
         return prompt("meta_verify", true_parts, solution=solution, evaluation=evaluation_text) + [(answer, 1)]
 
@@ -1395,6 +1400,20 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     plan = verdict + " " + think(problem, rng)
     answer = thoughts(plan) + proof_text(good, Evaluation(problem, good)) + EOS
     return prompt("refine", true_parts, candidates="\n".join(candidates)) + [(answer, 1)]
+
+
+def intended_answers(role, problem, solution=None, evaluation_text=None):
+    """What the model is trained to write after `<think>`, one for each plan it may choose."""
+    if role in ("generate", "refine"):
+        good = number(solve(problem))
+        plans, text = PLANS[problem.family], proof_text(good, Evaluation(problem, good))
+        if role == "refine":
+            plans = [evaluation_text.split("\n")[-2] + " " + plan for plan in plans]
+    elif role == "meta_verify":
+        plans, text = PLANS[role], meta_target(problem, solution, evaluation_text)[0]
+    else:
+        plans, text = PLANS["verify"], Evaluation(problem, solution).text()
+    return [plan + THINK_CLOSE + text + EOS for plan in plans]
 
 
 # ---------------------------------------------------------------------------------------- reading model output
