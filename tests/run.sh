@@ -64,6 +64,13 @@ count_adapters() {
     fi
 }
 
+# Fetched once and kept in .cache; without a network its devices are told as skipped.
+compile_for_gpus() {
+    local target
+    target=$(cargo metadata --locked --format-version 1 --no-deps | sed -E 's/.*"target_directory":"([^"]*)".*/\1/')
+    PORISM_GPU_COMPILERS=$target/debug/porism-gpu-compilers tests/gpu-compilers/run.sh --quick
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 logged_tests() { run_tests 2>&1 | tee "$log"; }
@@ -74,6 +81,7 @@ phase 'clippy' lint
 phase 'docs' document
 phase 'build' build
 phase 'adapters' count_adapters
+phase 'GPU compilers' compile_for_gpus
 phase 'tests' logged_tests
 
 printf '\n== passed\n'

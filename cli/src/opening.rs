@@ -2,9 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use porism_loader::{Checkpoint, ModelConfig};
-use porism_runtime::experts::PoolFacts;
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::{DeviceSpec, Engine, EngineOptions};
+use porism_runtime::weights::PoolFacts;
+use porism_runtime::{DeviceId, DeviceSpec, Engine, EngineOptions};
 
 use crate::args::{DeviceArgs, ExpertArgs};
 use crate::devices;
@@ -25,9 +24,17 @@ pub fn open_engine<'c>(
     experts: Option<&ExpertArgs>,
     options: EngineOptions,
 ) -> Result<Engine<'c>> {
-    let specs = devices::choose(device.device.as_ref(), checkpoint.weight_bytes())?;
     let options = placed(options, device, checkpoint.config())?;
-    open_engine_on(&specs, ui, model, checkpoint, experts, options)
+    let chosen = devices::choose(device.device.as_ref(), checkpoint, &options)?;
+    if !chosen.left_out.is_empty() {
+        let names: Vec<String> = chosen.left_out.iter().map(|index| name_of(*index)).collect();
+        ui.aside(&format!(
+            "left out, since the others are faster alone: {}; `--device` names what is used, `porism plan` says more",
+            names.join(", ")
+        ));
+    }
+    let options = EngineOptions { page_cache: chosen.page_cache, ..options };
+    open_engine_on(&chosen.specs, ui, model, checkpoint, experts, options)
 }
 
 /// The options with what was typed about the places of experts.
@@ -86,10 +93,10 @@ pub fn open_engine_on<'c>(
     Ok(engine)
 }
 
-fn name_of(device: DeviceIndex) -> String {
+fn name_of(device: DeviceId) -> String {
     match device {
-        DeviceIndex::Host => "host".to_owned(),
-        DeviceIndex::Adapter(index) => format!("device {index}"),
+        DeviceId::Host => "host".to_owned(),
+        DeviceId::Adapter(index) => format!("device {index}"),
     }
 }
 

@@ -6,11 +6,13 @@
 pub mod check;
 pub mod complete;
 pub mod confidence;
+mod heading;
 pub mod http;
 pub mod markdown;
 mod math;
 pub mod pair;
 pub mod parse;
+pub mod place;
 pub mod problem;
 pub mod prompts;
 mod python;

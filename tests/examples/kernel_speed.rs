@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use porism_runtime::executor::Executor;
+use porism_runtime::device::Executor;
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::recording::{Dispatch, Groups, Label, Recording, View};
 use porism_shaders::case::random;
@@ -72,7 +72,7 @@ fn measure(
     let x = view("x", bytemuck::cast_slice(&random::f32s(2, (cols * tokens) as usize)));
     let y = view("y", &vec![0; (rows * tokens * 4) as usize]);
     let unused = view("unused", &[0; 64]);
-    let lanes = executor.tuning().lanes_per_row;
+    let (lanes, features) = (executor.tuning().lanes_per_row, executor.tuning().features);
     let segment = Segment { kind, rows, ..Default::default() };
     let label = Label { what: "speed", layer: None };
     let mut recording = Recording::default();
@@ -83,7 +83,9 @@ fn measure(
         let overrides = Overrides::none().with("LANES", lanes);
         let bound = [weights, scales, x, unused, unused, y];
         let groups = Groups::Direct([groups, 1, 1]);
-        recording.dispatch(Dispatch::new(kernel, overrides, &params.with(&packed), &bound, groups, label));
+        let features = features.without(matvec::not_with(lanes));
+        let params = params.with(&packed);
+        recording.dispatch(Dispatch::new(kernel, features, overrides, &params, &bound, groups, label));
     } else {
         let (packed, groups) = Segments::pack(&[segment], matmul::ROWS, None);
         let params = porism_shaders::matmul::Params {
@@ -97,6 +99,7 @@ fn measure(
         let groups = Groups::Direct([groups, tokens.div_ceil(matmul::TOKENS), 1]);
         recording.dispatch(Dispatch::new(
             kernel,
+            features,
             Overrides::none(),
             &params.with(&packed),
             &bound,

@@ -1,12 +1,14 @@
 //! The harness of Porism's tests: every adapter there is, and comparisons that say what is wrong.
 
+pub mod circles;
 pub mod golden;
 pub mod reference;
 pub mod slots;
 pub mod synthetic;
 pub mod watched;
 
-use porism_runtime::gpu::{self, DeviceProfile};
+use porism_runtime::device::DeviceProfile;
+use porism_runtime::gpu;
 use porism_shaders::Tolerance;
 
 /// All adapters of this machine, software ones included.

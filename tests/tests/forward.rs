@@ -5,8 +5,8 @@ use std::path::Path;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{Engine, EngineOptions, Output, Reduced, Schedule, Work};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::engine::{Engine, Output, Reduced, Schedule, Work};
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::golden::Golden;
 use porism_tests::{distance, every_adapter, short_name};
 
@@ -20,7 +20,7 @@ const DEMO_DOCUMENTS: usize = 3;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut devices = vec![("host".to_owned(), DeviceIndex::Host)];
+    let mut devices = vec![("host".to_owned(), DeviceId::Host)];
     devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
     let mut trials = Vec::new();
     for name in CHECKPOINTS {
@@ -37,7 +37,7 @@ fn main() {
 
 /// The demo model's held-out documents, three to six times longer than its `index_topk`.
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn demo(device: DeviceIndex) -> Result<(), Failed> {
+fn demo(device: DeviceId) -> Result<(), Failed> {
     let golden = Golden::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/porism-tiny"));
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let vocab_size = checkpoint.config().vocab_size as usize;
@@ -67,7 +67,7 @@ fn argmax(row: &[f32]) -> Option<usize> {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn parity(name: &str, device: DeviceIndex) -> Result<(), Failed> {
+fn parity(name: &str, device: DeviceId) -> Result<(), Failed> {
     let golden = Golden::open(name);
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let ids = golden.ids("input_ids");

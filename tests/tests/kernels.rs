@@ -1,7 +1,7 @@
 //! Every kernel on every adapter against its host twin, on all its cases: a new kernel needs no new test.
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use porism_runtime::executor::run_case;
+use porism_runtime::device::run_case;
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::host::HostExecutor;
 use porism_shaders::{CaseBuffer, KERNELS, KernelId, Tolerance};

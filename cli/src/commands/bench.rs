@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 use porism_loader::Options;
-use porism_runtime::engine::EngineOptions;
-use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::gpu;
 use porism_runtime::measure::{self, BenchRun};
 use porism_runtime::plan::{self, DevicePlan, Load, Predicted};
+use porism_runtime::{DeviceId, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
-use crate::devices;
+use crate::devices::{Chosen, Hardware, Measured};
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
@@ -27,14 +27,21 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
     }
     interrupt::install();
-    let specs = devices::choose(args.device.device.as_ref(), checkpoint.weight_bytes())?;
+    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    let options = placed(options, &args.device, checkpoint.config())?;
+    let asked = args.device.device.as_ref();
+    let hardware = Hardware::here(asked);
+    let Chosen { specs, page_cache, .. } = hardware.choose(asked, &checkpoint, &options)?;
+    let options = EngineOptions { page_cache, ..options };
     // While nothing else is on them.
-    let planned = devices::planned(&specs)?;
+    let measured = Measured::new(&specs)?;
+    let planned = specs
+        .iter()
+        .map(|spec| Ok(measured.apply(spec.index, hardware.device(spec)?)))
+        .collect::<Result<Vec<_>>>()?;
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = planned[0].rates.bandwidth / 1e9;
-    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
-    let options = placed(options, &args.device, checkpoint.config())?;
     let experts = Some(&args.experts);
     let mut engine = open_engine_on(&specs, ui, &model, &checkpoint, experts, options.clone())?;
     // What the engine's plan promises on devices as they were measured.
@@ -113,7 +120,7 @@ fn to_json(run: &BenchRun, predicted: &Predicted) -> Result<Value> {
 }
 
 /// The device's name, and its driver in words.
-fn describe(index: DeviceIndex) -> (String, String) {
+fn describe(index: DeviceId) -> (String, String) {
     match gpu::adapters().into_iter().find(|adapter| adapter.index == index) {
         Some(adapter) => {
             (adapter.name, format!("{} {}", adapter.driver, adapter.driver_info).trim().to_owned())

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, Options, hub_cache};
-use porism_runtime::engine::{Engine, EngineOptions, Schedule};
-use porism_runtime::gpu::{DeviceIndex, Verdict};
+use porism_runtime::device::Verdict;
+use porism_runtime::engine::{Engine, Schedule};
+use porism_runtime::{DeviceId, EngineOptions};
 use serde::Serialize;
 use serde_json::json;
 
 use super::devices::{Tested, test_all, verdicts};
 use crate::args::Doctor;
-use crate::failure::describe;
-use crate::host::HostProfile;
+use crate::failure::{describe, hint};
+use crate::host::{HostProfile, free_space};
 use crate::model::Model;
 use crate::ui::{self, Mark, Ui};
 
@@ -67,13 +68,14 @@ pub fn run(args: &Doctor, ui: &Ui) -> Result<u8> {
     adapters(&mut findings, &tested);
     forward_pass(&mut findings, &tested);
     let model = Model::find_or_embedded(args.model.as_deref());
-    let weights = match &model {
-        Ok(model) => check_model(&mut findings, model),
+    let weights = match model {
+        Ok(model) => check_model(&mut findings, &model),
         Err(error) => {
+            let error = error.into();
             findings.fault(
                 "model",
-                error.to_string(),
-                "check the path, or the name with `ls ~/.cache/huggingface/hub`",
+                describe(&error),
+                hint(&error).unwrap_or_else(|| "check the path".to_owned()),
             );
             None
         }
@@ -119,7 +121,7 @@ fn adapters(findings: &mut Findings, tested: &[Tested]) {
     }
     for device in tested {
         let profile = &device.profile;
-        let DeviceIndex::Adapter(index) = profile.index else { continue };
+        let DeviceId::Adapter(index) = profile.index else { continue };
         let name = format!("device {index}");
         let found = format!(
             "{} ({}), self-test: {}",
@@ -295,7 +297,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
             return;
         }
     };
-    let expected = match probe(&checkpoint, DeviceIndex::Host) {
+    let expected = match probe(&checkpoint, DeviceId::Host) {
         Ok(logits) => logits,
         Err(error) => {
             let advice = "this is a defect of Porism: please report it with this output";
@@ -305,7 +307,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
     };
     findings.good("embedded model on host", format!("{PROBE_TOKENS} tokens computed"));
     for device in tested.iter().filter(|device| device.refused.is_none()) {
-        let DeviceIndex::Adapter(index) = device.profile.index else { continue };
+        let DeviceId::Adapter(index) = device.profile.index else { continue };
         let name = format!("embedded model on device {index}");
         match probe(&checkpoint, device.profile.index) {
             Ok(logits) => {
@@ -330,7 +332,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
     }
 }
 
-fn probe(checkpoint: &Checkpoint, device: DeviceIndex) -> Result<Vec<f32>, porism_runtime::Error> {
+fn probe(checkpoint: &Checkpoint, device: DeviceId) -> Result<Vec<f32>, porism_runtime::Error> {
     let mut engine =
         Engine::open(checkpoint, &[device.into()], &EngineOptions::new(PROBE_TOKENS as usize), &mut |_| {
             Ok(())
@@ -418,19 +420,15 @@ fn memory(findings: &mut Findings, host: &HostProfile, weights: Option<u64>) {
 
 /// Free space where models are kept, and for results here.
 fn disk(findings: &mut Findings) {
-    // A system that does not tell is not at fault.
-    let Ok(disks) = sysinfo::Disks::new_with_refreshed_list() else { return };
     let mut places: Vec<(&str, PathBuf)> = vec![("disk, this folder", PathBuf::from("."))];
     if let Some(cache) = hub_cache(|name| std::env::var_os(name)).filter(|cache| cache.is_dir()) {
         places.push(("disk, Hugging Face cache", cache));
     }
     for (name, place) in places {
-        let Ok(place) = place.canonicalize() else { continue };
-        // The mount point that is nearest above it.
-        let holding = disks.iter().filter(|disk| place.starts_with(disk.mount_point()));
-        let Some(disk) = holding.max_by_key(|disk| disk.mount_point().components().count()) else { continue };
-        let found = format!("{} free", ui::bytes(disk.available_space()));
-        if disk.available_space() < LITTLE_SPACE {
+        // A system that does not tell is not at fault.
+        let Some(free) = free_space(&place) else { continue };
+        let found = format!("{} free", ui::bytes(free));
+        if free < LITTLE_SPACE {
             findings.note(name, found, "make room before results or models are written there");
         } else {
             findings.good(name, found);

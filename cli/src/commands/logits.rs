@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use porism_loader::{ModelConfig, Options};
-use porism_runtime::engine::{EngineOptions, Logits, Schedule};
+use porism_runtime::EngineOptions;
+use porism_runtime::engine::{Logits, Schedule};
 use safetensors::{Dtype, View};
 
 use crate::args::{self, Logits as Args};
@@ -50,10 +51,13 @@ fn folder_of(output: &Path) -> Result<PathBuf> {
             output.display(),
             folder.display()
         ))
+        .hint("make the folder first, or name another place")
         .into());
     }
     if output.is_dir() {
-        return Err(Failure::usage(format!("cannot write {}: it is a folder", output.display())).into());
+        return Err(Failure::usage(format!("cannot write {}: it is a folder", output.display()))
+            .hint(format!("name a file, as in `{}`", output.join("logits.safetensors").display()))
+            .into());
     }
     Ok(folder.to_owned())
 }

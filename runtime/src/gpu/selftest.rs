@@ -5,35 +5,13 @@ use porism_shaders::case::random;
 use porism_shaders::float8::E4M3;
 use porism_shaders::kernels::segments::{Segment, Segments};
 use porism_shaders::weights::WeightType;
-use porism_shaders::{Case, CaseBuffer, KernelId, Overrides, Tolerance};
-use serde::Serialize;
+use porism_shaders::{Case, CaseBuffer, Features, KernelId, Overrides, Tolerance};
 
-use super::device::Gpu;
-use super::engine::GpuExecutor;
+use super::adapter::Gpu;
+use super::executor::GpuExecutor;
+use crate::device::{Executor, SelfTest, Verdict, run_case};
 use crate::error::Error;
-use crate::executor::{Executor, run_case};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
-
-/// Result of one self-test.
-#[derive(Clone, Debug, Serialize)]
-pub struct SelfTest {
-    /// What was tried.
-    pub name: &'static str,
-    /// How it went.
-    pub verdict: Verdict,
-}
-
-/// How a self-test went.
-#[derive(Clone, Debug, Serialize, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// As it should.
-    Pass,
-    /// Wrong, in what way; the path is switched off.
-    Fail(String),
-    /// The adapter does not offer it, or Porism does not use it there.
-    Absent,
-}
 
 /// Tries something and says what differed, if anything.
 type Test = fn(&Gpu) -> Result<String, Error>;
@@ -47,10 +25,10 @@ pub(super) fn run(gpu: &mut Gpu) -> Result<(), Error> {
         let verdict = verdict(test(gpu)?);
         tests.push(SelfTest { name, verdict });
     }
-    let subgroups = if gpu.kernel_features.contains(&"broadcast") {
+    let subgroups = if gpu.tuning.features.contains(Features::BROADCAST) {
         let verdict = verdict(broadcast(gpu)?);
         if verdict != Verdict::Pass {
-            gpu.kernel_features.retain(|feature| *feature != "broadcast");
+            gpu.tuning.features = gpu.tuning.features.without(Features::BROADCAST);
         }
         verdict
     } else {
@@ -155,6 +133,7 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
     let mut recording = Recording::default();
     recording.dispatch(Dispatch::new(
         shaders::RMS_NORM,
+        Features::NONE,
         Overrides::none(),
         &params,
         &[x, weight, rows, y],

@@ -1,10 +1,11 @@
 //! Why there is no plan, and what would help.
 
-use super::UNLIMITED;
 use super::place::Problem;
-use crate::engine::{self, EngineOptions};
+use super::result::WayOut;
+use crate::device::description::UNLIMITED;
 use crate::error::Error;
-use crate::model::step;
+use crate::model::buffers;
+use crate::options::EngineOptions;
 
 impl Problem<'_> {
     /// Why there is no plan, and what would help.
@@ -19,12 +20,11 @@ impl Problem<'_> {
         };
         let options = self.request;
         if !works(UNLIMITED, options)? {
-            let sizes =
-                engine::sizes(options, engine::chunks(self.config(), options)?.last().copied().unwrap_or(1));
+            let sizes = options.sizes(options.chunks(self.config())?.last().copied().unwrap_or(1));
             return Ok(Error::OutOfMemory {
                 device: self.devices[device].name.clone(),
                 label: format!("a context of {} tokens", options.context),
-                bytes: step::bytes(self.config(), sizes).largest_binding,
+                bytes: buffers::bytes(self.config(), sizes).largest_binding,
                 limit: format!(
                     "max_storage_buffer_binding_size is {}",
                     self.devices[device].max_binding_bytes
@@ -38,29 +38,23 @@ impl Problem<'_> {
         }
         let mut ways_out = Vec::new();
         if !self.devices.iter().any(|device| device.host) {
-            ways_out.push(
-                "add `host` to the devices: what does not fit on the others is then computed from host memory"
-                    .to_owned(),
-            );
+            ways_out.push(WayOut::AddHost);
         }
         let mut shorter = options.clone();
         while shorter.context > 256 {
             shorter.context /= 2;
             if works(0, &shorter)? {
-                ways_out.push(format!("shorten the context: `--ctx-size {}` fits", shorter.context));
+                ways_out.push(WayOut::Context(shorter.context));
                 break;
             }
         }
-        ways_out.push(format!("give {} {high} bytes more", self.devices[device].name));
+        ways_out.push(WayOut::Memory(self.devices[device].name.clone(), high));
         if ways_out.len() < 2 {
-            ways_out.push("add a device".to_owned());
+            ways_out.push(WayOut::AddDevice);
         }
-        let weights = self.costs[device].whole;
         Ok(Error::DoesNotFit {
-            what: format!(
-                "the model ({weights} bytes of weights) with a context of {} tokens",
-                options.context
-            ),
+            weights: self.costs[device].whole,
+            context: options.context,
             device: self.devices[device].name.clone(),
             shortfall: high,
             ways_out,

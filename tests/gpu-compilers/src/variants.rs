@@ -1,0 +1,85 @@
+//! The pipelines that a GPU gets: which overrides the forward pass chooses at the shapes of DeepSeek-V3.2.
+
+use porism_shaders::{Features, KERNELS, Kernel};
+
+/// One pipeline.
+pub struct Variant {
+    /// The kernel.
+    pub kernel: &'static Kernel,
+    /// `@if` features that are on.
+    pub features: Features,
+    /// Override constants.
+    pub overrides: Vec<(&'static str, u32)>,
+    /// What the inner loop does, where the kernel multiplies stored weights.
+    pub inner: Option<Inner>,
+}
+
+/// What one turn of the inner loop of a thread does, before any unrolling by a compiler.
+#[derive(Clone, Copy)]
+pub struct Inner {
+    /// Weights that are loaded.
+    pub weights: u32,
+    /// Products that are added up: weights × tokens that share them.
+    pub products: u32,
+}
+
+impl Variant {
+    /// Overrides and features in words, e.g. `LANES=8 EXPERTS=1`; `-` where there are none.
+    pub fn name(&self) -> String {
+        let features = self.features.names().map(|f| format!("@{f}"));
+        let overrides = self.overrides.iter().map(|(name, value)| format!("{name}={value}"));
+        let words: Vec<String> = features.chain(overrides).collect();
+        if words.is_empty() { "-".to_owned() } else { words.join(" ") }
+    }
+
+    /// The linked WGSL.
+    pub fn wgsl(&self) -> &'static str {
+        self.kernel.variant(self.features).wgsl
+    }
+}
+
+/// Every pipeline of a GPU, for FP8 and BF16 checkpoints.
+pub fn variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    let mut add = |name: &str, overrides: &[(&'static str, u32)], inner: Option<Inner>| {
+        let kernel = KERNELS
+            .iter()
+            .find(|kernel| kernel.name == name)
+            .unwrap_or_else(|| panic!("variants.rs names the kernel `{name}`, which is not there any more"));
+        all.push(Variant { kernel, features: Features::NONE, overrides: overrides.to_vec(), inner });
+    };
+    let row = Some(Inner { weights: 16, products: 16 });
+    for lanes in [8, 1] {
+        add("matvec", &[("LANES", lanes)], row);
+    }
+    add("matvec", &[("LANES", 8), ("SWIGLU", 1)], row);
+    add("matvec", &[("LANES", 8), ("EXPERTS", 1)], row);
+    add("matvec", &[("LANES", 8), ("EXPERTS", 1), ("SWIGLU", 1)], row);
+    add("experts_down", &[], row);
+    let tile = Some(Inner { weights: 64, products: 512 });
+    add("matmul", &[], tile);
+    add("matmul", &[("SWIGLU", 1)], tile);
+    add("matmul", &[("EXPERTS", 1)], tile);
+    add("matmul", &[("EXPERTS", 1), ("SWIGLU", 1)], tile);
+    add("absorb", &[("WEIGHT_TYPE", 0), ("TOKENS", 1), ("THREADS", 128)], None);
+    add("absorb", &[("WEIGHT_TYPE", 0), ("TOKENS", 4), ("THREADS", 128)], None);
+    add("absorb", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("THREADS", 128)], None);
+    add("absorb", &[("WEIGHT_TYPE", 1), ("TOKENS", 4), ("THREADS", 128)], None);
+    add("sparse_attention", &[("THREADS", 128)], None);
+    add("sparse_attention", &[("THREADS", 128), ("CAREFUL", 1)], None);
+    add("attention_output", &[("WEIGHT_TYPE", 0), ("THREADS", 128)], None);
+    add("attention_output", &[("WEIGHT_TYPE", 1), ("THREADS", 128)], None);
+    add("index_scores", &[], None);
+    add("index_scores", &[("CAREFUL", 1)], None);
+    add("topk", &[], None);
+    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1)], None);
+    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 4)], None);
+    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1)], None);
+    add("embedding", &[("WEIGHT_TYPE", 1)], None);
+    // The others have one pipeline each.
+    let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
+    for kernel in KERNELS.iter().filter(|kernel| !covered.contains(&kernel.name)) {
+        all.push(Variant { kernel, features: Features::NONE, overrides: vec![], inner: None });
+    }
+    all
+}
