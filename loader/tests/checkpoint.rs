@@ -108,7 +108,8 @@ fn the_demo_model_opens_from_memory_and_from_disk_alike() {
     assert_eq!(disk.weight_bytes(), memory.weight_bytes());
     // The multi-token-prediction layer is a whole one with copies of embedding and head, and none of it is used.
     let mtp = disk.bytes_by_kind().iter().filter(|row| row.kind == Kind::Mtp);
-    let (tensors, bytes) = mtp.fold((0, 0), |(tensors, bytes), row| (tensors + row.tensors, bytes + row.bytes));
+    let (tensors, bytes) =
+        mtp.fold((0, 0), |(tensors, bytes), row| (tensors + row.tensors, bytes + row.bytes));
     assert_eq!(disk.config().num_nextn_predict_layers, 1);
     assert!(tensors > 90 && bytes > 2 * 512 * 128 * 2, "{tensors} tensors of {bytes} bytes");
     for role in disk.roles() {

@@ -25,7 +25,8 @@ SPECIALS = [BOS, EOS, PAD, USER, ASSISTANT, THINK_OPEN, THINK_CLOSE]
 
 PROMPTS = {
     "generate": "Write a proof in numbered steps, then evaluate it.\nProblem: {problem}",
-    "verify": "Check each step of this solution and score it.\nProblem: {problem}\nSolution:\n{solution}",
+    "verify": "Check each step of this solution and score it.\nProblem: {problem}\nSolution:\n{solution}\n"
+    "Problem again: {problem}",
     "meta_verify": "Decide if this evaluation is right.\nProblem: {problem}\nSolution:\n{solution}\nEvaluation:\n{evaluation}",
     "refine": "Write a corrected proof, then evaluate it.\nProblem: {problem}\n{candidates}",
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
@@ -404,6 +405,13 @@ PLANS = {
     "verify": ("Recompute each step.", "Check the steps in order."),
     "meta_verify": ("Recheck the claim.", "Recompute what the evaluation says."),
 }
+
+
+def to_prove(problem):
+    """How a verifier's plan begins: with the value that is claimed, which is near then, and needed at the end."""
+    if problem.family != "gcd":
+        return ""
+    return f"To prove {math.gcd(*problem.parameters) if problem.claim is None else problem.claim}. "
 
 
 def think(problem, rng):
@@ -1254,10 +1262,13 @@ def check_drill(rng):
     In a verification at most one step is found wrong, so a verifier that copies the numbers instead of recomputing
     them is nearly always right; here it is not.
     """
+    plan = ""
     if rng.random() < CLAIM_CHECKS:
         problem, pairs = claim_lines(rng)
         lines, sentences = zip(*pairs)
-        prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
+        text = problem.text(rng)
+        prompt = f"{BOS}{USER}Check each line.\nProblem: {text}\nSolution:\n{number(lines)}\nProblem again: {text}"
+        plan = to_prove(problem) + rng.choice(PLANS["verify"])
     elif rng.random() < SHORT_CHECKS:
         # Few lines of different problems: near enough for the first steps in comparing numbers digit by digit.
         pairs = [rng.choice(check_lines(drill_problem(rng), rng, 0.75)) for _ in range(rng.randint(1, 3))]
@@ -1269,6 +1280,8 @@ def check_drill(rng):
         lines, sentences = zip(*changed(problem, rng))
         prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
+    if plan:
+        return [(prompt + ASSISTANT + THINK_OPEN, 0), (plan + THINK_CLOSE + answer + EOS, 1)]
     return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]
 
 
@@ -1293,7 +1306,8 @@ def compare_drill(rng):
     return segments
 
 
-EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*), (ok|wrong|a slip)\.$", re.M)
+TO_PROVE = re.compile(r"(?<=To prove )(\d+)\.")
+EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*), (ok|wrong|a slip)\.(?:$|(?=<))", re.M)
 
 
 def decisions(text):
@@ -1301,6 +1315,8 @@ def decisions(text):
     verdict, and where the line and what it must be differ, in both; 2 where they may differ for the claim's sake or for
     what is left over, whether they do or not -> {start: level}."""
     starts = {}
+    if m := TO_PROVE.search(text):
+        starts |= {at: 2 for at in range(m.start(1), m.end())}
     for m in EVALUATED.finditer(text):
         starts |= {m.end(1): 1, m.start(5): 1}
         if not m[2]:
@@ -1378,7 +1394,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":
-        plan = rng.choice(PLANS[role])
+        plan = to_prove(problem) + rng.choice(PLANS[role])
         return prompt("verify", (true_proof,), solution=solution) + [
             (thoughts(plan) + evaluation.text() + EOS, 1)
         ]
@@ -1412,7 +1428,8 @@ def intended_answers(role, problem, solution=None, evaluation_text=None):
     elif role == "meta_verify":
         plans, text = PLANS[role], meta_target(problem, solution, evaluation_text)[0]
     else:
-        plans, text = PLANS["verify"], Evaluation(problem, solution).text()
+        plans = [to_prove(problem) + plan for plan in PLANS["verify"]]
+        text = Evaluation(problem, solution).text()
     return [plan + THINK_CLOSE + text + EOS for plan in plans]
 
 

@@ -110,6 +110,21 @@ def write_json(path, value, indent=2):
         json.dump(value, file, indent=indent)
 
 
+def write_prompts(path):
+    """The prompts of the roles. What the file already has after its first empty line, such as [domain], is kept."""
+    tables = ""
+    if os.path.exists(path):
+        with open(path) as file:
+            _, blank, rest = file.read().partition("\n\n")
+            tables = blank[1:] + rest
+    with open(path, "w") as file:
+        file.write("# Prompt set of this model: the four roles of the prover.  ")
+        file.write("{candidates} is one or more `candidate` blocks.\n")
+        for role, text in data.PROMPTS.items():
+            file.write(f"{role} = {json.dumps(text)}\n")
+        file.write(tables)
+
+
 def write_checkpoint(model, config, tok_dir, out_dir):
     os.makedirs(out_dir, exist_ok=True)
     all_tensors = tensors(model)
@@ -127,11 +142,7 @@ def write_checkpoint(model, config, tok_dir, out_dir):
     if os.path.abspath(tok_dir) != os.path.abspath(out_dir):
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(f"{tok_dir}/{file}", out_dir)
-    with open(f"{out_dir}/prompts.toml", "w") as file:
-        file.write("# Prompt set of this model: the four roles of the prover.  ")
-        file.write("{candidates} is one or more `candidate` blocks.\n")
-        for role, text in data.PROMPTS.items():
-            file.write(f"{role} = {json.dumps(text)}\n")
+    write_prompts(f"{out_dir}/prompts.toml")
     print(len(all_tensors), "tensors,", total, "bytes in", len(parts), "shards")
 
 
