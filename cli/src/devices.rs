@@ -1,7 +1,7 @@
 //! `--device` → devices with budgets: one answer for every command, so that what `plan` shows is what `run` does.
 
 use anyhow::Result;
-use porism_loader::TensorTable;
+use porism_loader::{Checkpoint, TensorTable};
 use porism_runtime::device::{Class, Device, DeviceProfile, Rates};
 use porism_runtime::plan::{self, Speed};
 use porism_runtime::{DeviceId, DeviceSpec, EngineOptions};
@@ -364,7 +364,11 @@ fn usable(memory: u64) -> u64 {
 
 /// What devices of this machine were measured to do, each once: that changes what is predicted and not what is planned.
 #[derive(Debug, Default)]
-pub struct Measured(Vec<(DeviceId, Rates)>);
+pub struct Measured {
+    devices: Vec<(DeviceId, Rates)>,
+    /// Bytes per second that files are read with.
+    disk: Option<f64>,
+}
 
 impl Measured {
     /// Measures the devices of a list.
@@ -372,18 +376,26 @@ impl Measured {
     /// # Errors
     /// A device that does not exist or fails.
     pub fn new(specs: &[DeviceSpec]) -> Result<Self> {
-        let mut measured: Vec<(DeviceId, Rates)> = Vec::new();
+        let mut devices: Vec<(DeviceId, Rates)> = Vec::new();
         for spec in specs {
-            if !measured.iter().any(|(index, _)| *index == spec.index) {
-                measured.push((spec.index, measure::rates(spec.index)?));
+            if !devices.iter().any(|(index, _)| *index == spec.index) {
+                devices.push((spec.index, measure::rates(spec.index)?));
             }
         }
-        Ok(Measured(measured))
+        Ok(Measured { devices, disk: None })
+    }
+
+    /// Measures the disk that a checkpoint is on as well, where that can be done.
+    #[must_use]
+    pub fn with_disk_of(self, checkpoint: &Checkpoint) -> Self {
+        Measured { disk: porism_loader::disk::read_rate(checkpoint), ..self }
     }
 
     /// Where the figures of a device are from, if it was measured.
     pub fn sources(&self, index: DeviceId, sources: Sources) -> Sources {
-        if !self.0.iter().any(|(known, _)| *known == index) {
+        let disk = if self.disk.is_some() { Source::Measured } else { sources.disk };
+        let sources = Sources { disk, ..sources };
+        if !self.devices.iter().any(|(known, _)| *known == index) {
             return sources;
         }
         let found = Source::Measured;
@@ -393,17 +405,19 @@ impl Measured {
 
     /// The device as it was measured, if it was.
     pub fn apply(&self, index: DeviceId, device: Device) -> Device {
-        match self.0.iter().find(|(known, _)| *known == index) {
-            Some((_, rates)) => Device { rates: *rates, ..device },
-            None => device,
-        }
+        let mut rates = match self.devices.iter().find(|(known, _)| *known == index) {
+            Some((_, rates)) => *rates,
+            None => device.rates,
+        };
+        rates.disk = self.disk.unwrap_or(rates.disk);
+        Device { rates, ..device }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use porism_loader::{Checkpoint, Options};
+    use porism_loader::Options;
     use porism_runtime::Engine;
     use porism_runtime::device::{Card, Limits};
     use porism_runtime::plan::Plan;

@@ -3,7 +3,7 @@
 use porism_prover::problem::ProblemError;
 use porism_prover::prompts::PromptError;
 use porism_runtime::chat::ChatError;
-use porism_runtime::plan::WayOut;
+use porism_runtime::error::WayOut;
 use porism_runtime::text::TextError;
 use porism_runtime::units;
 

@@ -23,6 +23,7 @@ mod rig;
 mod settings;
 mod stream;
 mod ui;
+mod words;
 
 use std::process::ExitCode;
 

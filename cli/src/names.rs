@@ -6,7 +6,7 @@ use porism_loader::{cached_models, catalog, hub_cache};
 
 use crate::host::free_space;
 use crate::model::EMBEDDED_NAME;
-use crate::ui;
+use crate::words;
 
 /// Names that are this much alike may be meant: 1 is the same.
 const ALIKE: f64 = 0.75;
@@ -49,38 +49,58 @@ pub fn advice(name: &str) -> String {
     )
 }
 
-/// About a model of the catalogue, if it is one: where it can be had, how large it is, and whether there is room.
+/// Whether a name is that of a model of the catalogue, or of the folder it would be in.
+pub fn is_known(name: &str) -> bool {
+    known(name).is_some()
+}
+
+/// About a model of the catalogue, if it is one: where it can be had, how large it is, and whether there is room. It may be
+/// named as the folder that it would be in.
 fn known(name: &str) -> Option<Absent> {
-    let model = catalog::find(name)?;
-    let repository = catalog::repository(name)?;
+    let is_path = name.starts_with(['.', '/', '~']);
+    let folder = Path::new(name.trim_end_matches('/'));
+    let model = catalog::find(if is_path { folder.file_name()?.to_str()? } else { name })?;
+    let repository = catalog::repository(model.name())?;
     let bytes = model.stored_bytes();
-    let mut message = format!(
-        "`{name}` is not on this machine: it is {repository}, {} in {}",
-        ui::bytes(bytes),
-        ui::plural(model.shards().into(), "shard")
-    );
-    let mut elsewhere = String::new();
-    if let Some(cache) = hub_cache(|name| std::env::var_os(name)) {
-        message.push_str(&room(&cache, bytes));
-        elsewhere = " into the Hugging Face cache, or with `--local-dir DIR` into a folder to name instead"
-            .to_owned();
+    let what =
+        format!("{repository}, {} in {}", words::bytes(bytes), words::plural(model.shards().into(), "shard"));
+    let plan = format!("`porism plan {}` shows what this machine would make of it", model.name());
+    if is_path {
+        let name = folder.display();
+        return Some(Absent {
+            message: format!(
+                "there is no folder `{name}`; that is the name of {what}{}",
+                room(folder, bytes)
+            ),
+            hint: format!(
+                "`hf download {repository} --local-dir {name}` downloads it there (hf comes with `pip install huggingface_hub`); {plan}"
+            ),
+        });
     }
-    let hint = format!(
-        "`hf download {repository}` downloads it{elsewhere} (hf comes with `pip install huggingface_hub`); `porism plan {}` shows \
-         what this machine would make of it",
-        model.name()
-    );
-    Some(Absent { message, hint })
+    let cache = hub_cache(|name| std::env::var_os(name));
+    let elsewhere = match &cache {
+        Some(_) => " into the Hugging Face cache, or with `--local-dir DIR` into a folder to name instead",
+        None => "",
+    };
+    Some(Absent {
+        message: format!(
+            "`{name}` is not on this machine: it is {what}{}",
+            cache.map_or_else(String::new, |cache| room(&cache, bytes))
+        ),
+        hint: format!(
+            "`hf download {repository}` downloads it{elsewhere} (hf comes with `pip install huggingface_hub`); {plan}"
+        ),
+    })
 }
 
 /// What there is room for where a model would be downloaded to.
-fn room(cache: &Path, bytes: u64) -> String {
-    let Some(free) = free_space(cache) else { return String::new() };
+fn room(place: &Path, bytes: u64) -> String {
+    let Some(free) = free_space(place) else { return String::new() };
     let short = match bytes.checked_sub(free) {
-        Some(short) if short > 0 => format!(", {} too little", ui::bytes(short)),
+        Some(short) if short > 0 => format!(", {} too little", words::bytes(short)),
         _ => String::new(),
     };
-    format!("; {} has {} free{short}", cache.display(), ui::bytes(free))
+    format!("; the disk of {} has {} free{short}", place.display(), words::bytes(free))
 }
 
 /// Names that may have been meant: of folders beside the one that is not there, of the catalogue, of models in the cache.
@@ -175,6 +195,14 @@ mod tests {
         assert_eq!(absent("porism-tini", "", "").hint, "did you mean `porism-tiny`?");
         assert!(absent("someone/some-model", "", "").hint.contains("`hf download someone/some-model`"));
         assert!(!absent("./some-folder", "", "").hint.contains("hf download"));
+        let Absent { message, hint } = absent("./DeepSeek-V3.2/", "it does not exist", "");
+        assert!(message.starts_with(
+            "there is no folder `./DeepSeek-V3.2`; that is the name of deepseek-ai/DeepSeek-V3.2"
+        ));
+        assert!(
+            hint.contains("`hf download deepseek-ai/DeepSeek-V3.2 --local-dir ./DeepSeek-V3.2`"),
+            "{hint}"
+        );
     }
 
     #[test]

@@ -11,7 +11,7 @@ use porism_runtime::options::Heat;
 use porism_runtime::sample::{SampleError, SamplingParams};
 use porism_runtime::{DeviceId, DeviceSpec};
 
-use porism_loader::{ModelConfig, catalog};
+use porism_loader::ModelConfig;
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -248,7 +248,7 @@ pub fn model_and_prompt(
                 Ok(ModelAndPrompt { model: Model::Embedded, prompt: Some(only) })
             }
             // A model's name, and no word of a prompt.
-            Err(error) if catalog::find(&only).is_some() => Err(error.into()),
+            Err(error) if names::is_known(&only) => Err(error.into()),
             Err(porism_loader::Error::NoModel { as_directory, as_name, .. }) => {
                 let message = format!(
                     "`{only}` is no model (as a folder, {as_directory}; as a name in the Hugging Face cache, {as_name}) \

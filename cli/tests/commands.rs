@@ -148,6 +148,7 @@ fn the_manual_has_a_page_for_every_command() {
         let page = std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
     }
+    assert!(!folder.path().join("porism-help.1").exists());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod disk;
 mod error;
 mod header;
 mod index;

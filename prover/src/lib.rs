@@ -19,4 +19,5 @@ mod python;
 pub mod report;
 pub mod roles;
 pub mod search;
+pub mod settings;
 pub mod store;

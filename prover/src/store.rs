@@ -21,7 +21,7 @@ use crate::complete::Completion;
 use crate::place::toml_error;
 use crate::problem::Problem;
 use crate::roles::{Key, fingerprint};
-use crate::search::Settings;
+use crate::settings::Settings;
 
 /// What goes wrong with a run's folder.
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use porism_loader::Options;
+use porism_runtime::device::Device;
 use porism_runtime::gpu;
 use porism_runtime::measure::{self, BenchRun};
 use porism_runtime::plan::{self, DevicePlan, Load, Predicted};
@@ -35,10 +36,12 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
     let options = EngineOptions { page_cache, ..options };
     // While nothing else is on them.
     let measured = Measured::new(&specs)?;
-    let planned = specs
-        .iter()
-        .map(|spec| Ok(measured.apply(spec.index, hardware.device(spec)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let devices = specs.iter().map(|spec| hardware.device(spec)).collect::<Result<Vec<_>>>()?;
+    // Measuring the disk takes pieces of the model out of memory.
+    let is_read_from_disk = plan::plan(&checkpoint, &devices, &options)?.disk() > 0;
+    let measured = if is_read_from_disk { measured.with_disk_of(&checkpoint) } else { measured };
+    let planned: Vec<Device> =
+        specs.iter().zip(devices).map(|(spec, device)| measured.apply(spec.index, device)).collect();
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = planned[0].rates.bandwidth / 1e9;

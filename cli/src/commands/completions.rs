@@ -20,8 +20,7 @@ pub fn run(args: &Completions, ui: &Ui) -> Result<u8> {
 
 /// Prints a page of the manual, or writes all into a folder.
 pub fn man(args: &Man, ui: &Ui) -> Result<u8> {
-    let mut command = Cli::command();
-    command.build();
+    let command = Cli::command().disable_help_subcommand(true);
     let Some(folder) = &args.directory else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command).render(&mut page)?;

@@ -87,7 +87,11 @@ fn report(
     let options = placed(EngineOptions::new(context as usize), &args.device, config)?;
     let Chosen { specs, page_cache, left_out } = hardware.choose(asked, table, &options)?;
     let listed = asked.map_or_else(|| hardware.all(), |list| list.0.clone());
-    let measured = if hardware.is_here { Measured::new(&listed)? } else { Measured::default() };
+    let measured = match (hardware.is_here, subject) {
+        (false, _) => Measured::default(),
+        (true, Subject::Files(_, checkpoint)) => Measured::new(&listed)?.with_disk_of(checkpoint),
+        (true, Subject::Known(_)) => Measured::new(&listed)?,
+    };
     let device = |spec: &DeviceSpec| Ok(measured.apply(spec.index, hardware.device(spec)?));
     let devices = specs.iter().map(device).collect::<Result<Vec<_>>>()?;
     let sources = specs

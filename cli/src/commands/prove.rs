@@ -160,7 +160,9 @@ pub fn text_or_file(argument: &str, what: &str) -> Result<String> {
         return Ok(argument.to_owned());
     }
     let message = format!("`{argument}` is no file, and no {what} either (it has no white space)");
-    Err(Failure::usage(message).hint(format!("check the path, or quote the {what}")).into())
+    Err(Failure::usage(message)
+        .hint(format!("check the path, or type the {what} itself, in quotation marks"))
+        .into())
 }
 
 /// `runs/<date>-<slug>`; an older run of the same problems is gone on with.

@@ -5,7 +5,7 @@ use porism_shaders::case::random;
 use porism_shaders::float8::E4M3;
 use porism_shaders::kernels::segments::{Segment, Segments};
 use porism_shaders::weights::WeightType;
-use porism_shaders::{Case, CaseBuffer, Features, KernelId, Overrides, Tolerance};
+use porism_shaders::{Case, CaseBuffer, Features, KernelId, Tolerance};
 
 use super::adapter::Gpu;
 use super::executor::GpuExecutor;
@@ -89,14 +89,14 @@ fn decoded(gpu: &Gpu, kind: WeightType, bytes: &[u8], cols: usize) -> Result<Vec
         weight_offset: 0,
         scale_offset: 0,
     };
-    let buffers = vec![
-        CaseBuffer::weights(bytes),
-        CaseBuffer::f32(&[1.0; 2]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![-7.0; cols]),
-    ];
-    let overrides = Overrides::none().with("WEIGHT_TYPE", kind as u32);
-    let groups = [(cols as u32).div_ceil(256), 1, 1];
+    let buffers = shaders::embedding::Bindings {
+        weights: CaseBuffer::weights(bytes),
+        scales: CaseBuffer::f32(&[1.0; 2]),
+        token_ids: CaseBuffer::u32(&[0]),
+        h: CaseBuffer::OutF32(vec![-7.0; cols]),
+    };
+    let overrides = shaders::embedding::Overrides { weight_type: kind as u32 };
+    let groups = [(cols as u32).div_ceil(shaders::embedding::THREADS), 1, 1];
     let case = Case::new("self-test", params, overrides, groups, buffers, Tolerance::EXACT);
     output(gpu, shaders::EMBEDDING, &case, 3)
 }
@@ -132,11 +132,10 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
     let params = shaders::rms_norm::Params { cols: 4, x_stride: 4, gather: 0, eps: 0.0 };
     let mut recording = Recording::default();
     recording.dispatch(Dispatch::new(
-        shaders::RMS_NORM,
         Features::NONE,
-        Overrides::none(),
         &params,
-        &[x, weight, rows, y],
+        Default::default(),
+        shaders::rms_norm::Bindings { x, weight, rows, y },
         Groups::Indirect(groups.slice(16, 16)),
         Label { what: "self-test", layer: None },
     ));
@@ -152,22 +151,22 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
 fn matvec_case(weights: &[u8], cols: usize, scales: &[f32], x: &[f32]) -> Case {
     let rows = (weights.len() / cols) as u32;
     let segment = Segment { rows, ..Default::default() };
-    let (packed, groups) = Segments::pack(&[segment], shaders::kernels::matvec::THREADS, None);
+    let (packed, groups) = Segments::pack(&[segment], shaders::matvec::THREADS, None);
     let params = shaders::matvec::Params {
         cols: cols as u32,
         x_stride: cols as u32,
         y_stride: rows,
         ..Default::default()
     };
-    let buffers = vec![
-        CaseBuffer::weights(weights),
-        CaseBuffer::f32(scales),
-        CaseBuffer::f32(x),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![0.0; rows as usize]),
-    ];
-    let overrides = Overrides::none().with("LANES", 1);
+    let buffers = shaders::matvec::Bindings {
+        weights: CaseBuffer::weights(weights),
+        scales: CaseBuffer::f32(scales),
+        x: CaseBuffer::f32(x),
+        expert_ids: CaseBuffer::u32(&[0]),
+        slots: CaseBuffer::u32(&[0]),
+        y: CaseBuffer::OutF32(vec![0.0; rows as usize]),
+    };
+    let overrides = shaders::matvec::Overrides { lanes: 1, ..Default::default() };
     Case::new("self-test", params.with(&packed), overrides, [groups, 1, 1], buffers, Tolerance::SUM)
 }
 

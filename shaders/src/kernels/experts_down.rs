@@ -3,21 +3,18 @@
 use super::dot::{Matrix, project, swiglu};
 use super::matvec::{case_slots, case_weights};
 use crate::case::random;
-use crate::experts_down::Params;
+use crate::experts_down::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
-
-/// Threads of a workgroup, each with one row.
-pub const THREADS: u32 = 64;
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let tokens = call.groups[1] as usize;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots) = (bindings.u32(), bindings.u32());
-    let (expert_weights, h) = (bindings.f32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots) = (bound.expert_ids.u32(), bound.slots.u32());
+    let (expert_weights, h) = (bound.expert_weights.f32(), bound.h.f32_mut());
     let (rows, cols, picks) = (p.rows as usize, p.cols as usize, p.picks as usize);
     for token in 0..tokens {
         let mut sum = vec![0.0f32; rows];
@@ -99,17 +96,17 @@ pub fn cases() -> Vec<Case> {
         bytes.extend(&shared.bytes);
         scales.extend(&shared.scales);
         let slots = case_slots(experts, None, slot_bytes, slot.scales.len());
-        let buffers = vec![
-            CaseBuffer::weights(&bytes),
-            CaseBuffer::f32(&scales),
-            CaseBuffer::f32(&random::f32s(3, (tokens * picks + tokens) * x_stride)),
-            CaseBuffer::u32(&[3, 0, 2, 1, 3, 0]),
-            CaseBuffer::u32(&slots),
-            CaseBuffer::f32(&random::f32s(4, tokens * picks)),
-            CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
-        ];
+        let buffers = Bindings {
+            weights: CaseBuffer::weights(&bytes),
+            scales: CaseBuffer::f32(&scales),
+            x: CaseBuffer::f32(&random::f32s(3, (tokens * picks + tokens) * x_stride)),
+            expert_ids: CaseBuffer::u32(&[3, 0, 2, 1, 3, 0]),
+            slots: CaseBuffer::u32(&slots),
+            expert_weights: CaseBuffer::f32(&random::f32s(4, tokens * picks)),
+            h: CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
+        };
         let groups = [(rows as u32).div_ceil(THREADS), tokens as u32, 1];
-        Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::SUM)
+        Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::SUM)
     })
     .collect()
 }

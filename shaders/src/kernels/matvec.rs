@@ -3,14 +3,9 @@
 use super::dot::{Matrix, project, swiglu};
 use super::segments::{ABSENT, Segment, Segments};
 use crate::case::random;
-use crate::matvec::Params;
+use crate::matvec::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Features, Overrides, Tolerance};
-
-/// Threads of a workgroup.
-pub const THREADS: u32 = 64;
-/// Most (rows of a workgroup × blocks of a row) that fit the shader's workgroup memory when lanes share a row.
-pub const MAX_BLOCK_SUMS: u32 = 1280;
+use crate::{Call, Case, CaseBuffer, Features, Tolerance};
 
 /// The features that a mat-vec cannot use: lanes that share a row have different parts of x, nothing to broadcast.
 pub fn not_with(lanes: u32) -> Features {
@@ -33,12 +28,13 @@ impl Params {
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let (lanes, with_swiglu) = (call.overrides.get("LANES", 1), call.overrides.get("SWIGLU", 0) == 1);
-    let experts = call.overrides.get("EXPERTS", 0) == 1;
+    let overrides = call.overrides::<Params>();
+    let (lanes, with_swiglu) = (overrides.lanes, overrides.swiglu == 1);
+    let experts = overrides.experts == 1;
     let groups = call.groups;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots, y) = (bindings.u32(), bindings.u32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots, y) = (bound.expert_ids.u32(), bound.slots.u32(), bound.y.f32_mut());
     let cols = p.cols as usize;
     for line in 0..groups[1] {
         let shared = experts && line >= p.pairs;
@@ -217,15 +213,15 @@ pub fn cases() -> Vec<Case> {
                 ..Default::default()
             }
             .with(&segments);
-            let buffers = vec![
-                CaseBuffer::weights(&weights.bytes),
-                CaseBuffer::f32(&weights.scales),
-                CaseBuffer::f32(&x),
-                CaseBuffer::u32(&[0]),
-                CaseBuffer::u32(&[0]),
-                CaseBuffer::OutF32(y.clone()),
-            ];
-            let overrides = Overrides::none().with("LANES", lanes).with("SWIGLU", with_swiglu.into());
+            let buffers = Bindings {
+                weights: CaseBuffer::weights(&weights.bytes),
+                scales: CaseBuffer::f32(&weights.scales),
+                x: CaseBuffer::f32(&x),
+                expert_ids: CaseBuffer::u32(&[0]),
+                slots: CaseBuffer::u32(&[0]),
+                y: CaseBuffer::OutF32(y.clone()),
+            };
+            let overrides = Overrides { lanes, swiglu: with_swiglu.into(), ..Default::default() };
             let name = format!("{name}, {lanes} lanes");
             cases.push(
                 Case::new(name, params, overrides, [groups, tokens as u32, 1], buffers, Tolerance::SUM)
@@ -294,15 +290,15 @@ fn experts_case(lanes: u32) -> Case {
     }
     .with(&segments);
     let lines = pairs + tokens;
-    let buffers = vec![
-        CaseBuffer::weights(&bytes),
-        CaseBuffer::f32(&scales),
-        CaseBuffer::f32(&random::f32s(3, tokens as usize * cols)),
-        CaseBuffer::u32(&expert_ids),
-        CaseBuffer::u32(&slots),
-        CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
-    ];
-    let overrides = Overrides::none().with("LANES", lanes).with("EXPERTS", 1);
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&bytes),
+        scales: CaseBuffer::f32(&scales),
+        x: CaseBuffer::f32(&random::f32s(3, tokens as usize * cols)),
+        expert_ids: CaseBuffer::u32(&expert_ids),
+        slots: CaseBuffer::u32(&slots),
+        y: CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
+    };
+    let overrides = Overrides { lanes, experts: 1, ..Default::default() };
     Case::new(
         format!("experts, {lanes} lanes"),
         params,
