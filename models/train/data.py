@@ -25,15 +25,14 @@ SPECIALS = [BOS, EOS, PAD, USER, ASSISTANT, THINK_OPEN, THINK_CLOSE]
 
 PROMPTS = {
     "generate": "Write a proof in numbered steps, then evaluate it.\nProblem: {problem}",
-    "verify": "Check each step of this solution and score it.\nProblem: {problem}\nSolution:\n{solution}\n"
-    "Problem again: {problem}",
+    "verify": "Check each step of this solution and score it.\nProblem: {problem}\nSolution:\n{solution}",
     "meta_verify": "Decide if this evaluation is right.\nProblem: {problem}\nSolution:\n{solution}\nEvaluation:\n{evaluation}",
     "refine": "Write a corrected proof, then evaluate it.\nProblem: {problem}\n{candidates}",
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (20, 54, 12, 14)
-FALSE_SHARES = {"generate": 0.1, "verify": 0.45, "meta_verify": 0.15, "refine": 0.1}  # statements that do not hold
+ROLE_SHARES = (22, 40, 17, 21)
+FALSE_SHARES = {"generate": 0.08, "verify": 0.2, "meta_verify": 0.1, "refine": 0.08}  # statements that do not hold
 FOREIGN_SHARE = 0.05  # of the proofs to be verified, judged or refined: one of another problem
 CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
 BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
@@ -41,7 +40,7 @@ FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
 # out), so the shares leave it out; solver and checker still know it.
-FAMILY_SHARES = {"gcd": 50, "linear": 24, "divides": 26}
+FAMILY_SHARES = {"gcd": 48, "linear": 27, "divides": 25}
 KEPT = tuple(FAMILY_SHARES)
 
 # Largest numbers of the problems. Additions and subtractions are what such a small model learns last, so these
@@ -51,7 +50,7 @@ LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
 DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
 
 SUM_LINE_SHARE = 0.55  # of the lines of a drill
-CLAIM_CHECKS = 0.75  # of the check drills: only the end of a proof, and whether it is what is claimed
+CLAIM_CHECKS = 0.35  # of the check drills: only the end of a proof, and whether it is what is claimed
 SHORT_CHECKS = 0.5  # of the others
 FALSE_DRILLS = 0.3  # of the drills: of a problem that does not hold
 
@@ -407,13 +406,6 @@ PLANS = {
 }
 
 
-def to_prove(problem):
-    """How a verifier's plan begins: with the value that is claimed, which is near then, and needed at the end."""
-    if problem.family != "gcd":
-        return ""
-    return f"To prove {math.gcd(*problem.parameters) if problem.claim is None else problem.claim}. "
-
-
 def think(problem, rng):
     """The plan written inside <think>."""
     f = problem.family
@@ -503,9 +495,12 @@ def compared(claimed, right):
     return f"{claimed}? {same}! {word}", False
 
 
-def gcd_end(a, b, last):
-    """The last line of a gcd proof as it must be, without its full stop."""
-    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {last}"
+def gcd_end(a, b, last, said, claim):
+    """The last line of a gcd proof as it must be, without its full stop, if `last` is the last nonzero remainder, `said`
+    the value that the line gives and `claim` the one to be proved. The value must be both: the one that it is not is
+    the one that is missing."""
+    value = claim if said == last and claim is not None else last
+    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {value}"
 
 
 def divides_end(parameters, line, holds):
@@ -521,8 +516,7 @@ class Evaluation:
     "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
 
     A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.` Every line of
-    a proof is determined by the problem and the lines before it. Where a proof of a gcd ends well, a sentence sets the value
-    that was to be proved beside the one that was found: `Step 4: prove 12? prove ! 6, wrong.`
+    a proof is determined by the problem and the lines before it.
     """
 
     def __init__(self, problem, solution, blind=()):
@@ -605,7 +599,7 @@ class Evaluation:
 
     def gcd(self, lines):
         a, b = self.problem.parameters
-        claim = math.gcd(a, b) if self.problem.claim is None else self.problem.claim
+        claim = self.problem.claim
         x, y = a, b  # what is to be divided
         for i, line in enumerate(lines):
             step = i + 1
@@ -628,8 +622,7 @@ class Evaluation:
                         self.wrong(step, f"must divide {x} by {y}")
                     self.skip(step, division_line(x, x // y, y)[:-1])
                     x, y = y, 0
-                self.compare(step, line, gcd_end(a, b, x))
-                self.compare(step, f"prove {claim}.", f"prove {x}")
+                self.compare(step, line, gcd_end(a, b, x, int(m[4]), claim))
                 return
             else:
                 self.invalid(step)
@@ -1022,7 +1015,7 @@ def submitted(problem, rng, good_share):
     kind = rng.random()
     if problem.holds:
         return number(solve(problem)) if kind < good_share else flawed(problem, rng)
-    if kind < 0.55:
+    if kind < 0.45:
         return number(solve(problem))
     return forged(problem, rng) if kind < 0.85 else flawed(problem, rng)
 
@@ -1225,6 +1218,9 @@ def edited_lines(problem, rng):
 
 def as_claimed(problem, line, claimed):
     """What a line of the intended proof must be if it is given as `claimed`: the last one depends on the problem's claim."""
+    if m := GCD_END.match(claimed) and GCD_END.match(line):
+        said = GCD_END.match(claimed)
+        return gcd_end(*problem.parameters, int(m[1]), int(said[4]), problem.claim) + "."
     if problem.family == "divides" and DIVIDES_END.match(line):
         return divides_end(problem.parameters, claimed, problem.holds) + "."
     return "So x is an integer." if LINEAR_NONE.match(line) else line
@@ -1242,18 +1238,15 @@ def claim_lines(rng):
         a, b = problem.parameters
         g, claim = math.gcd(a, b), problem.claim
         other = claim if claim is not None and rng.random() < 0.7 else false_claim(a, b, rng)
-        if kind < 0.1:
+        if kind < 0.28:
             claimed = f"The last nonzero remainder is {g}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.16:
+        elif kind < 0.44:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.2:
+        elif kind < 0.52:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {g}."
     elif family == "divides" and kind < 0.5:
         claimed = f"So {(divides_denial if problem.holds else divides_claim)(problem.parameters)}."
-    pairs = [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
-    if family == "gcd" and claimed == line:
-        pairs[-1] = (claimed, f"{pairs[-1][1]}\nStep 2: {judged(f'prove {g if claim is None else claim}', f'prove {g}')[1]}")
-    return problem, pairs
+    return problem, [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
 
 
 def check_drill(rng):
@@ -1262,13 +1255,10 @@ def check_drill(rng):
     In a verification at most one step is found wrong, so a verifier that copies the numbers instead of recomputing
     them is nearly always right; here it is not.
     """
-    plan = ""
     if rng.random() < CLAIM_CHECKS:
         problem, pairs = claim_lines(rng)
         lines, sentences = zip(*pairs)
-        text = problem.text(rng)
-        prompt = f"{BOS}{USER}Check each line.\nProblem: {text}\nSolution:\n{number(lines)}\nProblem again: {text}"
-        plan = to_prove(problem) + rng.choice(PLANS["verify"])
+        prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     elif rng.random() < SHORT_CHECKS:
         # Few lines of different problems: near enough for the first steps in comparing numbers digit by digit.
         pairs = [rng.choice(check_lines(drill_problem(rng), rng, 0.75)) for _ in range(rng.randint(1, 3))]
@@ -1280,8 +1270,6 @@ def check_drill(rng):
         lines, sentences = zip(*changed(problem, rng))
         prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
     answer = "\n".join(f"Step {i+1}: {sentence}" for i, sentence in enumerate(sentences))
-    if plan:
-        return [(prompt + ASSISTANT + THINK_OPEN, 0), (plan + THINK_CLOSE + answer + EOS, 1)]
     return [(prompt + ASSISTANT + THINK_CLOSE, 0), (answer + EOS, 1)]
 
 
@@ -1306,7 +1294,6 @@ def compare_drill(rng):
     return segments
 
 
-TO_PROVE = re.compile(r"(?<=To prove )(\d+)\.")
 EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*), (ok|wrong|a slip)\.(?:$|(?=<))", re.M)
 
 
@@ -1315,19 +1302,15 @@ def decisions(text):
     verdict, and where the line and what it must be differ, in both; 2 where they may differ for the claim's sake or for
     what is left over, whether they do or not -> {start: level}."""
     starts = {}
-    if m := TO_PROVE.search(text):
-        starts |= {at: 2 for at in range(m.start(1), m.end())}
     for m in EVALUATED.finditer(text):
         starts |= {m.end(1): 1, m.start(5): 1}
         if not m[2]:
             continue
         line = m[2] + "."
-        ends = line.startswith("prove ") or DIVIDES_END.match(line)
+        ends = GCD_END.match(line) or DIVIDES_END.match(line)
         level = 2 if ends or LINEAR_DIVIDE.match(line) or DIVIDES_MULTIPLE.match(line) else 1
-        if line.startswith("prove "):  # what is claimed must be fetched from the problem
-            starts |= {m.start(2) + at: 2 for at in range(len("prove "), len(line))}
         if m[4]:
-            starts |= {m.start(2) + len(m[3]): level, m.start(4): level}
+            starts |= {m.start(2) + len(m[3]): 1, m.start(4): level}
         elif ends:
             starts |= {m.start(3) + m[3].rfind(" ") + 1: 2}
             if "divides" in m[3]:
@@ -1384,7 +1367,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         answer = thoughts(think(problem, rng)) + proof_text(good, Evaluation(problem, good)) + EOS
         return start + [(answer, 1)]
 
-    solution = submitted(problem, rng, {"verify": 0.45, "meta_verify": 0.3, "refine": 0.07}[role])
+    solution = submitted(problem, rng, {"verify": 0.35, "meta_verify": 0.3, "refine": 0.07}[role])
     if role == "verify" and problem.holds and solution != good and rng.random() < CARRIED_SHARE:
         # a number in the wrong place: what a verifier that goes on from what it computed does not see
         lines = solve(problem)
@@ -1394,7 +1377,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":
-        plan = to_prove(problem) + rng.choice(PLANS[role])
+        plan = rng.choice(PLANS[role])
         return prompt("verify", (true_proof,), solution=solution) + [
             (thoughts(plan) + evaluation.text() + EOS, 1)
         ]
@@ -1428,8 +1411,7 @@ def intended_answers(role, problem, solution=None, evaluation_text=None):
     elif role == "meta_verify":
         plans, text = PLANS[role], meta_target(problem, solution, evaluation_text)[0]
     else:
-        plans = [to_prove(problem) + plan for plan in PLANS["verify"]]
-        text = Evaluation(problem, solution).text()
+        plans, text = PLANS["verify"], Evaluation(problem, solution).text()
     return [plan + THINK_CLOSE + text + EOS for plan in plans]
 
 

@@ -3,8 +3,7 @@
 //! The domain has four families of problems: greatest common divisors by Euclid's algorithm, small primes,
 //! linear equations and divisibility. [`evaluate`] reads a numbered proof line by line and writes what a careful
 //! verifier would write about it. A statement may be false: then no proof of it is right, and one that says what is so instead
-//! is found wrong at its last line only. Where a proof of a gcd ends well, one more sentence sets the value that was to be proved
-//! beside the one that was found. Every line of such a proof is determined by the problem and the lines before it, so a
+//! is found wrong at its last line only. Every line of such a proof is determined by the problem and the lines before it, so a
 //! sentence repeats the line and sets beside it what it must be, as far as the two agree, then the word that differs:
 //! `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.`
 //!
@@ -402,7 +401,9 @@ impl Report {
                 }
                 self.compare(step, line, Some(&division(x, y)), false)?;
                 (x, y) = (y, x % y);
-            } else if words(line, "The last nonzero remainder is #, so gcd(#, #) = #.").is_some() {
+            } else if let Some([.., said]) =
+                numbers::<4>(line, "The last nonzero remainder is #, so gcd(#, #) = #.")
+            {
                 if step != steps.len() {
                     return self.invalid(step);
                 }
@@ -413,9 +414,10 @@ impl Report {
                     self.skip(step, &division(x, y));
                     x = y;
                 }
-                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}");
-                self.compare(step, line, Some(&right), false)?;
-                return self.compare(step, &format!("prove {claim}"), Some(&format!("prove {x}")), false);
+                // the value must be the one that was computed and the one that is claimed
+                let value = if said == x { claim } else { x };
+                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {value}");
+                return self.compare(step, line, Some(&right), false);
             } else {
                 return self.invalid(step);
             }

@@ -55,8 +55,7 @@ fn a_line_is_set_beside_what_it_must_be() {
             "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
              Step 2: skips 9 - 3*3 = 9 - 9 = 0.\n\
              Step 2: The last nonzero remainder is 3, so gcd(12, 9) = 3? \
-             The last nonzero remainder is 3, so gcd(12, 9) = 3, ok.\n\
-             Step 2: prove 4? prove ! 3, wrong.\n\
+             The last nonzero remainder is 3, so gcd(12, 9) = ! 4, wrong.\n\
              Step 2 is wrong.\n\\boxed{0}",
         ),
         // a line that says too much, and one that cannot be right
