@@ -5,12 +5,14 @@ mod answerer;
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"
 )]
+mod answering;
 mod args;
 mod commands;
 mod completion;
 mod devices;
 #[cfg(test)]
 mod docs;
+mod domain;
 mod failure;
 mod host;
 mod interrupt;

@@ -110,21 +110,6 @@ def write_json(path, value, indent=2):
         json.dump(value, file, indent=indent)
 
 
-def write_prompts(path):
-    """The prompts of the roles. What the file already has after its first empty line, such as [domain], is kept."""
-    tables = ""
-    if os.path.exists(path):
-        with open(path) as file:
-            _, blank, rest = file.read().partition("\n\n")
-            tables = blank[1:] + rest
-    with open(path, "w") as file:
-        file.write("# Prompt set of this model: the four roles of the prover.  ")
-        file.write("{candidates} is one or more `candidate` blocks.\n")
-        for role, text in data.PROMPTS.items():
-            file.write(f"{role} = {json.dumps(text)}\n")
-        file.write(tables)
-
-
 def write_checkpoint(model, config, tok_dir, out_dir):
     os.makedirs(out_dir, exist_ok=True)
     all_tensors = tensors(model)
@@ -142,7 +127,14 @@ def write_checkpoint(model, config, tok_dir, out_dir):
     if os.path.abspath(tok_dir) != os.path.abspath(out_dir):
         for file in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(f"{tok_dir}/{file}", out_dir)
-    write_prompts(f"{out_dir}/prompts.toml")
+    with open(f"{out_dir}/prompts.toml", "w") as file:
+        file.write("# Prompt set of this model: the four roles of the prover.  ")
+        file.write("{candidates} is one or more `candidate` blocks.\n")
+        for role, text in data.PROMPTS.items():
+            file.write(f"{role} = {json.dumps(text)}\n")
+        # What the model knows is written by hand, beside the numbers of data.py.
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "domain.toml")) as domain:
+            file.write(domain.read())
     print(len(all_tensors), "tensors,", total, "bytes in", len(parts), "shards")
 
 

@@ -14,6 +14,9 @@
 //!   stays undecided when more than half as many as asked were dismissed: so much doubt is not talked away
 //! ```
 //!
+//! Where a program can recompute the proofs ([`Recompute`]), one that would pass does so only if the program agrees; and where
+//! it finds the statement false, the search ends with the first proof.
+//!
 //! A proof that is written twice in a round is read once. One that did not pass and is written again in a later round is read
 //! again, for an objection may be wrong. Once that is decided it takes the place of the earlier one, whose readings are kept
 //! and told.
@@ -27,13 +30,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::complete::{Complete, CompleteError, Completion, Finish, Request};
+use crate::complete::{Complete, CompleteError, Completion, Request};
 use crate::parse::{self, Attempt, Score};
 use crate::problem::Problem;
 use crate::prompts::PromptSet;
+use crate::recompute::{Flaw, Recompute};
 use crate::roles::{Key, Role, fingerprint};
 pub use crate::settings::Settings;
-use crate::store::{Manifest, Record, Run, StoreError};
+use crate::store::{Known, Manifest, Record, Run, StoreError};
 
 /// One reading of a proof.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,8 +66,10 @@ pub enum State {
     Duplicate(u32),
     /// Being read.
     Reading,
-    /// Every counted reading says 1, and there are enough.
+    /// Every counted reading says 1, there are enough, and no program found otherwise.
     Passed,
+    /// The readings would let it pass, and a program found a flaw.
+    Refuted,
     /// A counted reading says less.
     Rejected,
     /// Too few readings could be read, or too many were dismissed.
@@ -91,6 +97,8 @@ pub struct Proof {
     pub unreadable: u32,
     /// What is known.
     pub state: State,
+    /// What a program found that recomputed it; it is asked about proofs that the readings would let pass.
+    pub recomputed: Option<Result<(), Flaw>>,
     /// Tokens spent on it and its readings.
     pub tokens: u64,
 }
@@ -127,7 +135,12 @@ impl Proof {
         !matches!(self.state, State::Writing | State::Failed(_) | State::Duplicate(_))
     }
 
-    /// Better ones first: mean, readings, self score, earlier.
+    /// Whether the readings let it pass and a program found a flaw.
+    pub fn is_refuted(&self) -> bool {
+        self.state == State::Refuted
+    }
+
+    /// Better ones first: not refuted, mean, readings, self score, earlier.
     fn rank(&self, other: &Proof) -> Ordering {
         self.quality(other).then(self.proof_id.cmp(&other.proof_id))
     }
@@ -137,13 +150,14 @@ impl Proof {
         let passed = |proof: &Proof| proof.state == State::Passed;
         passed(other)
             .cmp(&passed(self))
+            .then(self.is_refuted().cmp(&other.is_refuted()))
             .then(mean(other).total_cmp(&mean(self)))
             .then(other.weight().total_cmp(&self.weight()))
             .then(other.self_score().total_cmp(&self.self_score()))
     }
 
     /// A line of the published pool, with fields of ours after the published ones.
-    fn pool_line(&self) -> serde_json::Value {
+    fn pool_line(&self, program: Option<&str>) -> serde_json::Value {
         let attempt = self.attempt.as_ref();
         let mut score2ratings = serde_json::Map::new();
         for score in [Score::One, Score::Half, Score::Zero] {
@@ -164,7 +178,7 @@ impl Proof {
             };
             score2ratings.insert(score.key().to_owned(), ratings.iter().map(rating).collect());
         }
-        json!({
+        let mut line = json!({
             "proof": self.text(),
             "meanscore": self.mean(),
             "score2ratings": score2ratings,
@@ -182,8 +196,19 @@ impl Proof {
             "unreadable": self.unreadable,
             "weight": self.weight(),
             "tokens": self.tokens,
-        })
+        });
+        if let Some(found) = recomputed(self, program) {
+            line["recomputed"] = found;
+        }
+        line
     }
+}
+
+/// What a program found, as files and events spell it.
+fn recomputed(proof: &Proof, program: Option<&str>) -> Option<serde_json::Value> {
+    let found = proof.recomputed.as_ref()?;
+    let why = found.as_ref().err().map(|flaw| &flaw.why);
+    Some(json!({"by": program, "holds": found.is_ok(), "why": why}))
 }
 
 /// Why the search of a problem ended.
@@ -192,6 +217,8 @@ impl Proof {
 pub enum End {
     /// A proof passed.
     Passed,
+    /// A program finds the statement false.
+    Refuted,
     /// All rounds are done.
     Rounds,
     /// The tokens are spent.
@@ -209,7 +236,7 @@ impl End {
     /// `unfinished: `.
     pub fn unfinished(self) -> Option<&'static str> {
         match self {
-            Self::Passed | Self::Rounds => None,
+            Self::Passed | Self::Refuted | Self::Rounds => None,
             Self::Tokens => Some(
                 "its tokens are spent; the same command with a larger --max-tokens-total goes on with it",
             ),
@@ -229,6 +256,8 @@ pub struct Plan {
     wanted: Vec<Ask>,
     /// How it ended, and the id of the chosen proof; `None` while completions are wanted.
     pub end: Option<(End, Option<u32>)>,
+    /// Why the statement is false, where a program finds that.
+    pub falsehood: Option<String>,
 }
 
 impl Plan {
@@ -274,15 +303,23 @@ struct Ask {
 /// The completions of a run by key, and what they were asked with.
 #[derive(Debug, Default)]
 struct Results {
-    by_key: HashMap<Key, Vec<Known>>,
+    by_key: HashMap<Key, Vec<Finished>>,
     spent: Spent,
+    /// Tokens of each problem, those included that no plan counts.
+    by_problem: HashMap<u32, u64>,
+    /// Limits of those who write and of those who read.
+    limits: (u32, u32),
 }
 
 #[derive(Debug)]
-struct Known {
+struct Finished {
     request: String,
     tokens: u64,
+    /// Tokens of the prompt as somebody counted them.
+    prompt_tokens: Option<u64>,
     wasted: u64,
+    network: bool,
+    context: Option<u32>,
     outcome: Outcome,
 }
 
@@ -307,47 +344,86 @@ pub struct Spent {
     pub prompt_tokens: u64,
     /// Tokens among the generated ones that came to nothing, in answers that were cut off and asked for again.
     pub wasted: u64,
+    /// Tokens among the generated ones of answers that were broken off because they were no longer wanted.
+    pub canceled: u64,
     /// Completions whose tokens are estimated, because their endpoint does not count them.
     pub estimated: u64,
 }
 
 impl Results {
-    fn add(&mut self, record: &Record) {
+    /// Takes a record. `old`: of an earlier session; what that one lost to the network is asked again.
+    fn add(&mut self, record: &Record, old: bool) {
         self.spent.completions += 1;
         self.spent.tokens += record.wasted;
         self.spent.wasted += record.wasted;
+        *self.by_problem.entry(record.key.problem).or_default() += record.wasted;
+        let mut prompt_tokens = None;
         let (tokens, outcome) = match &record.completion {
             Some(completion) => {
+                let estimated = completion.served.as_ref().is_some_and(|served| served.estimated);
                 self.spent.tokens += completion.tokens;
                 self.spent.prompt_tokens += completion.prompt_tokens;
-                self.spent.estimated +=
-                    u64::from(completion.served.as_ref().is_some_and(|served| served.estimated));
-                (completion.tokens, read(record.key.role, completion))
+                self.spent.estimated += u64::from(estimated);
+                *self.by_problem.entry(record.key.problem).or_default() += completion.tokens;
+                prompt_tokens = Some(completion.prompt_tokens).filter(|tokens| *tokens > 0 && !estimated);
+                let limit = if record.key.role.writes() { self.limits.0 } else { self.limits.1 };
+                (completion.tokens, read(record.key.role, completion, limit))
             }
             None => {
                 self.spent.failed += 1;
                 (0, Outcome::Nothing(record.error.clone().unwrap_or_default()))
             }
         };
-        let known = Known { request: record.request.clone(), tokens, wasted: record.wasted, outcome };
+        if old && record.network {
+            return;
+        }
+        let known = Finished {
+            request: record.request.clone(),
+            tokens,
+            prompt_tokens,
+            wasted: record.wasted,
+            network: record.network,
+            context: record.context,
+            outcome,
+        };
         self.by_key.entry(record.key).or_default().push(known);
+    }
+
+    fn cancel(&mut self, tokens: u64) {
+        self.spent.tokens += tokens;
+        self.spent.canceled += tokens;
+    }
+
+    /// Whether nothing was read of a problem's proofs, and the network is why.
+    fn lost_to_network(&self, problem: u32) -> Option<&str> {
+        let of_problem =
+            || self.by_key.iter().filter(|(key, _)| key.problem == problem).flat_map(|(_, known)| known);
+        if of_problem().any(|known| matches!(known.outcome, Outcome::Evaluation(..))) {
+            return None;
+        }
+        of_problem().find(|known| known.network).and_then(|known| match &known.outcome {
+            Outcome::Nothing(why) => Some(why.as_str()),
+            _ => None,
+        })
     }
 }
 
 /// What a completion means for the role it was asked in.
-fn read(role: Role, completion: &Completion) -> Outcome {
-    let unreadable = |what: &str| Outcome::Nothing(what.to_owned());
-    match (&completion.finish, role) {
-        (Finish::Length, _) => unreadable("ran out of tokens"),
-        (Finish::Other(why), _) => Outcome::Nothing(format!("ended with `{why}`")),
-        (Finish::Stop, Role::Generate | Role::Refine) => parse::attempt(&completion.answer)
-            .map_or_else(|| unreadable("has no `## Solution`"), Outcome::Attempt),
-        (Finish::Stop, Role::Verify | Role::MetaVerify) => parse::evaluation(&completion.answer).map_or_else(
-            || unreadable("has no score in a box"),
+fn read(role: Role, completion: &Completion, asked: u32) -> Outcome {
+    if let Some(why) = completion.cut_short(asked) {
+        return Outcome::Nothing(why);
+    }
+    let unreadable = |wanted: &str| Outcome::Nothing(completion.lacks(wanted));
+    match role {
+        Role::Generate | Role::Refine => {
+            parse::attempt(&completion.answer).map_or_else(|| unreadable("`## Solution`"), Outcome::Attempt)
+        }
+        Role::Verify | Role::MetaVerify => parse::evaluation(&completion.answer).map_or_else(
+            || unreadable("score in a box"),
             |evaluation| Outcome::Evaluation(evaluation.text, evaluation.score),
         ),
-        (Finish::Stop, Role::Compare) => parse::preference(&completion.answer)
-            .map_or_else(|| unreadable("has no 1 or 2 in a box"), Outcome::Preference),
+        Role::Compare => parse::preference(&completion.answer)
+            .map_or_else(|| unreadable("1 or 2 in a box"), Outcome::Preference),
     }
 }
 
@@ -357,6 +433,9 @@ struct Planner<'a> {
     problem: &'a Problem,
     prompts: &'a PromptSet,
     manifest: &'a Manifest,
+    recompute: Option<&'a dyn Recompute>,
+    // Whether the statement is false is computed once.
+    falsehood: Option<&'a str>,
     results: &'a Results,
     // Fingerprints of requests by key: prompts are long, and a key's never changes once it can be asked.
     requests: &'a RefCell<HashMap<Key, String>>,
@@ -396,7 +475,8 @@ impl Planner<'_> {
             }
             Err(Halt::Pending | Halt::Spent) => None,
         };
-        Plan { proofs: walk.proofs, wanted: walk.wanted, end }
+        let falsehood = self.falsehood.map(str::to_owned);
+        Plan { proofs: walk.proofs, wanted: walk.wanted, end, falsehood }
     }
 
     fn rounds(&self, walk: &mut Walk) -> Result<(End, Option<u32>), Halt> {
@@ -415,6 +495,9 @@ impl Planner<'_> {
                     return Ok((End::Passed, newest.map(|proof| proof.proof_id)));
                 }
                 settled &= decided;
+                if settled && self.falsehood.is_some() {
+                    return Ok((End::Refuted, best(&walk.proofs).map(|proof| proof.proof_id)));
+                }
                 halt?;
                 if walk.wanted.len() >= self.enough {
                     return Err(Halt::Pending);
@@ -435,17 +518,57 @@ impl Planner<'_> {
         let mut ranked: Vec<&Proof> = latest(proofs).collect();
         ranked.sort_by(|a, b| a.rank(b));
         ranked.truncate(self.settings().keep as usize);
-        ranked.into_iter().map(|proof| (proof.proof_id, self.refine_prompt(proof))).collect()
+        ranked
+            .into_iter()
+            .map(|proof| (proof.proof_id, self.refine_prompt(proof, self.settings().context)))
+            .collect()
     }
 
-    fn refine_prompt(&self, proof: &Proof) -> String {
+    /// Asks for a better proof, with as many evaluations as are wanted and fit, lowest scores first.
+    fn refine_prompt(&self, proof: &Proof, context: Option<u32>) -> String {
         let mut readings: Vec<&Reading> =
             proof.readings.iter().filter(|reading| reading.weight > 0.0).collect();
         // Stable: equal scores stay in the order of reading.
         readings.sort_by_key(|reading| reading.score);
-        readings.truncate(self.settings().evaluations_to_refine as usize);
-        let texts: Vec<&str> = readings.iter().map(|reading| reading.text.as_str()).collect();
-        self.prompts.refine(&self.problem.question, proof.text(), &texts)
+        // What was computed comes before what was read.
+        let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
+        let computed = flaw.map(|flaw| flaw.evaluation.as_str());
+        let read = readings.iter().map(|reading| reading.text.as_str());
+        let mut texts: Vec<&str> =
+            computed.into_iter().chain(read).take(self.settings().evaluations_to_refine as usize).collect();
+        loop {
+            let prompt = self.prompts.refine(&self.problem.question, proof.text(), &texts);
+            if texts.len() <= 1 || context.is_none_or(|context| self.fits(&prompt, proof, context)) {
+                return prompt;
+            }
+            texts.pop();
+        }
+    }
+
+    /// Whether a prompt leaves room for a proof in the context, by what the tokens of a reading's prompt took.
+    fn fits(&self, prompt: &str, proof: &Proof, context: u32) -> bool {
+        // LaTeX takes more tokens than prose.
+        const BYTES_PER_TOKEN: f64 = 3.0;
+        // Evaluations may be made of other letters than proofs.
+        const MARGIN: f64 = 0.95;
+        let key = Key {
+            problem: self.index,
+            round: proof.round,
+            proof: proof.index,
+            role: Role::Verify,
+            reading: 0,
+        };
+        let counted = self
+            .results
+            .by_key
+            .get(&key)
+            .and_then(|known| known.iter().find_map(|known| known.prompt_tokens));
+        let bytes_per_token = counted.map_or(BYTES_PER_TOKEN, |tokens| {
+            let prompt = self.prompts.verify(&self.problem.question, proof.text());
+            MARGIN * prompt.len() as f64 / tokens as f64
+        });
+        let room = context - self.settings().max_tokens_per_proof.min(context / 2);
+        prompt.len() as f64 / bytes_per_token <= f64::from(room)
     }
 
     /// Walks through one proof and its readings, and adds it to the walk.
@@ -467,6 +590,7 @@ impl Planner<'_> {
             readings: Vec::new(),
             unreadable: 0,
             state: State::Writing,
+            recomputed: None,
             tokens: 0,
         };
         let before = walk.tokens;
@@ -495,7 +619,11 @@ impl Planner<'_> {
             Some((_, prompt)) => prompt.clone(),
             None => self.prompts.generate(&self.problem.question),
         };
-        match self.look_up(walk, key, prompt)? {
+        let mut outcome = self.look_up(walk, key, prompt)?;
+        if let (Some(Outcome::Nothing(_)), Some((parent, first))) = (outcome, parent) {
+            outcome = self.look_up_shorter(walk, key, *parent, first, outcome)?;
+        }
+        match outcome {
             None => return Ok(()),
             Some(Outcome::Attempt(attempt)) => proof.attempt = Some(attempt.clone()),
             Some(Outcome::Nothing(why)) => {
@@ -506,8 +634,9 @@ impl Planner<'_> {
         }
         let same = |other: &&Proof| other.counts() && other.text() == proof.text();
         if let Some(twin) = walk.proofs.iter().rfind(same) {
-            // At temperature 0 the same question has the same answer.
-            if twin.round == proof.round || self.settings().reading_temperature == 0.0 {
+            // At temperature 0 the same question has the same answer, and a program always says the same.
+            let is_certain = self.settings().reading_temperature == 0.0 || twin.is_refuted();
+            if twin.round == proof.round || is_certain {
                 proof.state = State::Duplicate(twin.proof_id);
                 return Ok(());
             }
@@ -567,7 +696,12 @@ impl Planner<'_> {
             let weight = meta.as_ref().map_or(1.0, |(_, score)| score.value());
             proof.readings.push(Reading { number, text, score, meta, weight });
             if let Some(state) = decide(settings, &proof.readings) {
-                proof.state = state;
+                if state == State::Passed {
+                    proof.recomputed =
+                        self.recompute.and_then(|program| program.recompute(question, &attempt.proof));
+                }
+                let is_flawed = proof.recomputed.as_ref().is_some_and(Result::is_err);
+                proof.state = if is_flawed { State::Refuted } else { state };
                 return Ok(());
             }
         }
@@ -645,6 +779,46 @@ impl Planner<'_> {
         }
         self.want(walk, key, prompt);
         Ok(None)
+    }
+
+    /// What was said to fewer evaluations, where all of them did not fit a context that nobody had told before.
+    fn look_up_shorter<'a>(
+        &'a self,
+        walk: &mut Walk,
+        key: Key,
+        parent: u32,
+        first: &str,
+        lost: Option<&'a Outcome>,
+    ) -> Result<Option<&'a Outcome>, Halt> {
+        let known = self.results.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        let context = known.iter().find_map(|known| known.context);
+        let (Some(context), Some(proof)) =
+            (context, walk.proofs.iter().find(|proof| proof.proof_id == parent))
+        else {
+            return Ok(lost);
+        };
+        // As many as fit by our reckoning, then one.
+        let prompts = [context, 1].map(|context| self.refine_prompt(proof, Some(context)));
+        let mut last = lost;
+        let mut tried = vec![first];
+        for prompt in &prompts {
+            if tried.contains(&prompt.as_str()) {
+                continue;
+            }
+            tried.push(prompt);
+            let request = self.request(key, prompt);
+            let Some(known) = known.iter().find(|known| known.request == request) else {
+                self.want(walk, key, || prompt.clone());
+                return Ok(None);
+            };
+            walk.tokens += known.tokens;
+            walk.wasted += known.wasted;
+            last = Some(&known.outcome);
+            if known.context.is_none() {
+                break;
+            }
+        }
+        Ok(last)
     }
 
     fn want(&self, walk: &mut Walk, key: Key, prompt: impl FnOnce() -> String) {
@@ -727,7 +901,9 @@ fn latest(proofs: &[Proof]) -> impl Iterator<Item = &Proof> {
         let place = proof.again.and_then(|twin| places.get(&twin).copied());
         places.insert(proof.proof_id, place.unwrap_or(latest.len()));
         match place {
-            Some(place) if matches!(proof.state, State::Passed | State::Rejected) => latest[place] = proof,
+            Some(place) if matches!(proof.state, State::Passed | State::Refuted | State::Rejected) => {
+                latest[place] = proof;
+            }
             Some(_) => {}
             None => latest.push(proof),
         }
@@ -753,6 +929,9 @@ pub enum Event<'a> {
         seed: u64,
         /// Completions that are there already.
         resumed: u64,
+        /// What the model knows that writes or reads, and the problems that are none of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        domain: Option<&'a Known>,
     },
     /// A completion came or was lost.
     Completion {
@@ -798,6 +977,9 @@ pub enum Event<'a> {
         readings: usize,
         /// The proof of an earlier round with the same text.
         again: Option<u32>,
+        /// What a program found that recomputed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recomputed: Option<serde_json::Value>,
     },
     /// A problem is done.
     Chosen {
@@ -813,6 +995,15 @@ pub enum Event<'a> {
         meanscore: Option<f64>,
         /// How many readings it has.
         readings: usize,
+        /// What a program found that recomputed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recomputed: Option<serde_json::Value>,
+        /// Why the statement is false, where a program finds that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        falsehood: Option<&'a str>,
+        /// Whether the problem is none that the model knows: then nothing of this counts.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        outside_domain: bool,
     },
     /// All is done, or as much as there was time for.
     End {
@@ -822,11 +1013,19 @@ pub enum Event<'a> {
         unfinished: usize,
         /// Problems.
         problems: usize,
+        /// Problems that are none that the model knows.
+        #[serde(skip_serializing_if = "is_zero")]
+        outside_domain: usize,
         /// What the run has cost.
         spent: Spent,
         /// Seconds of this session.
         seconds: f64,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Why a search cannot go on. What was found is saved.
@@ -838,6 +1037,9 @@ pub enum SearchError {
     /// The one who answers.
     #[error(transparent)]
     Complete(#[from] CompleteError),
+    /// All that was asked of a problem's proofs was lost on the way; the same call asks it again.
+    #[error("no proof was read, for all that was asked was lost to the network: {0}")]
+    Network(String),
 }
 
 /// What may end a search early.
@@ -848,34 +1050,49 @@ pub struct Limits<'a> {
     pub deadline: Option<Instant>,
 }
 
+/// What is searched for, and how.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// The run's settings.
+    pub manifest: &'a Manifest,
+    /// What is to be proved.
+    pub problems: &'a [Problem],
+    /// What is asked.
+    pub prompts: &'a PromptSet,
+    /// The program whose word stands above the readings, where there is one.
+    pub recompute: Option<&'a dyn Recompute>,
+}
+
 /// Searches for proofs of all problems of a run and writes its files. Returns one finished plan per problem.
 ///
 /// # Errors
 /// [`SearchError`]; the folder then holds all that was found, and the same call goes on from there.
 pub fn search(
     run: &mut Run,
-    manifest: &Manifest,
-    problems: &[Problem],
-    prompts: &PromptSet,
+    task: &Task<'_>,
     complete: &mut dyn Complete,
     limits: &Limits<'_>,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Vec<Plan>, SearchError> {
     let started = Instant::now();
-    let mut results = Results::default();
-    run.records().iter().for_each(|record| results.add(record));
+    let Task { manifest, problems, recompute, .. } = *task;
+    let limits_of_tokens = (manifest.settings.max_tokens_per_proof, manifest.settings.max_tokens_per_reading);
+    let mut results = Results { limits: limits_of_tokens, ..Results::default() };
+    run.records().iter().for_each(|record| results.add(record, true));
+    results.cancel(run.canceled_tokens());
     let folder = run.folder().display().to_string();
     observe(&Event::Start {
         folder: &folder,
         problems: problems.len(),
         seed: manifest.seed,
         resumed: results.spent.completions,
+        domain: manifest.domain.as_ref(),
     });
+    let falsehood = |problem: &Problem| recompute.and_then(|program| program.falsehood(&problem.question));
     let mut driver = Driver {
         run,
-        manifest,
-        problems,
-        prompts,
+        task,
+        falsehoods: problems.iter().map(falsehood).collect(),
         results,
         requests: RefCell::new(HashMap::new()),
         under_way: HashMap::new(),
@@ -883,9 +1100,13 @@ pub fn search(
         plans: vec![None; problems.len()],
         told: HashMap::new(),
     };
-    let outcome = driver.work(complete, limits, observe);
+    let mut outcome = driver.work(complete, limits, observe);
     for ticket in driver.under_way.keys() {
         complete.cancel(*ticket);
+    }
+    let canceled = driver.count_canceled(complete);
+    if outcome.is_ok() {
+        outcome = canceled.and_then(|()| driver.lost_to_network());
     }
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
@@ -914,9 +1135,9 @@ pub fn search(
 
 struct Driver<'a> {
     run: &'a mut Run,
-    manifest: &'a Manifest,
-    problems: &'a [Problem],
-    prompts: &'a PromptSet,
+    task: &'a Task<'a>,
+    // By problem.
+    falsehoods: Vec<Option<String>>,
     results: Results,
     requests: RefCell<HashMap<Key, String>>,
     under_way: HashMap<u64, Ask>,
@@ -935,7 +1156,7 @@ impl Driver<'_> {
     ) -> Result<(), SearchError> {
         const WAIT: Duration = Duration::from_millis(100);
         // The problem whose completion came last; at first all of them.
-        let mut stale: Vec<usize> = (0..self.problems.len()).collect();
+        let mut stale: Vec<usize> = (0..self.task.problems.len()).collect();
         loop {
             for index in std::mem::take(&mut stale) {
                 self.replan(index, complete.width(), observe)?;
@@ -946,9 +1167,10 @@ impl Driver<'_> {
                         .filter(|(_, ask)| is_its(ask))
                         .for_each(|(ticket, _)| complete.cancel(*ticket));
                     self.under_way.retain(|_, ask| !is_its(ask));
+                    self.count_canceled(complete)?;
                 }
             }
-            if (0..self.problems.len()).all(|index| self.is_finished(index)) {
+            if (0..self.task.problems.len()).all(|index| self.is_finished(index)) {
                 return Ok(());
             }
             if (limits.interrupted)() {
@@ -959,6 +1181,7 @@ impl Driver<'_> {
                 return Ok(());
             }
             self.hand_out(complete);
+            self.stop_spent(complete, observe);
             let polled = complete.poll(WAIT);
             for words in complete.notices() {
                 observe(&Event::Notice { words: &words });
@@ -976,20 +1199,78 @@ impl Driver<'_> {
                 continue;
             };
             stale.push(ask.key.problem as usize);
-            let (completion, error) = match answer.result {
+            let (completion, lost) = match answer.result {
                 Ok(completion) => (Some(completion), None),
-                Err(error) => (None, Some(error)),
+                Err(lost) => (None, Some(lost)),
             };
-            let wasted = answer.wasted;
-            let record =
-                Record { key: ask.key, request: ask.request, seed: ask.seed, completion, error, wasted };
-            self.results.add(&record);
+            let record = Record {
+                key: ask.key,
+                request: ask.request,
+                seed: ask.seed,
+                completion,
+                network: lost.as_ref().is_some_and(|lost| lost.network),
+                context: lost.as_ref().and_then(|lost| lost.context),
+                error: lost.map(|lost| lost.what),
+                wasted: answer.wasted,
+            };
+            self.results.add(&record, false);
             self.tell(&record, observe);
             self.run.append(record)?;
         }
     }
 
+    /// Notes what answers had cost that are no longer wanted.
+    fn count_canceled(&mut self, complete: &mut dyn Complete) -> Result<(), SearchError> {
+        let tokens = complete.canceled_tokens();
+        if tokens > 0 {
+            self.results.cancel(tokens);
+            self.run.cancel(tokens)?;
+        }
+        Ok(())
+    }
+
+    /// A problem of whose proofs none was read because of the network has no answer, not even no.
+    fn lost_to_network(&mut self) -> Result<(), SearchError> {
+        let mut first = None;
+        for (index, plan) in self.plans.iter_mut().enumerate() {
+            let Some(plan) = plan.as_mut().filter(|plan| matches!(plan.end, Some((End::Rounds, _)))) else {
+                continue;
+            };
+            if let Some(why) = self.results.lost_to_network(u32::try_from(index).unwrap_or(u32::MAX)) {
+                plan.end = plan.end.map(|(_, chosen)| (End::Broken, chosen));
+                first.get_or_insert_with(|| why.to_owned());
+            }
+        }
+        first.map_or(Ok(()), |why| Err(SearchError::Network(why)))
+    }
+
+    /// The problems whose tokens are spent, by what is under way already: answers may come in any order, and be longer than
+    /// others, so that the plan alone would ask on.
+    fn spent(&self, complete: &dyn Complete) -> HashSet<u32> {
+        let Some(most) = self.task.manifest.settings.max_tokens_total.filter(|_| complete.is_elsewhere())
+        else {
+            return HashSet::new();
+        };
+        let mut tokens = self.results.by_problem.clone();
+        for (ticket, so_far) in complete.progress() {
+            if let Some(ask) = self.under_way.get(&ticket) {
+                *tokens.entry(ask.key.problem).or_default() += so_far;
+            }
+        }
+        tokens.into_iter().filter(|(_, tokens)| *tokens >= most).map(|(problem, _)| problem).collect()
+    }
+
+    /// Ends the problems whose tokens are spent once nothing of theirs is under way.
+    fn stop_spent(&mut self, complete: &dyn Complete, observe: &mut dyn FnMut(&Event<'_>)) {
+        for problem in self.spent(complete) {
+            if !self.under_way.values().any(|ask| ask.key.problem == problem) {
+                self.stop_one(problem as usize, End::Tokens, observe);
+            }
+        }
+    }
+
     fn hand_out(&mut self, complete: &mut dyn Complete) {
+        let spent = self.spent(complete);
         let width = complete.width().max(1);
         let busy: HashSet<Key> = self.under_way.values().map(|ask| ask.key).collect();
         let mut free = width.saturating_sub(busy.len());
@@ -997,7 +1278,8 @@ impl Driver<'_> {
             if free == 0 {
                 break;
             }
-            if busy.contains(&ask.key) || !complete.has_room_for(&ask.key) {
+            if busy.contains(&ask.key) || spent.contains(&ask.key.problem) || !complete.has_room_for(&ask.key)
+            {
                 continue;
             }
             free -= 1;
@@ -1009,8 +1291,8 @@ impl Driver<'_> {
                 prompt: ask.prompt.clone(),
                 seed: ask.seed,
                 max_tokens: ask.max_tokens,
-                temperature: self.manifest.settings.temperature(ask.key.role),
-                top_p: self.manifest.settings.top_p,
+                temperature: self.task.manifest.settings.temperature(ask.key.role),
+                top_p: self.task.manifest.settings.top_p,
             });
             self.under_way.insert(ticket, ask.clone());
         }
@@ -1028,16 +1310,18 @@ impl Driver<'_> {
     ) -> Result<(), SearchError> {
         let planner = Planner {
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            problem: &self.problems[index],
-            prompts: self.prompts,
-            manifest: self.manifest,
+            problem: &self.task.problems[index],
+            prompts: self.task.prompts,
+            manifest: self.task.manifest,
+            recompute: self.task.recompute,
+            falsehood: self.falsehoods[index].as_deref(),
             results: &self.results,
             requests: &self.requests,
             // What is under way is wanted still, and comes first.
             enough: width.max(1) * 2,
         };
         let plan = planner.plan();
-        let problem_idx = self.problems[index].problem_idx.as_str();
+        let problem_idx = self.task.problems[index].problem_idx.as_str();
         let mut news = false;
         for proof in plan.proofs.iter().filter(|proof| proof.is_settled()) {
             if self.told.insert((index, proof.proof_id), proof.state.clone()).as_ref() != Some(&proof.state) {
@@ -1050,6 +1334,7 @@ impl Driver<'_> {
                     meanscore: proof.mean(),
                     readings: proof.readings.len(),
                     again: proof.again,
+                    recomputed: recomputed(proof, self.program()),
                 });
             }
         }
@@ -1066,19 +1351,23 @@ impl Driver<'_> {
 
     /// Ends the problems that have not ended with the best proof so far.
     fn stop(&mut self, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
-        for index in 0..self.problems.len() {
-            let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
-                continue;
-            };
-            plan.wanted.clear();
-            for proof in plan.proofs.iter_mut().filter(|proof| proof.state == State::Reading) {
-                proof.state = State::Undecided;
-            }
-            let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
-            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
-            plan.end = Some((end, best.map(|(_, id)| id)));
-            self.tell_chosen(index, observe);
+        for index in 0..self.task.problems.len() {
+            self.stop_one(index, end, observe);
         }
+    }
+
+    fn stop_one(&mut self, index: usize, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
+        let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
+            return;
+        };
+        plan.wanted.clear();
+        for proof in plan.proofs.iter_mut().filter(|proof| proof.state == State::Reading) {
+            proof.state = State::Undecided;
+        }
+        let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
+        let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
+        plan.end = Some((end, best.map(|(_, id)| id)));
+        self.tell_chosen(index, observe);
     }
 
     fn tell_end(&self, seconds: f64, observe: &mut dyn FnMut(&Event<'_>)) {
@@ -1086,7 +1375,13 @@ impl Driver<'_> {
         observe(&Event::End {
             passed: plans().filter(|plan| plan.passed()).count(),
             unfinished: plans().filter(|plan| plan.unfinished().is_some()).count(),
-            problems: self.problems.len(),
+            problems: self.task.problems.len(),
+            outside_domain: self
+                .task
+                .problems
+                .iter()
+                .filter(|problem| self.task.manifest.is_outside(problem))
+                .count(),
             spent: self.results.spent,
             seconds,
         });
@@ -1100,13 +1395,20 @@ impl Driver<'_> {
         };
         let chosen = plan.chosen();
         observe(&Event::Chosen {
-            problem_idx: &self.problems[index].problem_idx,
+            problem_idx: &self.task.problems[index].problem_idx,
             end,
             proof_id,
             proof: chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str()),
             meanscore: chosen.and_then(Proof::mean),
             readings: chosen.map_or(0, |proof| proof.readings.len()),
+            recomputed: chosen.and_then(|proof| recomputed(proof, self.program())),
+            falsehood: plan.falsehood.as_deref(),
+            outside_domain: self.task.manifest.is_outside(&self.task.problems[index]),
         });
+    }
+
+    fn program(&self) -> Option<&str> {
+        self.task.recompute.map(Recompute::name)
     }
 
     fn tell(&self, record: &Record, observe: &mut dyn FnMut(&Event<'_>)) {
@@ -1120,7 +1422,7 @@ impl Driver<'_> {
         };
         let key = record.key;
         observe(&Event::Completion {
-            problem_idx: &self.problems[key.problem as usize].problem_idx,
+            problem_idx: &self.task.problems[key.problem as usize].problem_idx,
             role: key.role.name(),
             round_idx: key.round + 1,
             proof: key.proof + 1,
@@ -1134,15 +1436,16 @@ impl Driver<'_> {
     }
 
     fn write_pools(&self) -> Result<(), StoreError> {
-        (0..self.problems.len()).try_for_each(|index| self.write_pool(index))
+        (0..self.task.problems.len()).try_for_each(|index| self.write_pool(index))
     }
 
     fn write_pool(&self, index: usize) -> Result<(), StoreError> {
         let Some(plan) = &self.plans[index] else {
             return Ok(());
         };
-        let problem = &self.problems[index];
-        let lines: String = plan.pool().map(|proof| format!("{}\n", proof.pool_line())).collect();
+        let problem = &self.task.problems[index];
+        let lines: String =
+            plan.pool().map(|proof| format!("{}\n", proof.pool_line(self.program()))).collect();
         let name = Path::new("pool").join(&problem.source).join(format!("{}.jsonl", problem.problem_idx));
         self.run.write(&name, &lines)
     }
@@ -1150,10 +1453,11 @@ impl Driver<'_> {
     fn write_results(&self) -> Result<(), StoreError> {
         let mut predictions = String::new();
         let mut solution = String::new();
-        for (problem, plan) in self.problems.iter().zip(self.plans.iter().flatten()) {
+        for (problem, plan) in self.task.problems.iter().zip(self.plans.iter().flatten()) {
             let chosen = plan.chosen();
             let proof = chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str());
-            let prediction = json!({
+            let outside = self.task.manifest.is_outside(problem);
+            let mut prediction = json!({
                 "question": problem.question,
                 "problem_idx": problem.problem_idx,
                 "model_prediction": {
@@ -1167,16 +1471,34 @@ impl Driver<'_> {
                 "readings": chosen.map_or(0, |proof| proof.readings.len()),
                 "other_readings": chosen.map_or(0, |proof| plan.other_readings(proof).count()),
             });
+            if let Some(found) = chosen.and_then(|proof| recomputed(proof, self.program())) {
+                prediction["recomputed"] = found;
+            }
+            if let Some(why) = &plan.falsehood {
+                prediction["falsehood"] = json!(why);
+            }
+            if outside {
+                prediction["outside_domain"] = json!(true);
+            }
             predictions.push_str(&format!("{prediction}\n"));
-            solution.push_str(&solution_text(problem, plan));
+            solution.push_str(&solution_text(problem, plan, outside));
+        }
+        if let Some(known) = &self.task.manifest.domain {
+            solution.push_str(&format!("{}\n", known.reservation()));
         }
         self.run.write("predictions.jsonl".as_ref(), &predictions)?;
         self.run.write("solution.md".as_ref(), &solution)
     }
 }
 
-fn solution_text(problem: &Problem, plan: &Plan) -> String {
+fn solution_text(problem: &Problem, plan: &Plan, outside: bool) -> String {
     let mut text = format!("# {}\n\n{}\n\n", problem.problem_idx, problem.question);
+    if outside {
+        text.push_str("**Outside of what the model knows: nothing that follows counts.**\n\n");
+    }
+    if let Some(why) = &plan.falsehood {
+        text.push_str(&format!("**The statement is false, as a program finds: {why}.**\n\n"));
+    }
     if let Some(why) = plan.unfinished() {
         text.push_str(&format!("**Unfinished**: {why}.\n\n"));
     }
@@ -1187,12 +1509,20 @@ fn solution_text(problem: &Problem, plan: &Plan) -> String {
     };
     let (ones, counted) = tally(&proof.readings);
     let verdict = if plan.passed() { "Passed" } else { "Did not pass" };
+    let heading = if plan.passed() && !outside { "Proof" } else { "Best attempt (not accepted)" };
+    let computed = match &proof.recomputed {
+        Some(Ok(())) => {
+            "Recomputed by a program: every step holds, and the last one is what was asked.\n\n".to_owned()
+        }
+        Some(Err(flaw)) => format!("Recomputed by a program, which finds a flaw: {}.\n\n", flaw.why),
+        None => String::new(),
+    };
     let other = match tally(plan.other_readings(proof)) {
         (_, 0) => String::new(),
         (ones, counted) => format!(" In other rounds {ones} of {counted} of the same text did."),
     };
     text.push_str(&format!(
-        "## Proof\n\n{}\n\n{verdict}: {ones} of {counted} counted readings by the verifier say 1.{other}\n\n",
+        "## {heading}\n\n{}\n\n{computed}{verdict}: {ones} of {counted} counted readings by the verifier say 1.{other}\n\n",
         attempt.proof
     ));
     text
@@ -1222,6 +1552,7 @@ mod tests {
             readings: Vec::new(),
             unreadable: 0,
             state,
+            recomputed: None,
             tokens: 0,
         };
         let mut proofs = vec![

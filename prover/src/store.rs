@@ -97,8 +97,11 @@ pub enum StoreError {
 pub struct Model {
     /// For people; at endpoints, what they call it.
     pub name: String,
-    /// Of the weights, or of the endpoints' addresses and the model's name there.
+    /// Of the weights, or of the model's name and revision at its endpoints.
     pub fingerprint: String,
+    /// Of the model's weights, where whoever asks its endpoints gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Addresses of the endpoints; empty for a model in this process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
@@ -107,9 +110,11 @@ pub struct Model {
 impl Model {
     /// For people: what it is, and where.
     pub fn label(&self) -> String {
+        let revision =
+            self.revision.as_ref().map_or(String::new(), |revision| format!(", revision {revision},"));
         match self.endpoints.as_slice() {
             [] => self.name.clone(),
-            endpoints => format!("{} at {}", self.name, endpoints.join(", ")),
+            endpoints => format!("{}{revision} at {}", self.name, endpoints.join(", ")),
         }
     }
 }
@@ -140,11 +145,41 @@ pub struct Manifest {
     pub prompts: Prompts,
     /// How much is asked.
     pub settings: Settings,
+    /// What the model knows that writes or reads, where that is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Known>,
+}
+
+/// What a model knows, as far as a run is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The model.
+    pub model: String,
+    /// Its domain in words.
+    pub knows: String,
+    /// The program that recomputes proofs of its problems, unless that is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The problems that are none of it, and are asked all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<String>,
+}
+
+impl Known {
+    /// What its word is worth.
+    pub fn reservation(&self) -> String {
+        format!("{} knows {}; nothing it says of other problems counts.", self.model, self.knows)
+    }
 }
 
 impl Manifest {
     /// The version this program writes.
     pub const VERSION: u32 = 1;
+
+    /// Whether a problem is none that the model knows.
+    pub fn is_outside(&self, problem: &Problem) -> bool {
+        self.domain.as_ref().is_some_and(|known| known.outside.contains(&problem.problem_idx))
+    }
 
     /// Fingerprint of a list of problems.
     pub fn problems(problems: &[Problem]) -> String {
@@ -214,6 +249,12 @@ pub struct Record {
     /// Tokens generated in tries that came to nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wasted: u64,
+    /// It was lost because nobody could be reached, or answered in full: the next session asks again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
+    /// The context that it did not fit, where it was lost for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -234,6 +275,11 @@ pub enum Line {
     },
     /// A completion ended.
     Completion(Box<Record>),
+    /// Answers that were no longer wanted were broken off.
+    Canceled {
+        /// Tokens they had cost.
+        tokens: u64,
+    },
     /// The program ended by itself.
     End {
         /// Seconds since 1970.
@@ -251,6 +297,7 @@ pub struct Run {
     // Held for its lock.
     _lock: File,
     records: Vec<Record>,
+    canceled_tokens: u64,
     seconds: f64,
 }
 
@@ -291,10 +338,12 @@ impl Run {
         write_whole(&folder.join(MANIFEST), text.as_bytes())?;
         write_problems(&folder, problems)?;
         let (journal, lines) = Journal::open(&folder.join(JOURNAL))?;
-        let mut run = Self { folder, journal, _lock: lock, records: Vec::new(), seconds: 0.0 };
+        let mut run =
+            Self { folder, journal, _lock: lock, records: Vec::new(), canceled_tokens: 0, seconds: 0.0 };
         for line in lines {
             match line {
                 Line::Completion(record) => run.records.push(*record),
+                Line::Canceled { tokens } => run.canceled_tokens = run.canceled_tokens.saturating_add(tokens),
                 Line::End { seconds, .. } => run.seconds += seconds,
                 Line::Session { .. } => {}
             }
@@ -312,6 +361,20 @@ impl Run {
     /// The completions so far.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Tokens of answers that were broken off because they were no longer wanted.
+    pub fn canceled_tokens(&self) -> u64 {
+        self.canceled_tokens
+    }
+
+    /// Notes that answers were broken off which had cost so many tokens.
+    ///
+    /// # Errors
+    /// [`StoreError::Journal`]
+    pub fn cancel(&mut self, tokens: u64) -> Result<(), StoreError> {
+        self.canceled_tokens = self.canceled_tokens.saturating_add(tokens);
+        self.journal.append(&Line::Canceled { tokens })
     }
 
     /// Seconds of the sessions that ended by themselves.

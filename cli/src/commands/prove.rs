@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
 use porism_prover::problem::{self, Problem};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
-use porism_prover::store::{self, Manifest, Prompts, Run};
+use porism_prover::recompute::Recompute;
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, Task, search, tally};
+use porism_prover::store::{self, Known, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
 use crate::args::Prove;
@@ -18,11 +19,21 @@ use crate::settings;
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
-    let problems = problems(args.problem.as_deref(), &args.only)?;
+    let mut problems = problems(args.problem.as_deref(), &args.only)?;
     let setup = Setup::open(&args.prover)?;
-    let settings = search_settings(args, &setup)?;
+    let outside = setup.bounds.place(&mut problems, args.prover.outside_domain, ui)?;
+    let referee = setup.bounds.referee().filter(|_| !args.prover.no_recompute);
+    let recompute = referee.as_ref().map(|referee| referee as &dyn Recompute);
+    let domain = setup.bounds.known().map(|known| Known {
+        program: known.program.filter(|_| recompute.is_some()),
+        outside,
+        ..known
+    });
+    let mut settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
+    // A server that does not answer yet has not changed.
+    settings.context = settings.context.or(old.as_ref().and_then(|old| old.settings.context));
     let (generator, verifier) = setup.identities()?;
     let manifest = Manifest {
         version: Manifest::VERSION,
@@ -35,15 +46,17 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
             fingerprint: setup.prompts.fingerprint().to_owned(),
         },
         settings,
+        domain,
     };
     let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
     interrupt::install();
-    let mut teller = Teller { ui, json: args.json, broken: None };
+    let mut teller = Teller { ui, json: args.json, budget: args.budget.max_tokens_total, broken: None };
     let found = setup.answer(&args.prover, ui, args.budget.time_limit, |complete, deadline| {
         let limits = Limits { interrupted: &interrupt::requested, deadline };
         let live = Live::start(ui, args.json, || view(args, &manifest.settings, &problems));
         live::watched(live.as_ref(), complete, |complete| {
-            search(&mut run, &manifest, &problems, &setup.prompts, complete, &limits, &mut |event| {
+            let task = Task { manifest: &manifest, problems: &problems, prompts: &setup.prompts, recompute };
+            search(&mut run, &task, complete, &limits, &mut |event| {
                 if let Some(live) = &live {
                     live.tell(|view| view.event(event));
                 }
@@ -61,26 +74,31 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let goes_on = format!("unfinished: the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(SearchError::Complete(error)) => {
+        Err(error @ (SearchError::Complete(_) | SearchError::Network(_))) => {
             // Of what there is so far. That it cannot be written is less than why the search ended.
             let page = porism_prover::report::write(run.folder());
-            let interrupted = matches!(error, CompleteError::Interrupted);
+            let interrupted = matches!(error, SearchError::Complete(CompleteError::Interrupted));
             if !args.json {
                 ui.note(&if interrupted { format!("stopped; {goes_on}") } else { goes_on });
                 if let Ok(page) = page {
                     ui.note(&format!("report so far: {}", page.display()));
                 }
             }
-            return if interrupted { Ok(INTERRUPTED) } else { Err(answerer::unwrap(error)) };
+            return match error {
+                _ if interrupted => Ok(INTERRUPTED),
+                SearchError::Complete(error) => Err(answerer::unwrap(error)),
+                error => Err(error.into()),
+            };
         }
         Err(error) => return Err(error.into()),
     };
     let page = porism_prover::report::write(run.folder())?;
     if !args.json {
-        show(&problems, &plans, &setup, run.folder(), ui)?;
+        show(&manifest, &problems, &plans, &setup, run.folder(), ui)?;
         ui.note(&format!("report: {}", page.display()));
     }
-    Ok(u8::from(!plans.iter().all(Plan::passed)))
+    let counts = |(problem, plan): (&Problem, &Plan)| plan.passed() && !manifest.is_outside(problem);
+    Ok(u8::from(!problems.iter().zip(&plans).all(counts)))
 }
 
 /// What the live view starts with.
@@ -129,18 +147,22 @@ fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
     let path = Path::new(argument);
     let extension =
         path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let is_set = matches!(extension.as_str(), "json" | "jsonl")
-        && (path.exists() || !argument.contains(char::is_whitespace));
-    if is_set {
+    let is_file = path.exists() || !argument.contains(char::is_whitespace);
+    if let Some(form) = problem::Form::of(&extension).filter(|_| is_file) {
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        return Ok(problem::read_set(&settings::read_text(path)?, argument, &stem, only)?);
+        return Ok(problem::read_set(&settings::read_text(path)?, form, argument, &stem, only)?);
+    }
+    const ENDINGS: &str = ".json, .jsonl, .csv or .tsv";
+    if let Some(what) = problem::foreign_set(&extension).filter(|_| path.is_file()) {
+        let message =
+            format!("{argument}: is {what}, which is read neither as a problem nor as a problem set");
+        return Err(Failure::usage(message)
+            .hint(format!("save it as {ENDINGS}, or a problem as text"))
+            .into());
     }
     if !only.is_empty() {
-        return Err(Failure::usage(
-            "--only picks problems of a set, and the problem is no .json or .jsonl file",
-        )
-        .hint("leave --only away, or give the set's file")
-        .into());
+        let message = format!("--only picks problems of a set, and the problem is no {ENDINGS} file");
+        return Err(Failure::usage(message).hint("leave --only away, or give the set's file").into());
     }
     Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
 }
@@ -199,6 +221,8 @@ fn today() -> String {
 struct Teller<'a> {
     ui: &'a Ui,
     json: bool,
+    /// Tokens that the search of a problem may take.
+    budget: Option<u64>,
     broken: Option<anyhow::Error>,
 }
 
@@ -212,7 +236,7 @@ impl Teller<'_> {
             return;
         }
         match event {
-            Event::Start { folder, problems, seed, resumed } => {
+            Event::Start { folder, problems, seed, resumed, domain } => {
                 let problems = if *problems == 1 { String::new() } else { format!(", {problems} problems") };
                 let resumed = if *resumed == 0 {
                     String::new()
@@ -220,6 +244,9 @@ impl Teller<'_> {
                     format!(", {resumed} completions are there already")
                 };
                 self.ui.note(&format!("{folder}: seed {seed}{problems}{resumed}"));
+                if let Some(known) = domain.filter(|known| !known.outside.is_empty()) {
+                    self.ui.warn(&outside_words(known));
+                }
             }
             Event::Completion {
                 problem_idx,
@@ -254,10 +281,26 @@ impl Teller<'_> {
                     ui::count(spent.tokens)
                 ));
             }
-            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings, again } => {
+            Event::Proof {
+                problem_idx,
+                proof_id,
+                round_idx,
+                state,
+                meanscore,
+                readings,
+                again,
+                recomputed,
+            } => {
                 let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
                 let words = match state {
+                    State::Passed if recomputed.is_some() => {
+                        "passed, and holds as a program recomputes it".to_owned()
+                    }
                     State::Passed => "passed".to_owned(),
+                    State::Refuted => {
+                        let why = recomputed.as_ref().and_then(|found| found["why"].as_str());
+                        format!("refuted by a program: {}", why.unwrap_or_default())
+                    }
                     State::Rejected => "rejected".to_owned(),
                     State::Undecided => "undecided".to_owned(),
                     State::Failed(why) => format!("lost: {why}"),
@@ -271,11 +314,15 @@ impl Teller<'_> {
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
-            Event::End { passed, unfinished, problems, spent, seconds } => {
+            Event::End { passed, unfinished, problems, outside_domain, spent, seconds } => {
                 let about = if spent.estimated > 0 { "about " } else { "" };
                 let wasted = match spent.wasted {
                     0 => String::new(),
                     wasted => format!(" ({} of them in answers that were cut off)", ui::count(wasted)),
+                };
+                let outside = match outside_domain {
+                    0 => String::new(),
+                    several => format!(" ({several} outside of what the model knows: that does not count)"),
                 };
                 let unfinished = match unfinished {
                     0 => String::new(),
@@ -283,14 +330,31 @@ impl Teller<'_> {
                     unfinished => format!(", {unfinished} unfinished"),
                 };
                 self.ui.note(&format!(
-                    "{passed} of {} passed{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
+                    "{passed} of {} passed{outside}{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
                     ui::plural(*problems as u64, "problem"),
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
                 ));
+                // Of several problems each has its own.
+                let over =
+                    self.budget.filter(|_| *problems == 1).and_then(|most| spent.tokens.checked_sub(most));
+                if let Some(over) = over.filter(|over| *over > 0) {
+                    self.ui.note(&format!(
+                        "{} more than --max-tokens-total: of answers that were under way when it was reached",
+                        ui::plural(over, "token")
+                    ));
+                }
             }
         }
     }
+}
+
+/// That problems are asked of a model that does not know such.
+pub fn outside_words(known: &Known) -> String {
+    format!(
+        "this is outside of what {} knows, so nothing that follows counts; it knows {}",
+        known.model, known.knows
+    )
 }
 
 /// Of a search without a proof that passed: why it ended, and what goes on with it.
@@ -308,13 +372,24 @@ fn how_to_go_on(plan: &Plan, ui: &Ui) {
 }
 
 /// The chosen proofs on stdout, and what they are worth.
-fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: &Ui) -> Result<()> {
+fn show(
+    manifest: &Manifest,
+    problems: &[Problem],
+    plans: &[Plan],
+    setup: &Setup,
+    folder: &Path,
+    ui: &Ui,
+) -> Result<()> {
     let reader = if setup.reads_itself() { "the same model" } else { "the verifier" };
     for (problem, plan) in problems.iter().zip(plans) {
         let chosen = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)));
         let several = problems.len() > 1;
         let Some((proof, attempt)) = chosen else {
-            ui.warn(&format!("{}: no proof was written", problem.problem_idx));
+            let why = plan
+                .falsehood
+                .as_ref()
+                .map(|why| format!("the statement is false, as a program finds ({why}); "));
+            ui.warn(&format!("{}: {}no proof was written", problem.problem_idx, why.unwrap_or_default()));
             how_to_go_on(plan, ui);
             continue;
         };
@@ -331,22 +406,37 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
             (ones, counted) => format!(", and {ones} of {counted} in other rounds"),
         };
         let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
+        let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
         match plan.end {
+            Some((End::Passed, _)) if manifest.is_outside(problem) => ui.warn(&format!(
+                "proof {} passed {counted} of {counted} readings, and the model does not know such problems: that is worth nothing",
+                proof.proof_id
+            )),
+            Some((End::Passed, _)) if proof.recomputed.is_some() => ui.note(&format!(
+                "proof {} passed {counted} of {counted} readings by {reader}{other}; recomputed by a program, every step holds",
+                proof.proof_id
+            )),
+            Some((End::Refuted, _)) => ui.warn(&format!(
+                "the statement is false, as a program finds: {}; proof {} proves something else or nothing",
+                plan.falsehood.as_deref().unwrap_or_default(),
+                proof.proof_id
+            )),
             Some((End::Passed, _)) => ui.note(&format!(
                 "proof {} passed {counted} of {counted} readings by {reader}{other}; that is no certainty",
                 proof.proof_id
             )),
             _ => ui.warn(&format!(
-                "no proof passed; proof {} is the best of {} ({mean}, {}){other}",
+                "no proof passed; proof {} is the best of {} ({mean}, {}){other}{}",
                 proof.proof_id,
                 plan.pool().count(),
-                ui::plural(counted as u64, "reading")
+                ui::plural(counted as u64, "reading"),
+                flaw.map_or(String::new(), |flaw| format!("; a program finds a flaw in it: {}", flaw.why))
             )),
         }
         how_to_go_on(plan, ui);
     }
-    if let Some(reservation) = setup.reservation().filter(|_| plans.iter().any(Plan::passed)) {
-        ui.note(&reservation);
+    if let Some(known) = &manifest.domain {
+        ui.note(&known.reservation());
     }
     ui.note(&format!("everything is in {}", folder.display()));
     Ok(())

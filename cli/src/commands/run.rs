@@ -1,24 +1,24 @@
 //! `porism run`: one prompt → one answer. Without a prompt in a terminal, `chat.rs` takes over.
 
 use std::io::IsTerminal as _;
-use std::ops::ControlFlow;
 
 use anyhow::Result;
-use porism_loader::{Checkpoint, ModelConfig, Options};
-use porism_runtime::EngineOptions;
-use porism_runtime::chat::{ChatTemplate, Message};
-use porism_runtime::engine::Engine;
-use porism_runtime::generate::{self, FinishReason, Request};
+use porism_loader::{ModelConfig, Options};
+use porism_prover::recompute::Flaw;
+use porism_runtime::chat::Message;
+use porism_runtime::generate::FinishReason;
 use porism_runtime::sample::SamplingParams;
-use porism_runtime::text::{StopStrings, TextError, Tokenizer};
-use serde_json::{Value, json};
+use porism_runtime::text::{StopStrings, TextError, Tokenizer, read_answer};
+use serde_json::json;
 
 use super::chat;
+use super::prove::outside_words;
+use crate::answering::{Finished, Job, Page, Sink, generate};
 use crate::args::{Run, SamplingArgs};
+use crate::domain::Bounds;
 use crate::failure::{self, Failure, INTERRUPTED};
 use crate::interrupt;
-use crate::model::Model;
-use crate::opening::{open_engine, pool_lines, write_heat};
+use crate::opening::{pool_lines, write_heat};
 use crate::settings::{self, model_and_prompt};
 use crate::stream::{Piece, TextStream};
 use crate::ui::Ui;
@@ -44,7 +44,10 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8> {
     let sampling = sampling(&args.sampling, config)?;
     StopStrings::new(args.sampling.stop.iter().cloned())?;
     let seed = args.sampling.seed.unwrap_or_else(settings::random_seed);
-    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, sampling, seed };
+    // Ids and raw text are no questions.
+    let asks = input.ids.is_none() && !input.raw;
+    let bounds = Bounds::of(asks.then_some(&chosen.model))?;
+    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, bounds, sampling, seed };
     interrupt::install();
     match (&input.ids, prompt) {
         (Some(file), _) => {
@@ -117,35 +120,43 @@ fn room(
     }
 }
 
-/// All that is known before a device is opened.
-pub struct Job<'a> {
-    pub args: &'a Run,
-    pub ui: &'a Ui,
-    pub model: &'a Model,
-    pub checkpoint: &'a Checkpoint,
-    pub sampling: SamplingParams,
-    pub seed: u64,
+/// What a prompt is to a model that may state what it knows.
+enum Asked {
+    /// A question of the domain, as the model reads it; any question where the model states none.
+    Question(String),
+    /// A question that it does not know.
+    Outside,
+    /// No question: ids, or text as it is.
+    Other,
 }
 
 impl<'a> Job<'a> {
     fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
         match self.tokenizer() {
-            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer)),
-            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error)),
+            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer), &Asked::Other),
+            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error), &Asked::Other),
             Err(error) => Err(anyhow::Error::from(error).context("`--stop` needs a tokenizer")),
         }
     }
 
     fn answer_text(&self, prompt: &str) -> Result<u8> {
-        let tokenizer = self.tokenizer()?;
-        let ids = if self.args.input.raw {
-            tokenizer.encode(prompt)?
+        let mut asked = Asked::Other;
+        let prompt = if self.args.input.raw {
+            prompt.to_owned()
         } else {
             // Files and pipes end with a newline that nobody means.
             let prompt = prompt.trim_end_matches(['\n', '\r']);
             if prompt.trim().is_empty() {
                 return Err(porism_runtime::Error::EmptyPrompt.into());
             }
+            let question = self.question(prompt)?;
+            asked = question.clone().map_or(Asked::Outside, Asked::Question);
+            question.unwrap_or_else(|| prompt.to_owned())
+        };
+        let tokenizer = self.tokenizer()?;
+        let ids = if self.args.input.raw {
+            tokenizer.encode(&prompt)?
+        } else {
             let mut messages = self.opening();
             messages.push(Message::user(prompt));
             self.encode(&messages, !self.args.input.no_think, &self.template(&tokenizer)?, &tokenizer)?
@@ -153,7 +164,39 @@ impl<'a> Job<'a> {
         if ids.is_empty() {
             return Err(porism_runtime::Error::EmptyPrompt.into());
         }
-        self.answer(&ids, Ok(&tokenizer))
+        self.answer(&ids, Ok(&tokenizer), &asked)
+    }
+
+    /// What a program finds in the answer to a question.
+    pub fn judge(&self, question: &str, finished: &Finished) -> Option<Result<(), Flaw>> {
+        let answer = read_answer(finished.text.as_deref()?, finished.thinking);
+        self.bounds.judge(question, &answer.content?)
+    }
+
+    /// Says that, so that a wrong proof is not the last word.
+    pub fn tell(&self, found: Option<&Result<(), Flaw>>) {
+        match found {
+            Some(Ok(())) => {
+                self.ui.note("recomputed by a program: every step holds, and the last one is what was asked");
+            }
+            Some(Err(flaw)) => {
+                self.ui.warn(&format!("recomputed by a program, which finds a flaw: {}", flaw.why));
+            }
+            None => {}
+        }
+    }
+
+    /// A question as the model reads it; `None` if the model does not know such, and is asked all the same.
+    pub fn question(&self, text: &str) -> Result<Option<String>> {
+        let question = self.bounds.question(text, self.args.input.outside_domain)?;
+        match (&question, self.bounds.known()) {
+            (Some(question), Some(_)) if question != text.trim() => {
+                self.ui.aside(&format!("read as: {question}"))
+            }
+            (None, Some(known)) => self.ui.warn(&outside_words(&known)),
+            _ => {}
+        }
+        Ok(question)
     }
 
     fn chat(&self) -> Result<u8> {
@@ -170,59 +213,8 @@ impl<'a> Job<'a> {
         chat::run(self, &tokenizer, &template)
     }
 
-    fn tokenizer(&self) -> Result<Tokenizer, TextError> {
-        Ok(self.model.tokenizer()?.with_vocab_size(self.checkpoint.config().vocab_size))
-    }
-
-    fn template(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let template = self.model.chat_template()?;
-        template.ensure_vocabulary(tokenizer)?;
-        Ok(template)
-    }
-
-    /// What stands before the first question.
-    pub fn opening(&self) -> Vec<Message> {
-        self.args.input.system.iter().map(Message::system).collect()
-    }
-
-    /// The ids of a conversation.
-    pub fn encode(
-        &self,
-        messages: &[Message],
-        thinking: bool,
-        template: &ChatTemplate,
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<u32>> {
-        let prompt = template.encode_messages(messages, thinking)?;
-        let ids = tokenizer.encode(&prompt)?;
-        let vocab_size = self.checkpoint.config().vocab_size;
-        match ids.iter().position(|id| *id >= vocab_size) {
-            None => Ok(ids),
-            Some(position) => {
-                let id = ids[position].into();
-                Err(porism_runtime::Error::TokenOutOfRange { id, position, vocab_size }.into())
-            }
-        }
-    }
-
-    /// What ends an answer, and how long it may be.
-    pub fn request(&self, max_tokens: usize, tokenizer: Option<&Tokenizer>) -> Request {
-        let mut stop_ids = Vec::new();
-        if !self.args.sampling.ignore_eos {
-            stop_ids.clone_from(&self.checkpoint.config().eos_token_ids);
-            stop_ids.extend(tokenizer.and_then(Tokenizer::eos_id));
-        }
-        Request { max_tokens, sampling: self.sampling.clone(), seed: self.seed, stop_ids }
-    }
-
-    /// Opens the device and loads the weights.
-    pub fn open(&self, context: usize) -> Result<Engine<'a>> {
-        let (device, experts) = (&self.args.device, Some(&self.args.experts));
-        open_engine(self.ui, self.model, self.checkpoint, device, experts, EngineOptions::new(context))
-    }
-
     /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
-    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>) -> Result<u8> {
+    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>, asked: &Asked) -> Result<u8> {
         let (tokenizer, untold) = (tokenizer.ok(), tokenizer.err());
         let (ui, json) = (self.ui, self.args.output.json);
         let limits = &self.args.sampling;
@@ -232,7 +224,7 @@ impl<'a> Job<'a> {
         let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, ids, &limits.stop)).transpose()?;
         let mut engine = self.open(room.context)?;
         if json {
-            ui.json(&json!({
+            let mut start = json!({
                 "event": "start",
                 "schema": 1,
                 "model": self.model.label(),
@@ -248,7 +240,12 @@ impl<'a> Job<'a> {
                     "min_p": as_typed(self.sampling.min_p),
                     "repetition_penalty": as_typed(self.sampling.repetition_penalty),
                 },
-            }))?;
+            });
+            if let Some(known) = self.bounds.known() {
+                start["knows"] = json!(known.knows);
+                start["outside_domain"] = json!(matches!(asked, Asked::Outside));
+            }
+            ui.json(&start)?;
         }
         if let Some(reason) = untold.filter(|_| !json) {
             ui.warn(&format!("{reason}; printing token ids"));
@@ -274,13 +271,25 @@ impl<'a> Job<'a> {
                 return Err(broken.error);
             }
         };
+        let found = match asked {
+            Asked::Question(question) => self.judge(question, &finished),
+            Asked::Outside | Asked::Other => None,
+        };
         if json {
-            ui.json(&finished.json())?;
+            let mut end = finished.json();
+            if let Some(found) = &found {
+                let why = found.as_ref().err().map(|flaw| &flaw.why);
+                end["recomputed"] = json!({"holds": found.is_ok(), "why": why});
+            }
+            ui.json(&end)?;
         } else if finished.no_answer && !ui.stdout_is_terminal() {
             ui.warn(&format!(
                 "the reasoning did not end within {} tokens, so there is no answer; raise -n, or use --no-think",
                 finished.token_ids.len()
             ));
+        }
+        if !json {
+            self.tell(found.as_ref());
         }
         if self.args.output.verbose {
             ui.aside(&finished.rates(self.seed, &engine.device_names()));
@@ -289,21 +298,18 @@ impl<'a> Job<'a> {
             }
         }
         write_heat(&engine, &self.args.experts)?;
-        Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { 0 })
+        // Who asks a model about what it does not know gets an answer that does not count.
+        Ok(if finished.reason == FinishReason::Interrupted {
+            INTERRUPTED
+        } else {
+            u8::from(matches!(asked, Asked::Outside))
+        })
     }
 }
 
 /// The number as a person writes it: 0.95, not the nearest f32's 0.949999988.
 fn as_typed(number: f32) -> f64 {
     number.to_string().parse().unwrap_or_else(|_| number.into())
-}
-
-/// Where tokens go as they come.
-pub trait Sink {
-    /// One token, and the text it settles where there is a tokenizer.
-    fn token(&mut self, id: u32, piece: Option<&Piece>) -> Result<()>;
-    /// The text that was held back; nothing comes after it.
-    fn end(&mut self, rest: Option<&Piece>) -> Result<()>;
 }
 
 struct JsonLines<'a> {
@@ -338,171 +344,6 @@ impl Sink for Ids<'_> {
 
     fn end(&mut self, _: Option<&Piece>) -> Result<()> {
         Ok(self.ui.text(if self.any { "]\n" } else { "[]\n" })?)
-    }
-}
-
-/// Text for a person or a file: the reasoning apart, the answer on stdout, a newline at the end of each.
-pub struct Page<'a> {
-    ui: &'a Ui,
-    reasoned: bool,
-    answered: bool,
-    // Whether what was printed last ended a line.
-    line_ended: bool,
-}
-
-impl<'a> Page<'a> {
-    pub fn new(ui: &'a Ui) -> Self {
-        Self { ui, reasoned: false, answered: false, line_ended: true }
-    }
-
-    fn show(&mut self, piece: &Piece) -> Result<()> {
-        if !piece.reasoning.is_empty() {
-            self.ui.reasoning(&piece.reasoning)?;
-            self.reasoned = true;
-            self.line_ended = piece.reasoning.ends_with('\n');
-        }
-        let mut answer = piece.answer.as_str();
-        if self.reasoned && !self.answered {
-            // The lines between reasoning and answer are ours.
-            answer = answer.trim_start_matches(['\n', '\r']);
-            if !answer.is_empty() {
-                self.ui.reasoning(if self.line_ended { "\n" } else { "\n\n" })?;
-            }
-        }
-        if !answer.is_empty() {
-            self.ui.text(answer)?;
-            self.answered = true;
-            self.line_ended = answer.ends_with('\n');
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Page<'_> {
-    fn token(&mut self, _: u32, piece: Option<&Piece>) -> Result<()> {
-        piece.map_or(Ok(()), |piece| self.show(piece))
-    }
-
-    fn end(&mut self, rest: Option<&Piece>) -> Result<()> {
-        if let Some(rest) = rest {
-            self.show(rest)?;
-        }
-        if !self.line_ended {
-            if self.answered { self.ui.text("\n")? } else { self.ui.reasoning("\n")? }
-        }
-        Ok(())
-    }
-}
-
-/// A generation that came to its end.
-pub struct Finished {
-    pub token_ids: Vec<u32>,
-    pub text: Option<String>,
-    pub reason: FinishReason,
-    /// The text begins with reasoning.
-    pub thinking: bool,
-    /// The reasoning never ended.
-    pub no_answer: bool,
-    prompt_tokens: usize,
-    prefill_seconds: f64,
-    decode_seconds: f64,
-}
-
-/// One that did not, with what there was by then.
-pub struct Broken {
-    pub token_ids: Vec<u32>,
-    pub text: Option<String>,
-    pub error: anyhow::Error,
-}
-
-impl Finished {
-    fn prefill_rate(&self) -> Option<f64> {
-        (self.prefill_seconds > 0.0).then(|| self.prompt_tokens as f64 / self.prefill_seconds)
-    }
-
-    /// The first token comes from the prefill.
-    fn decode_rate(&self) -> Option<f64> {
-        let tokens = self.token_ids.len().saturating_sub(1);
-        (tokens > 0 && self.decode_seconds > 0.0).then(|| tokens as f64 / self.decode_seconds)
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "event": "end",
-            "token_ids": self.token_ids,
-            "text": self.text,
-            "finish_reason": self.reason.name(),
-            "prompt_tokens": self.prompt_tokens,
-            "generated_tokens": self.token_ids.len(),
-            "prefill_seconds": self.prefill_seconds,
-            "decode_seconds": self.decode_seconds,
-            "prefill_tokens_per_second": self.prefill_rate(),
-            "tokens_per_second": self.decode_rate(),
-        })
-    }
-
-    /// A line for `--verbose`.
-    pub fn rates(&self, seed: u64, device: &str) -> String {
-        let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
-        format!(
-            "prompt: {} tokens{} · generated: {} tokens{} · ended by {} · seed {seed} · {device}",
-            self.prompt_tokens,
-            rate(self.prefill_rate()),
-            self.token_ids.len(),
-            rate(self.decode_rate()),
-            self.reason.name()
-        )
-    }
-}
-
-/// Generates, handing every token to `sink` as it comes. What was generated before an error is kept.
-pub fn generate(
-    engine: &mut Engine<'_>,
-    prompt: &[u32],
-    request: &Request,
-    mut stream: Option<TextStream>,
-    mut sink: Box<dyn Sink + '_>,
-) -> Result<Finished, Box<Broken>> {
-    let mut token_ids = Vec::new();
-    let mut failed: Option<anyhow::Error> = None;
-    let mut stopped = false;
-    let result = generate::generate(engine, prompt, request, &mut |id| {
-        token_ids.push(id);
-        let mut emit = || -> Result<bool> {
-            let piece = stream.as_mut().map(|stream| stream.push(id)).transpose()?;
-            sink.token(id, piece.as_ref())?;
-            Ok(piece.is_some_and(|piece| piece.stopped))
-        };
-        match emit() {
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(FinishReason::Interrupted)
-            }
-            Ok(true) => {
-                stopped = true;
-                ControlFlow::Break(FinishReason::Stop)
-            }
-            Ok(false) if interrupt::requested() => ControlFlow::Break(FinishReason::Interrupted),
-            Ok(false) => ControlFlow::Continue(()),
-        }
-    });
-    let rest = stream.as_mut().map(|stream| if stopped { Piece::default() } else { stream.finish() });
-    let ended = if failed.is_none() { sink.end(rest.as_ref()) } else { Ok(()) };
-    let text = stream.as_ref().map(|stream| stream.text().to_owned());
-    let error = failed.or(ended.err());
-    match (error, result) {
-        (Some(error), _) => Err(Box::new(Broken { token_ids, text, error })),
-        (None, Err(error)) => Err(Box::new(Broken { token_ids, text, error: error.into() })),
-        (None, Ok(generated)) => Ok(Finished {
-            token_ids: generated.token_ids,
-            text,
-            reason: generated.finish_reason,
-            thinking: stream.as_ref().is_some_and(TextStream::thinking),
-            no_answer: stream.is_some_and(|stream| !stream.answering()),
-            prompt_tokens: prompt.len(),
-            prefill_seconds: generated.prefill_seconds,
-            decode_seconds: generated.decode_seconds,
-        }),
     }
 }
 
