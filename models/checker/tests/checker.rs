@@ -204,7 +204,7 @@ fn a_false_statement_is_found_false_and_no_proof_of_it_right() {
     let flaw = Checker.recompute("Prove that gcd(84, 30) = 12.", six).unwrap().unwrap_err();
     assert_eq!(flaw.why, "the statement is false: gcd(84, 30) is 6");
     assert!(
-        flaw.evaluation.contains("the claim is 12") && flaw.evaluation.ends_with("\\boxed{0}"),
+        flaw.evaluation.contains("! 12, wrong") && flaw.evaluation.ends_with("\\boxed{0}"),
         "{flaw:?}"
     );
     // Another right proof than the one that was asked for, one with a step left out, and one in other words.
