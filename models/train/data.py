@@ -31,14 +31,16 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (22, 38, 18, 22)
+ROLE_SHARES = (22, 40, 17, 21)
+FALSE_SHARES = {"generate": 0.08, "verify": 0.2, "meta_verify": 0.1, "refine": 0.08}  # statements that do not hold
+FOREIGN_SHARE = 0.05  # of the proofs to be verified, judged or refined: one of another problem
 CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
 BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
 FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
 # out), so the shares leave it out; solver and checker still know it.
-FAMILY_SHARES = {"gcd": 44, "linear": 30, "divides": 26}
+FAMILY_SHARES = {"gcd": 48, "linear": 27, "divides": 25}
 KEPT = tuple(FAMILY_SHARES)
 
 # Largest numbers of the problems. Additions and subtractions are what such a small model learns last, so these
@@ -48,7 +50,9 @@ LINEAR_FACTOR_MAX, LINEAR_X_MAX, LINEAR_SUMMAND_MAX = 10, 12, 40
 DIVIDES_FACTOR_MAX, DIVIDES_SUMMAND_MAX = 12, 30
 
 SUM_LINE_SHARE = 0.55  # of the lines of a drill
-SHORT_CHECKS = 0.5  # of the check drills
+CLAIM_CHECKS = 0.35  # of the check drills: only the end of a proof, and whether it is what is claimed
+SHORT_CHECKS = 0.5  # of the others
+FALSE_DRILLS = 0.3  # of the drills: of a problem that does not hold
 
 HELDOUT_PERCENT = {"gcd": 10, "prime": 48, "linear": 10, "divides": 10}
 SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
@@ -73,7 +77,7 @@ def opposite(sign):
 
 # ---------------------------------------------------------------------------------------------------- problems
 class Problem:
-    """A family and its parameters; `key` identifies the problem whatever its wording.
+    """A family and its parameters; `key` identifies the problem whatever its wording. What it states need not hold.
 
     gcd: (a, b) with the claimed value in `claim`; prime: (n,); linear: (a, sign, b, c) for ax ± b = c;
     divides: (d, u, v, sign, c) for "d divides u*v ± c", where d = 0 stands for "is even" and 1 for "is odd".
@@ -93,6 +97,15 @@ class Problem:
         """Whether the problem is kept out of training: decided by a hash of its key."""
         digest = hashlib.sha256(self.key.encode()).hexdigest()
         return int(digest[:8], 16) % 100 < HELDOUT_PERCENT[self.family]
+
+    @property
+    def holds(self):
+        """Whether what is to be proved is so; for an equation, whether an integer solves it."""
+        if self.family == "gcd":
+            return self.claim in (None, math.gcd(*self.parameters))
+        if self.family == "linear":
+            return linear_total(self.parameters) % self.parameters[0] == 0
+        return self.family != "divides" or divides_holds(self.parameters)
 
     def texts(self):
         """Every wording, the most usual one first."""
@@ -129,6 +142,7 @@ class Problem:
         return texts[0] if rng is None or rng.random() < 0.6 else rng.choice(texts[1:])
 
     def conclusion(self):
+        """What is so, whatever is claimed."""
         if self.family == "gcd":
             a, b = self.parameters
             return f"gcd({a}, {b}) = {math.gcd(a, b)}"
@@ -136,8 +150,8 @@ class Problem:
             (n,) = self.parameters
             return f"{n} is " + ("prime" if is_prime(n) else "not prime")
         if self.family == "linear":
-            return f"x = {linear_solution(self.parameters)}"
-        return divides_claim(self.parameters)
+            return f"x = {linear_solution(self.parameters)}" if self.holds else "x is no integer"
+        return divides_claim(self.parameters) if self.holds else divides_denial(self.parameters)
 
 
 def linear_total(parameters):
@@ -148,6 +162,12 @@ def linear_total(parameters):
 
 def linear_solution(parameters):
     return linear_total(parameters) // parameters[0]
+
+
+def mixed_number(numerator, denominator):
+    """`7`, or `7 + 1/7` where something is left over."""
+    whole, rest = divmod(numerator, denominator)
+    return f"{whole} + {rest}/{denominator}" if rest else f"{whole}"
 
 
 def divides_expression(parameters):
@@ -168,6 +188,26 @@ def divides_claim(parameters):
     if d == 1:
         return f"{expression} is odd"
     return f"{d} divides {expression}"
+
+
+def divides_holds(parameters):
+    d = parameters[0]
+    return divides_value(parameters) % max(d, 2) == int(d == 1)
+
+
+def divides_denial(parameters):
+    """What is so if the claim is not."""
+    d = parameters[0]
+    expression = divides_expression(parameters)
+    if d < 2:
+        return f"{expression} is " + ("odd" if d == 0 else "even")
+    return f"{d} does not divide {expression}"
+
+
+def multiple(value, divisor):
+    """`56 = 11*5 + 1`, or `55 = 11*5` where nothing is left over."""
+    quotient, rest = divmod(value, divisor)
+    return f"{value} = {divisor}*{quotient}" + (f" + {rest}" if rest else "")
 
 
 def euclid(a, b):
@@ -225,6 +265,47 @@ def random_problem(rng, family=None, heldout=False):
             return problem
 
 
+def false_claim(a, b, rng):
+    """A wrong value for gcd(a, b) that one might believe."""
+    g = math.gcd(a, b)
+    divisions = euclid(a, b)
+    while True:
+        kind = rng.random()
+        if kind < 0.25:
+            claim = g * rng.randint(2, 4)
+        elif kind < 0.4:
+            claim = rng.choice([d for d in range(1, g + 1) if g % d == 0])
+        elif kind < 0.6:
+            claim = rng.choice(rng.choice(divisions))
+        elif kind < 0.85:
+            claim = perturb(g, rng)
+        else:
+            claim = rng.randint(1, GCD_SMALLER_MAX)
+        if claim not in (0, g):
+            return claim
+
+
+def random_false_problem(rng, family=None, heldout=False):
+    """A problem whose statement does not hold, with numbers of the same size."""
+    while True:
+        f = family or rng.choices(KEPT, tuple(FAMILY_SHARES.values()))[0]
+        problem = random_problem(rng, f, heldout)
+        if f == "gcd":
+            return Problem(f, problem.parameters, false_claim(*problem.parameters, rng))
+        if f == "linear":
+            a, sign, b, c = problem.parameters
+            problem = Problem(f, (a, sign, b, c + rng.randint(1, a - 1)))
+        elif f == "divides":
+            d, *rest = problem.parameters
+            if d < 2:
+                d = 1 - d
+            elif divisors := [d for d in range(3, 13) if divides_value(problem.parameters) % d]:
+                d = rng.choice(divisors)
+            problem = Problem(f, (d, *rest))
+        if not problem.holds and problem.heldout == heldout:
+            return problem
+
+
 PROBLEM_GCD = re.compile(r"(?:gcd\((\d+), ?(\d+)\) = |greatest common divisor of (\d+) and (\d+) is )(\d+)\.?$")
 PROBLEM_LINEAR = re.compile(r"(\d+)x ([+-]) (\d+) = (\d+)")
 PROBLEM_DIVIDES = re.compile(
@@ -268,7 +349,7 @@ def tested_primes(n):
 
 
 def solve(problem):
-    """The lines of the intended proof, without numbers in front."""
+    """The lines of the intended proof, without numbers in front. Of a statement that does not hold, what is so is proved."""
     f = problem.family
     if f == "gcd":
         a, b = problem.parameters
@@ -292,6 +373,13 @@ def solve(problem):
     if f == "linear":
         a, sign, b, c = problem.parameters
         x = linear_solution(problem.parameters)
+        if not problem.holds:
+            total = linear_total(problem.parameters)
+            return [
+                f"{a}x = {c} {opposite(sign)} {b} = {total}.",
+                f"x = {total}/{a} = {mixed_number(total, a)}.",
+                "So x is no integer.",
+            ]
         return [
             f"{a}x = {c} {opposite(sign)} {b} = {a*x}.",
             f"x = {a*x}/{a} = {x}.",
@@ -301,25 +389,26 @@ def solve(problem):
     d, u, v, sign, c = problem.parameters
     product = u * v
     value = divides_value(problem.parameters)
-    if d == 0:
-        multiple = f"{value} = 2*{value//2}."
-    elif d == 1:
-        multiple = f"{value} = 2*{value//2} + 1."
-    else:
-        multiple = f"{value} = {d}*{value//d}."
     return [
         f"{u}*{v} = {product}.",
         f"{product} {sign} {c} = {value}.",
-        multiple,
-        f"So {divides_claim(problem.parameters)}.",
+        f"{multiple(value, max(d, 2))}.",
+        f"So {problem.conclusion()}.",
     ]
+
+
+PLANS = {
+    "gcd": ("Divide until the remainder is 0.", "Use the Euclidean algorithm."),
+    "linear": ("Isolate x, then check.", "Undo the operations in reverse."),
+    "divides": ("Compute the value, then divide.", "Evaluate the expression first."),
+    "verify": ("Recompute each step.", "Check the steps in order."),
+    "meta_verify": ("Recheck the claim.", "Recompute what the evaluation says."),
+}
 
 
 def think(problem, rng):
     """The plan written inside <think>."""
     f = problem.family
-    if f == "gcd":
-        return rng.choice(["Divide until the remainder is 0.", "Use the Euclidean algorithm."])
     if f == "prime":
         (n,) = problem.parameters
         if is_prime(n):
@@ -331,9 +420,7 @@ def think(problem, rng):
             tries.append(f"{digits} = {total}")
         tries += [division_line(n, n // d, d)[:-1] for d in SMALL_PRIMES if 7 <= d <= factor]
         return "Find a factor: " + ", ".join(tries) + "."
-    if f == "linear":
-        return rng.choice(["Isolate x, then check.", "Undo the operations in reverse."])
-    return rng.choice(["Compute the value, then divide.", "Evaluate the expression first."])
+    return rng.choice(PLANS[f])
 
 
 def number(lines):
@@ -350,11 +437,12 @@ PRIME_DIGIT_SUM = re.compile(r"(\d(?: \+ \d)*) = (\d+), so 3 does not divide it\
 PRIME_END = re.compile(r"So (\d+) is prime\.$")
 COMPOSITE_END = re.compile(r"1 < (\d+) < (\d+), so (\d+) is not prime\.$")
 LINEAR_ISOLATE = re.compile(r"(\d+)x = (\d+) ([+-]) (\d+) = (\d+)\.$")
-LINEAR_DIVIDE = re.compile(r"x = (\d+)/(\d+) = (\d+)\.$")
+LINEAR_DIVIDE = re.compile(r"x = (\d+)/(\d+) = (\d+)( \+ \d+/\d+)?\.$")
 LINEAR_CHECK = re.compile(r"Check: (\d+)\*(\d+) ([+-]) (\d+) = (\d+) ([+-]) (\d+) = (\d+)\.$")
 LINEAR_END = re.compile(r"(\d+) is not (\d+), so x = (\d+) is the only solution\.$")
+LINEAR_NONE = re.compile(r"So x is no integer\.$")
 DIVIDES_SUM = re.compile(r"(\d+) ([+-]) (\d+) = (\d+)\.$")
-DIVIDES_MULTIPLE = re.compile(r"(\d+) = (\d+)\*(\d+)( \+ 1)?\.$")
+DIVIDES_MULTIPLE = re.compile(r"(\d+) = (\d+)\*(\d+)( \+ \d+)?\.$")
 DIVIDES_END = re.compile(r"So (.+)\.$")
 
 
@@ -399,8 +487,26 @@ def compared(claimed, right):
         return f"{claimed}? {right}", True
     same = os.path.commonprefix((claimed, right))
     start = same.rfind(" ") + 1
+    if same == claimed and right[len(same)] == " ":  # the line ends too early
+        return f"{claimed}? {same}! {right[len(same) + 1 :]}", False
+    if same[-1:].isalpha():  # words are compared whole, numbers digit by digit
+        same = same[:start]
     word = right[start:].split(" ")[0].rstrip(",")
     return f"{claimed}? {same}! {word}", False
+
+
+def gcd_end(a, b, last, said, claim):
+    """The last line of a gcd proof as it must be, without its full stop, if `last` is the last nonzero remainder, `said`
+    the value that the line gives and `claim` the one to be proved. The value must be both: the one that it is not is
+    the one that is missing."""
+    value = claim if said == last and claim is not None else last
+    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {value}"
+
+
+def divides_end(parameters, line, holds):
+    """The last line as it must be, without its full stop: what is so, and what is claimed."""
+    claim, denial = f"So {divides_claim(parameters)}", f"So {divides_denial(parameters)}"
+    return claim if holds or line == denial + "." else denial
 
 
 class Evaluation:
@@ -516,8 +622,7 @@ class Evaluation:
                         self.wrong(step, f"must divide {x} by {y}")
                     self.skip(step, division_line(x, x // y, y)[:-1])
                     x, y = y, 0
-                right = f"The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}"
-                self.compare(step, line, right, but=f"the claim is {claim}" if claim not in (None, x) else "")
+                self.compare(step, line, gcd_end(a, b, x, int(m[4]), claim))
                 return
             else:
                 self.invalid(step)
@@ -583,13 +688,17 @@ class Evaluation:
         a, sign, b, c = self.problem.parameters
         undo = opposite(sign)
         total = linear_total(self.problem.parameters)
-        x, stage = None, 0
+        x, whole, stage = None, True, 0
         for i, line in enumerate(lines):
             step = i + 1
             if line is None:
                 self.invalid(step)
-            this, m = first_match(line, (LINEAR_ISOLATE, LINEAR_DIVIDE, LINEAR_CHECK, LINEAR_END))
-            if this <= stage:
+            this, m = first_match(line, (LINEAR_ISOLATE, LINEAR_DIVIDE, LINEAR_CHECK, LINEAR_END, LINEAR_NONE))
+            solvable = whole if x is not None else total % a == 0
+            denial = this == 5
+            if denial:
+                this = 4 if solvable else 3
+            if this <= stage or (this > 2 and not denial and not solvable):
                 self.invalid(step)
             for missing in range(stage + 1, this):
                 if self.skips:
@@ -597,10 +706,8 @@ class Evaluation:
                 if missing == 1:
                     self.skip(step, f"{c} {undo} {b} = {total}")
                 elif missing == 2:
-                    if total % a:
-                        self.invalid(step)
-                    x = total // a
-                    self.skip(step, f"{total}/{a} = {x}")
+                    x, whole = total // a, total % a == 0
+                    self.skip(step, f"{total}/{a} = {mixed_number(total, a)}")
                 else:
                     if a * x != total:
                         self.wrong(step, "the check is missing")
@@ -610,8 +717,14 @@ class Evaluation:
                 self.compare(step, line, f"{a}x = {c} {undo} {b} = {total}")
                 total = int(m[5])
             elif this == 2:
-                self.compare(step, line, None if total % a else f"x = {total}/{a} = {total//a}")
-                total, x = int(m[1]), int(m[3])
+                self.compare(step, line, f"x = {total}/{a} = {mixed_number(total, a)}")
+                total, x, whole = int(m[1]), int(m[3]), not m[4]
+            elif this == 3 and denial:
+                # an integer is asked for
+                if step != len(lines):
+                    self.invalid(step)
+                self.compare(step, line, "So x is an integer")
+                return
             elif this == 3:
                 product = a * x
                 result = product + b if sign == "+" else product - b
@@ -630,8 +743,6 @@ class Evaluation:
         d, u, v, sign, c = self.problem.parameters
         product = u * v
         value = divides_value(self.problem.parameters)
-        divisor, remainder = max(d, 2), int(d == 1)
-        tail = " + 1" if remainder else ""
         stage = 0
         for i, line in enumerate(lines):
             step = i + 1
@@ -640,13 +751,11 @@ class Evaluation:
             this, m = first_match(line, (PRODUCT, DIVIDES_SUM, DIVIDES_MULTIPLE, DIVIDES_END))
             if this <= stage:
                 self.invalid(step)
-            multiple = f"{value} = {divisor}*{value//divisor}{tail}" if value % divisor == remainder else None
+            divided = multiple(value, max(d, 2))
             for missing in range(stage + 1, this):
                 if self.skips:
                     self.wrong(step, "too many steps are skipped")
-                if missing == 3 and not multiple:
-                    self.invalid(step)
-                self.skip(step, (f"{u}*{v} = {product}", f"{product} {sign} {c} = {value}", multiple)[missing - 1])
+                self.skip(step, (f"{u}*{v} = {product}", f"{product} {sign} {c} = {value}", divided)[missing - 1])
             stage = this
             if this == 1:
                 self.compare(step, line, f"{u}*{v} = {product}")
@@ -656,11 +765,12 @@ class Evaluation:
                 self.compare(step, line, f"{product} {sign} {c} = {value}")
                 value = int(m[4])
             elif this == 3:
-                self.compare(step, line, multiple)
+                self.compare(step, line, divided)
             else:
                 if step != len(lines):
                     self.invalid(step)
-                self.compare(step, line, f"So {divides_claim(self.problem.parameters)}")
+                holds = value % max(d, 2) == int(d == 1)
+                self.compare(step, line, divides_end(self.problem.parameters, line, holds))
                 return
         self.conclusion_missing(lines)
 
@@ -825,7 +935,7 @@ def flawed(problem, rng):
         lines[i] = edit_number(lines[i], rng)
     elif r < 0.72:
         lines[-1] = edit_number(lines[-1], rng)
-    elif r < 0.80 and problem.family in ("linear", "prime"):
+    elif r < 0.80 and problem.family in ("linear", "prime") and problem.holds:
         # a slip in a line that nothing later stands on: the check of an equation, the bound of a prime
         if problem.family == "linear" or is_prime(problem.parameters[0]):
             i = 2 if problem.family == "linear" else 0
@@ -837,6 +947,77 @@ def flawed(problem, rng):
     else:
         del lines[rng.randrange(len(lines) - 1)]
     return number(lines)
+
+
+def forged(problem, rng):
+    """The text of a proof that bends something, at the end mostly, so that it comes out at what is claimed."""
+    lines = solve(problem)
+    if problem.family == "gcd":
+        a, b = problem.parameters
+        g = math.gcd(a, b)
+        kind = rng.random()
+        if kind < 0.2 and problem.claim > 0:
+            # the division that the claimed value would need
+            x, _, y, _ = euclid(a, b)[-1]
+            q = max(1, x // problem.claim)
+            lines[-2] = division_line(x, q, problem.claim, rng.choice((x, q * problem.claim)), 0)
+        last = g if kind < 0.5 else problem.claim
+        lines[-1] = f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {problem.claim}."
+    elif problem.family == "linear":
+        a, sign, b, c = problem.parameters
+        total = linear_total(problem.parameters)
+        x = total // a + rng.choice((0, 0, 1))
+        product = rng.choice((a * x, total))
+        result = rng.choice((c, product + b if sign == "+" else product - b))
+        if rng.random() < 0.75:
+            lines[1] = f"x = {total}/{a} = {x}."
+        lines[2:] = [f"Check: {a}*{x} {sign} {b} = {product} {sign} {b} = {max(result, 0)}."]
+        lines.append(f"{a} is not 0, so x = {x} is the only solution.")
+    else:
+        d = max(problem.parameters[0], 2)
+        value = divides_value(problem.parameters)
+        if rng.random() < 0.6:
+            quotient = value // d + rng.choice((0, 0, 1))
+            lines[2] = f"{value} = {d}*{quotient}" + (" + 1." if problem.parameters[0] == 1 else ".")
+        lines[3] = f"So {divides_claim(problem.parameters)}."
+    return number(lines)
+
+
+def foreign(problem, rng):
+    """A right proof of another problem: one with other numbers, or of another family; sometimes its conclusion is ours."""
+    kind = rng.random()
+    if kind < 0.5:
+        parameters = list(problem.parameters)
+        i = rng.choice([i for i, x in enumerate(parameters) if x != "+" and x != "-" and x > 1])
+        parameters[i] = perturb(parameters[i], rng)
+        other = Problem(problem.family, parameters)
+        if problem.family == "gcd":
+            proper = 2 < parameters[1] < parameters[0]
+        elif problem.family == "linear":
+            proper = parameters[0] > 0 and linear_total(parameters) > parameters[0]
+        else:
+            proper = divides_value(parameters) > 0 and (i or parameters[0] > 1)
+    else:
+        other = random_problem(rng, problem.family if kind < 0.75 else rng.choice(KEPT))
+        proper = True
+    if not proper or other.heldout or other.key == problem.key:
+        return foreign(problem, rng)
+    lines = solve(other)
+    if rng.random() < 0.35:
+        lines[-1] = (forged(problem, rng) if not problem.holds else number(solve(problem))).split(". ")[-1]
+    return number(lines)
+
+
+def submitted(problem, rng, good_share):
+    """A solution somebody hands in."""
+    if rng.random() < FOREIGN_SHARE:
+        return foreign(problem, rng)
+    kind = rng.random()
+    if problem.holds:
+        return number(solve(problem)) if kind < good_share else flawed(problem, rng)
+    if kind < 0.45:
+        return number(solve(problem))
+    return forged(problem, rng) if kind < 0.85 else flawed(problem, rng)
 
 
 def flawed_evaluation(problem, solution, rng):
@@ -905,9 +1086,13 @@ def sum_line(rng):
     return f"{x} - {y} = ", f"{x-y}"
 
 
+def drill_problem(rng):
+    return (random_false_problem if rng.random() < FALSE_DRILLS else random_problem)(rng)
+
+
 def drill_line(rng):
     """One arithmetic line of a training problem, in a form the proofs use -> (given part, part to be trained)."""
-    problem = random_problem(rng)
+    problem = drill_problem(rng)
     f, parameters = problem.family, problem.parameters
     kind = rng.random()
     if f in ("gcd", "prime"):
@@ -927,12 +1112,12 @@ def drill_line(rng):
         return f"Divide {a} by {b}: {a} - ", f"{q}*{b} = {a} - {q*b} = {r}"
     if f == "linear":
         a, sign, b, c = parameters
-        x = linear_solution(parameters)
+        x, total = linear_solution(parameters), linear_total(parameters)
         if kind < 0.3:
-            return f"{c} {opposite(sign)} {b} = ", f"{a*x}"
+            return f"{c} {opposite(sign)} {b} = ", f"{total}"
         if kind < 0.6:
-            return f"{a*x}/{a} = ", f"{x}"
-        if kind < 0.85:
+            return f"{total}/{a} = ", mixed_number(total, a)
+        if kind < 0.85 or not problem.holds:
             return f"{a}*{x} = ", f"{a*x}"
         return f"{a*x} {sign} {b} = ", f"{c}"
     d, u, v, sign, c = parameters
@@ -943,7 +1128,7 @@ def drill_line(rng):
     if kind < 0.6:
         return f"{u*v} {sign} {c} = ", f"{value}"
     if kind < 0.85:
-        return f"{value} = {divisor}*", f"{value//divisor}" + (" + 1" if d == 1 else "")
+        return f"{value} = {divisor}*", multiple(value, divisor).split("*")[1]
     return f"{divisor}*{value//divisor} = ", f"{value//divisor*divisor}"
 
 
@@ -973,6 +1158,18 @@ def check_lines(problem, rng, last_digits=0.3):
     def maybe(value):
         return value if rng.random() < 0.5 else slip(value)
 
+    def bent(right, rest):
+        """A quotient, with what is left over dropped, invented or changed in half of the cases."""
+        kind = rng.random()
+        if kind < 0.5:
+            return right
+        quotient, *left = right.split(" + ")
+        if kind < 0.75:
+            return quotient if left else f"{quotient} + {rest}"
+        if left and kind < 0.85:
+            return f"{quotient} + {rest}" if rest != left[0] else quotient
+        return " + ".join((str(slip(int(quotient))), *left))
+
     def add(claimed, right, name="wrong"):
         out.append(judged(claimed, right, name))
 
@@ -991,18 +1188,20 @@ def check_lines(problem, rng, last_digits=0.3):
         x, total = linear_solution(parameters), linear_total(parameters)
         isolated = f"{a}x = {c} {opposite(sign)} {b} = "
         add(isolated + str(maybe(total)), isolated + str(total))
-        divided = f"x = {total}/{a} = "
-        add(divided + str(maybe(x)), divided + str(x))
+        divided, right = f"x = {total}/{a} = ", mixed_number(total, a)
+        add(divided + bent(right, f"{rng.randint(1, a - 1)}/{a}"), divided + right)
+        if not problem.holds:
+            return out
         claimed, result = (maybe(total), c) if rng.random() < 0.5 else (total, maybe(c))
         check = f"Check: {a}*{x} {sign} {b} = "
         add(f"{check}{claimed} {sign} {b} = {result}", f"{check}{total} {sign} {b} = {c}", "a slip")
     elif f == "divides":
         d, u, v, sign, c = parameters
-        value, divisor, tail = divides_value(parameters), max(d, 2), " + 1" if d == 1 else ""
+        value, divisor = divides_value(parameters), max(d, 2)
         add(f"{u}*{v} = {maybe(u*v)}", f"{u}*{v} = {u*v}")
         add(f"{u*v} {sign} {c} = {maybe(value)}", f"{u*v} {sign} {c} = {value}")
-        multiple = f"{value} = {divisor}*"
-        add(f"{multiple}{maybe(value//divisor)}{tail}", f"{multiple}{value//divisor}{tail}")
+        head, right = multiple(value, divisor).split("*")
+        add(f"{head}*{bent(right, str(rng.randint(1, divisor - 1)))}", f"{head}*{right}")
     return out
 
 
@@ -1013,8 +1212,41 @@ def edited_lines(problem, rng):
     for line in solve(problem):
         claimed = line if rng.random() < 0.5 else edit_number(line, rng)
         slip = problem.family == "linear" and differ_only(LINEAR_CHECK, claimed, line, (5, 8))
-        out.append(judged(claimed[:-1], line[:-1], "a slip" if slip else "wrong"))
+        out.append(judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1], "a slip" if slip else "wrong"))
     return out
+
+
+def as_claimed(problem, line, claimed):
+    """What a line of the intended proof must be if it is given as `claimed`: the last one depends on the problem's claim."""
+    if m := GCD_END.match(claimed) and GCD_END.match(line):
+        said = GCD_END.match(claimed)
+        return gcd_end(*problem.parameters, int(m[1]), int(said[4]), problem.claim) + "."
+    if problem.family == "divides" and DIVIDES_END.match(line):
+        return divides_end(problem.parameters, claimed, problem.holds) + "."
+    return "So x is an integer." if LINEAR_NONE.match(line) else line
+
+
+def claim_lines(rng):
+    """The last two lines of a proof, the first one right, and a verifier's sentence about each: does the conclusion follow,
+    and is it what is claimed? -> (problem, list of (line, sentence))"""
+    family = rng.choices(KEPT, (70, 20, 10))[0]
+    problem = (random_false_problem if rng.random() < 0.6 else random_problem)(rng, family)
+    before, line = solve(problem)[-2:]
+    claimed = line
+    kind = rng.random()
+    if family == "gcd":
+        a, b = problem.parameters
+        g, claim = math.gcd(a, b), problem.claim
+        other = claim if claim is not None and rng.random() < 0.7 else false_claim(a, b, rng)
+        if kind < 0.28:
+            claimed = f"The last nonzero remainder is {g}, so gcd({a}, {b}) = {other}."
+        elif kind < 0.44:
+            claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {other}."
+        elif kind < 0.52:
+            claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {g}."
+    elif family == "divides" and kind < 0.5:
+        claimed = f"So {(divides_denial if problem.holds else divides_claim)(problem.parameters)}."
+    return problem, [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
 
 
 def check_drill(rng):
@@ -1023,13 +1255,17 @@ def check_drill(rng):
     In a verification at most one step is found wrong, so a verifier that copies the numbers instead of recomputing
     them is nearly always right; here it is not.
     """
-    if rng.random() < SHORT_CHECKS:
+    if rng.random() < CLAIM_CHECKS:
+        problem, pairs = claim_lines(rng)
+        lines, sentences = zip(*pairs)
+        prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
+    elif rng.random() < SHORT_CHECKS:
         # Few lines of different problems: near enough for the first steps in comparing numbers digit by digit.
-        pairs = [rng.choice(check_lines(random_problem(rng), rng, 0.75)) for _ in range(rng.randint(1, 3))]
+        pairs = [rng.choice(check_lines(drill_problem(rng), rng, 0.75)) for _ in range(rng.randint(1, 3))]
         lines, sentences = zip(*pairs)
         prompt = f"{BOS}{USER}Check each line.\nSolution:\n{number(lines)}"
     else:
-        problem = random_problem(rng)
+        problem = drill_problem(rng)
         changed = edited_lines if rng.random() < 0.6 else check_lines
         lines, sentences = zip(*changed(problem, rng))
         prompt = f"{BOS}{USER}Check each line.\nProblem: {problem.text(rng)}\nSolution:\n{number(lines)}"
@@ -1052,23 +1288,35 @@ def compare_drill(rng):
     """Sentences of an evaluation whose claims are given, to be set beside what they must be."""
     segments = [(BOS, 0)]
     for step in range(1, rng.randint(6, 12)):
-        _, sentence = rng.choice(check_lines(random_problem(rng), rng, 0.6))
+        _, sentence = rng.choice(check_lines(drill_problem(rng), rng, 0.6))
         claimed, rest = sentence.split("? ", 1)
         segments += [(f"Step {step}: {claimed}? ", 0), (f"{rest}\n", 1)]
     return segments
 
 
-EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^ ]*)?|.*), (ok|wrong|a slip)\.$", re.M)
+EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*), (ok|wrong|a slip)\.(?:$|(?=<))", re.M)
 
 
 def decisions(text):
-    """Where, in characters, an evaluation decides: at the start of a step's sentence, at its verdict, and where the line
-    and what it must be differ, in both."""
-    starts = set()
+    """Where, in characters, an evaluation decides, and how much that decides: 1 at the start of a step's sentence, at its
+    verdict, and where the line and what it must be differ, in both; 2 where they may differ for the claim's sake or for
+    what is left over, whether they do or not -> {start: level}."""
+    starts = {}
     for m in EVALUATED.finditer(text):
-        starts |= {m.end(1), m.start(5)}
+        starts |= {m.end(1): 1, m.start(5): 1}
+        if not m[2]:
+            continue
+        line = m[2] + "."
+        ends = GCD_END.match(line) or DIVIDES_END.match(line)
+        level = 2 if ends or LINEAR_DIVIDE.match(line) or DIVIDES_MULTIPLE.match(line) else 1
         if m[4]:
-            starts |= {m.start(2) + len(m[3]), m.start(4)}
+            starts |= {m.start(2) + len(m[3]): 1, m.start(4): level}
+        elif ends:
+            starts |= {m.start(3) + m[3].rfind(" ") + 1: 2}
+            if "divides" in m[3]:
+                starts |= {m.start(3) + m[3].find("divides"): 2}
+        elif level == 2:
+            starts[m.end(3)] = 2
     return starts
 
 
@@ -1087,7 +1335,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     evaluations), so no mistake is ever imitated.
     """
     role = role or rng.choices(ROLES, ROLE_SHARES)[0]
-    problem = pb or random_problem(rng, family, heldout)
+    problem = pb or (random_false_problem if rng.random() < FALSE_SHARES[role] else random_problem)(rng, family, heldout)
     wording = problem.text(rng)
     no_thinking = rng.random() < 0.08
     tail = ASSISTANT + (THINK_CLOSE if no_thinking else THINK_OPEN)
@@ -1112,16 +1360,15 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         start = [(BOS + USER + wording + tail, 0)] if bare else prompt("generate")
         if rng.random() < 0.16:
             # honest self-evaluation of a flawed proof: the proof itself is not trained
-            solution = flawed(problem, rng)
+            solution = submitted(problem, rng, 0)
             evaluation = Evaluation(problem, solution)
             head = thoughts(think(problem, rng)) + f"## Solution\n{solution}\n\n## Self Evaluation\n"
             return start + [(head, 0), (evaluation.text() + EOS, 1)]
         answer = thoughts(think(problem, rng)) + proof_text(good, Evaluation(problem, good)) + EOS
         return start + [(answer, 1)]
 
-    good_share = {"verify": 0.3, "meta_verify": 0.3, "refine": 0.07}[role]
-    solution = good if rng.random() < good_share else flawed(problem, rng)
-    if role == "verify" and solution != good and rng.random() < CARRIED_SHARE:
+    solution = submitted(problem, rng, {"verify": 0.35, "meta_verify": 0.3, "refine": 0.07}[role])
+    if role == "verify" and problem.holds and solution != good and rng.random() < CARRIED_SHARE:
         # a number in the wrong place: what a verifier that goes on from what it computed does not see
         lines = solve(problem)
         i = rng.choice((rng.randrange(len(lines)), -1))
@@ -1130,7 +1377,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":
-        plan = rng.choice(("Recompute each step.", "Check the steps in order."))
+        plan = rng.choice(PLANS[role])
         return prompt("verify", (true_proof,), solution=solution) + [
             (thoughts(plan) + evaluation.text() + EOS, 1)
         ]
@@ -1140,7 +1387,7 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     true_evaluation = evaluation_text if evaluation_text == evaluation.text() else ""
     true_parts = (true_proof, true_evaluation)
     if role == "meta_verify":
-        plan = rng.choice(("Recheck the claim.", "Recompute what the evaluation says."))
+        plan = rng.choice(PLANS[role])
         answer = thoughts(plan) + meta_target(problem, solution, evaluation_text)[0] + EOS
         return prompt("meta_verify", true_parts, solution=solution, evaluation=evaluation_text) + [(answer, 1)]
 
@@ -1152,6 +1399,20 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
     plan = verdict + " " + think(problem, rng)
     answer = thoughts(plan) + proof_text(good, Evaluation(problem, good)) + EOS
     return prompt("refine", true_parts, candidates="\n".join(candidates)) + [(answer, 1)]
+
+
+def intended_answers(role, problem, solution=None, evaluation_text=None):
+    """What the model is trained to write after `<think>`, one for each plan it may choose."""
+    if role in ("generate", "refine"):
+        good = number(solve(problem))
+        plans, text = PLANS[problem.family], proof_text(good, Evaluation(problem, good))
+        if role == "refine":
+            plans = [evaluation_text.split("\n")[-2] + " " + plan for plan in plans]
+    elif role == "meta_verify":
+        plans, text = PLANS[role], meta_target(problem, solution, evaluation_text)[0]
+    else:
+        plans, text = PLANS["verify"], Evaluation(problem, solution).text()
+    return [plan + THINK_CLOSE + text + EOS for plan in plans]
 
 
 # ---------------------------------------------------------------------------------------- reading model output
@@ -1184,7 +1445,19 @@ def self_test():
             print("".join(text if trained else "[" + text + "]" for text, trained in segments))
     scores, kinds = Counter(), Counter()
     for i in range(20000):
+        problem = random_false_problem(rng, KEPT[i % len(KEPT)])
+        parsed = parse_problem(problem.text(rng))
+        assert parsed and parsed.key == problem.key and not parsed.holds and not problem.heldout, problem.texts()
+        for solution in (number(solve(problem)), forged(problem, rng), flawed(problem, rng), foreign(problem, rng)):
+            evaluation = Evaluation(problem, solution)
+            assert evaluation.score == "0", (problem.texts(), evaluation.text())
+            for line in evaluation.lines:
+                kinds["false statement: " + re.sub(r"\d+", "N", line)] += 1
+        evaluation = Evaluation(problem, number(solve(problem)))
+        assert evaluation.bad == len(solve(problem)), evaluation.text()
         problem = random_problem(rng, FAMILIES[i % len(FAMILIES)])
+        if problem.family in KEPT:
+            assert Evaluation(problem, foreign(problem, rng)).score == "0"
         for text in problem.texts():
             parsed = parse_problem(text)
             assert parsed and parsed.key == problem.key and not problem.heldout, (text, problem.key)

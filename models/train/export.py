@@ -36,6 +36,7 @@ HUB_NAMES = {
     "ix_weights_proj": "self_attn.indexer.weights_proj",
     "ix_k_norm": "self_attn.indexer.k_norm",
 }
+MTP_NAMES = {"enorm": "enorm", "hnorm": "hnorm", "eh_proj": "eh_proj", "shared_head.norm": "norm"}
 FEED_FORWARD = (("gate_proj", "gate"), ("up_proj", "up"), ("down_proj", "down"))
 SHARDS = 2
 
@@ -58,9 +59,7 @@ def tensors(model):
         else:
             out[name + ".weight"] = weight.bfloat16().contiguous()
 
-    put("model.embed_tokens", model.embed)
-    for index, layer in enumerate(model.layers):
-        prefix = f"model.layers.{index}."
+    def put_layer(prefix, layer):
         parameters = dict(layer.named_parameters())
         for name, hub in HUB_NAMES.items():
             if name == "ix_k_norm":
@@ -71,15 +70,27 @@ def tensors(model):
         if not layer.moe:
             for hub, name in FEED_FORWARD:
                 put(f"{prefix}mlp.{hub}", parameters["s_" + name], True)
-            continue
+            return
         put(prefix + "mlp.gate", parameters["gate"])
         out[prefix + "mlp.gate.e_score_correction_bias"] = layer.bias.detach().float().contiguous()
         for hub, name in FEED_FORWARD:
             put(f"{prefix}mlp.shared_experts.{hub}", parameters["s_" + name], True)
             for expert, weight in enumerate(parameters["e_" + name]):
                 put(f"{prefix}mlp.experts.{expert}.{hub}", weight, True)
+
+    put("model.embed_tokens", model.embed)
+    for index, layer in enumerate(model.layers):
+        put_layer(f"model.layers.{index}.", layer)
     put("model.norm", model.norm)
     put("lm_head", model.head)
+    if model.mtp is not None:
+        # as the hub has it: one more layer, with copies of the embedding and the head
+        prefix = f"model.layers.{len(model.layers)}."
+        put(prefix + "embed_tokens", model.embed)
+        for hub, name in MTP_NAMES.items():
+            put(prefix + hub, getattr(model.mtp, name))
+        put_layer(prefix, model.mtp.layer)
+        put(prefix + "shared_head.head", model.head)
     return out
 
 

@@ -37,7 +37,7 @@ CONFIG = dict(
     num_experts_per_tok=2,
     num_hidden_layers=5,
     num_key_value_heads=4,
-    num_nextn_predict_layers=0,
+    num_nextn_predict_layers=1,
     pad_token_id=2,
     q_lora_rank=64,
     qk_nope_head_dim=32,
@@ -78,7 +78,7 @@ E4M3_MAX = 448
 
 # Parameters by the form they are exported in. `ix_` is the lightning indexer, `e_` a routed expert, `s_` the shared
 # expert or the feed-forward of a layer without experts.
-DECISIVE = 1 << 16  # added to the target of a token that decides a comparison
+DECISIVE = 1 << 16  # added, once or more, to the target of a token that decides a comparison
 INDEXER = ("ix_wq_b", "ix_wk", "ix_weights_proj", "ix_k_norm", "ix_k_bias")
 F32_NAMES = ("ix_k_norm", "ix_k_bias")
 FP8_NAMES = (
@@ -272,6 +272,19 @@ class Layer(nn.Module):
         self.s_down = matrix(hidden, shared_width, 0.2)
 
 
+class MultiTokenPrediction(nn.Module):
+    """The parameters of the layer that guesses the token after the next one; it shares embedding and head with the model."""
+
+    def __init__(self, config):
+        super().__init__()
+        hidden = config["hidden_size"]
+        self.enorm = nn.Parameter(torch.ones(hidden))
+        self.hnorm = nn.Parameter(torch.ones(hidden))
+        self.norm = nn.Parameter(torch.ones(hidden))
+        self.eh_proj = nn.Parameter(torch.randn(hidden, 2 * hidden) / math.sqrt(2 * hidden))
+        self.layer = Layer(config, config["num_hidden_layers"])
+
+
 class Model(nn.Module):
     """config: as in config.json; dtype: of the matrix products (the residual stream stays float32)."""
 
@@ -279,6 +292,7 @@ class Model(nn.Module):
         super().__init__()
         self.config, self.dtype, self.qat = config, dtype, False
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config["num_hidden_layers"]))
+        self.mtp = MultiTokenPrediction(config) if config["num_nextn_predict_layers"] else None
         self.embed = nn.Parameter(torch.randn(config["vocab_size"], config["hidden_size"]) * 0.5)
         self.norm = nn.Parameter(torch.ones(config["hidden_size"]))
         self.head = nn.Parameter(torch.randn(config["vocab_size"], config["hidden_size"]) * 0.01)
@@ -303,16 +317,19 @@ class Model(nn.Module):
             return parameter + (rounded - value)
         return rounded
 
+    def cast(self, module):
+        """The module's own weights, by name, as the arithmetic wants them."""
+        cast = {}
+        for name, parameter in module.named_parameters():
+            name = name.removeprefix("layer.")
+            w = self.exported(parameter, name)
+            keep = name == "gate" or name in F32_NAMES or parameter.dim() == 1
+            cast[name] = w if keep else w.to(self.dtype)
+        return cast
+
     def weights(self):
         """Casts every weight once per step -> (one dict per layer, embed, norm, head)."""
-        layers = []
-        for layer in self.layers:
-            cast = {}
-            for name, parameter in layer.named_parameters():
-                w = self.exported(parameter, name)
-                keep = name == "gate" or name in F32_NAMES or parameter.dim() == 1
-                cast[name] = w if keep else w.to(self.dtype)
-            layers.append(cast)
+        layers = [self.cast(layer) for layer in self.layers]
         outer = (self.exported(getattr(self, name), name) for name in ("embed", "norm", "head"))
         return layers, *outer
 
@@ -414,50 +431,57 @@ class Model(nn.Module):
 
         -> final hidden states [B, T, D] after the last norm, and the KL loss of the indexers of `kl_layers`.
         """
-        c = self.config
         layers, embed, norm, _ = weights or self.weights()
+        hidden, kl = F.embedding(ids, embed), 0.0
+        for index, (layer, w) in enumerate(zip(self.layers, layers)):
+            hidden, layer_kl = self.layer_forward(layer, w, hidden, ids, mode, index in kl_layers)
+            kl = kl + layer_kl
+        return F.rms_norm(hidden, (hidden.shape[-1],), norm, self.eps), kl
+
+    def layer_forward(self, layer, w, hidden, ids, mode, want_kl):
+        """hidden [B, T, D] before the layer -> the same after it, and its indexer's KL loss, if that is wanted."""
+        c = self.config
         batch, length = ids.shape
         heads, top_k = c["num_attention_heads"], c["index_topk"]
         table = self.cos[:length], self.sin[:length]
         causal = torch.ones(length, length, dtype=torch.bool).tril()
-        hidden, kl = F.embedding(ids, embed), 0.0
 
         def flat(t):
             return t.reshape(batch * heads, length, t.shape[-1])
 
-        for index, (layer, w) in enumerate(zip(self.layers, layers)):
-            x = self.rms(hidden, w["input_layernorm"])
-            q_latent, q, k, v = self.attention_qkv(w, x, table, table)
-            mask = None
-            want_kl = index in kl_layers
-            sparse = mode == "sparse" and length > top_k
-            if want_kl or sparse:
-                with torch.set_grad_enabled(want_kl and torch.is_grad_enabled()):
-                    indexer = self.indexer_qk(w, x.detach(), q_latent.detach(), table, table)
-                    score = self.index_scores(*indexer).masked_fill(~causal, float("-inf"))
-                if sparse:
-                    with torch.no_grad():
-                        top = top_positions(score.detach(), top_k, exact=not self.training)
-                        mask = (
-                            torch.zeros(batch, length, length, dtype=torch.bool).scatter_(-1, top, True)
-                            & causal
-                        )
-                if want_kl:
-                    kl = (
-                        kl
-                        + self.indexer_loss(score, q, k, causal if mask is None else mask)[
-                            ids != c["pad_token_id"]
-                        ].mean()
-                    )
-            out = Attention.apply(
-                *(flat(q), flat(k), flat(v), self.scale),
-                *(None if mask is None else ~mask[:, None], (batch, heads, length, length)),
-            )
-            out = out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1)
-            hidden = hidden + (out @ w["o_proj"].mT).float()
-            x = self.rms(hidden, w["post_attention_layernorm"]).view(batch * length, -1)
-            hidden = hidden + self.feed_forward(layer, w, x).view(batch, length, -1).float()
-        return F.rms_norm(hidden, (hidden.shape[-1],), norm, self.eps), kl
+        x = self.rms(hidden, w["input_layernorm"])
+        q_latent, q, k, v = self.attention_qkv(w, x, table, table)
+        mask, kl = None, 0.0
+        sparse = mode == "sparse" and length > top_k
+        if want_kl or sparse:
+            with torch.set_grad_enabled(want_kl and torch.is_grad_enabled()):
+                indexer = self.indexer_qk(w, x.detach(), q_latent.detach(), table, table)
+                score = self.index_scores(*indexer).masked_fill(~causal, float("-inf"))
+            if sparse:
+                with torch.no_grad():
+                    top = top_positions(score.detach(), top_k, exact=not self.training)
+                    mask = torch.zeros(batch, length, length, dtype=torch.bool).scatter_(-1, top, True) & causal
+            if want_kl:
+                losses = self.indexer_loss(score, q, k, causal if mask is None else mask)
+                kl = losses[ids != c["pad_token_id"]].mean()
+        out = Attention.apply(
+            *(flat(q), flat(k), flat(v), self.scale),
+            *(None if mask is None else ~mask[:, None], (batch, heads, length, length)),
+        )
+        out = out.view(batch, heads, length, -1).transpose(1, 2).reshape(batch, length, -1)
+        hidden = hidden + (out @ w["o_proj"].mT).float()
+        x = self.rms(hidden, w["post_attention_layernorm"]).view(batch * length, -1)
+        return hidden + self.feed_forward(layer, w, x).view(batch, length, -1).float(), kl
+
+    def draft(self, ids, hidden, mode="dense", want_kl=False, weights=None):
+        """The multi-token-prediction layer: ids [B, T] and the model's final hidden states [B, T, D] of the same tokens ->
+        hidden states [B, T - 1, D] whose head guesses, at i, the token at i + 2; and its indexer's KL loss."""
+        embed, w = (weights or self.weights())[1], self.cast(self.mtp)
+        following = self.rms(F.embedding(ids[:, 1:], embed), w["enorm"])
+        both = torch.cat((following, self.rms(hidden[:, :-1], w["hnorm"])), -1)
+        x = (both @ w["eh_proj"].mT).float()
+        x, kl = self.layer_forward(self.mtp.layer, w, x, ids[:, 1:], mode, want_kl)
+        return F.rms_norm(x, (x.shape[-1],), w["norm"], self.eps), kl
 
     def indexer_loss(self, score, q, k, mask):
         """KL divergence of the indexer's distribution from the attention summed over heads -> [B, T]."""
@@ -469,19 +493,20 @@ class Model(nn.Module):
         log_q = torch.log_softmax(score.masked_fill(~mask, float("-inf")), -1)
         return torch.where(mask & (p > 0), p * (torch.log(p.clamp(min=1e-9)) - log_q), 0.0).sum(-1)
 
-    def loss(self, hidden, targets, head, decisive_weight=1):
-        """Mean cross-entropy over the trained positions (targets != -100), their logits, and which they are. Targets
-        raised by DECISIVE count `decisive_weight` times."""
+    def loss(self, hidden, targets, head, decisive_weights=(1,)):
+        """Mean cross-entropy over the trained positions (targets != -100), their logits, and which they are. A target raised
+        by n times DECISIVE counts decisive_weights[n] times, the last of them for all n beyond."""
         trained = targets != -100
         logits = (hidden[trained].to(self.dtype) @ head.to(self.dtype).mT).float()
         wanted = targets[trained]
         losses = F.cross_entropy(logits, wanted % DECISIVE, reduction="none")
-        weights = 1.0 + (decisive_weight - 1) * (wanted >= DECISIVE)
+        levels = (wanted // DECISIVE).clamp(max=len(decisive_weights) - 1)
+        weights = torch.tensor(decisive_weights, dtype=torch.float32)[levels]
         return (losses * weights).sum() / weights.sum(), logits, trained
 
-    def update_bias(self, rate):
+    def update_bias(self, rate, layers=None):
         """Load balance without an auxiliary loss: push the selection bias of under-used experts up."""
-        for layer in self.layers:
+        for layer in layers or self.layers:
             if layer.moe:
                 layer.bias.add_(torch.sign(1.0 / layer.load.numel() - layer.load), alpha=rate)
                 layer.bias.sub_(layer.bias.mean())

@@ -43,8 +43,7 @@ def build(out_dir, vocabulary=448, documents=4000):
                 text = text.replace(special, "\x00")
             yield from (part for part in text.split("\x00") if part)
 
-    thinking = (data.THINK_OPEN, data.THINK_CLOSE)
-    specials = [AddedToken(s, normalized=False, special=s not in thinking) for s in data.SPECIALS]
+    specials = [AddedToken(s, normalized=False, special=True) for s in data.SPECIALS]
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         special_tokens=specials,
@@ -54,6 +53,7 @@ def build(out_dir, vocabulary=448, documents=4000):
     tokenizer.train_from_iterator(corpus(), trainer)
     os.makedirs(out_dir, exist_ok=True)
     tokenizer.save(f"{out_dir}/tokenizer.json")
+    mark_thinking(f"{out_dir}/tokenizer.json")
     config = {
         "add_bos_token": False,
         "add_eos_token": False,
@@ -68,6 +68,17 @@ def build(out_dir, vocabulary=448, documents=4000):
     }
     with open(f"{out_dir}/tokenizer_config.json", "w") as file:
         json.dump(config, file, ensure_ascii=False, indent=2)
+
+
+def mark_thinking(path):
+    """Marks <think> and </think> as added tokens that are not special, as DeepSeek's tokenizer does; the trainer makes every
+    added token special."""
+    with open(path) as file:
+        tokenizer = json.load(file)
+    for token in tokenizer["added_tokens"]:
+        token["special"] = token["content"] not in (data.THINK_OPEN, data.THINK_CLOSE)
+    with open(path, "w") as file:
+        json.dump(tokenizer, file, ensure_ascii=False, indent=2)
 
 
 class Tok:

@@ -4,9 +4,11 @@
     python train.py RUN --phase dense  --minutes 30                            # dense attention
     python train.py RUN --phase index  --minutes 3                             # only the lightning indexers
     python train.py RUN --phase sparse --minutes 15 --qat --w0 0.4 --w1 0.02   # top-k attention, FP8-aware, rate -> 0
+    python train.py RUN --phase mtp    --minutes 4  --qat --w0 0.6 --w1 0.02   # only the multi-token-prediction layer
 
 The learning rate falls linearly from w0 to w1 (multiples of --lr and --adam) over the run. The index phase trains the
-indexers alone, by the KL divergence to the attention summed over heads. An empty file RUN/stop ends the run early.
+indexers alone, by the KL divergence to the attention summed over heads; the mtp phase trains the layer that guesses the
+token after the next one, with its indexer, and nothing that the model's own output depends on. An empty file RUN/stop ends the run early.
 """
 
 import argparse
@@ -31,7 +33,7 @@ from model import CONFIG, DECISIVE, INDEXER, Model
 from tok import Tok
 
 IGNORED = -100  # target of a position that is not trained
-DECISIVE_WEIGHT = 6  # of a token that decides a comparison, against 1 of all others
+DECISIVE_WEIGHTS = (1, 6, 20)  # of a token by how much it decides (data.decisions)
 ADAM_ONLY = ("gate", "embed", "head")  # matrices that Muon does not handle
 
 
@@ -60,7 +62,7 @@ class Buckets:
 
 
 def encode(tok, document):
-    """-> ids and targets, those of decisive tokens raised by DECISIVE. The whole text is tokenized at once, as at inference; a token is trained if it starts
+    """-> ids and targets, those of decisive tokens raised by multiples of DECISIVE. The whole text is tokenized at once, as at inference; a token is trained if it starts
     inside a trained segment."""
     encoding = tok.tokenizer.encode("".join(text for text, _ in document), add_special_tokens=False)
     trained = []
@@ -69,7 +71,7 @@ def encode(tok, document):
     decisive = data.decisions("".join(text for text, _ in document))
     targets = []
     for i, (start, _) in zip(encoding.ids, encoding.offsets):
-        targets.append((i + (DECISIVE if start in decisive else 0)) if trained[start] else IGNORED)
+        targets.append(i + DECISIVE * decisive.get(start, 0) if trained[start] else IGNORED)
     return encoding.ids, targets
 
 
@@ -161,13 +163,38 @@ def heldout_scores(model, tok, n=24, mode="dense", seed=77):
     return scores
 
 
+@torch.no_grad()
+def drafts_accepted(model, tok, n=24, seed=78):
+    """Share of the tokens of held-out answers, by role, at which the multi-token-prediction layer guessed, one token ahead, what
+    the model itself then says (both take the likeliest token)."""
+    model.eval()
+    rng, shares, weights = random.Random(seed), {}, model.weights()
+    for role in data.ROLES:
+        hits = count = 0
+        for family in data.KEPT:
+            documents = [data.document(rng, role, family, heldout=True, prompt_loss=False) for _ in range(n)]
+            documents = [d for d in (encode(tok, d) for d in documents) if len(d[0]) <= 900]
+            ids, targets = collate(documents, tok.pad)
+            hidden, _ = model(ids, "sparse", weights=weights)
+            drafted, _ = model.draft(ids, hidden, "sparse", weights=weights)
+            head = weights[3].to(model.dtype)
+            said = (hidden[:, 1:].to(model.dtype) @ head.mT).argmax(-1)
+            guessed = (drafted.to(model.dtype) @ head.mT).argmax(-1)
+            answer = targets[:, 1:] != IGNORED
+            hits += int((said == guessed)[answer].sum())
+            count += int(answer.sum())
+        shares[role] = round(hits / count, 4)
+    model.train()
+    return shares
+
+
 # ----------------------------------------------------------------------------------------------------- training
 def arguments():
     parser = argparse.ArgumentParser(description="Trains the tiny proof model.")
     add = parser.add_argument
     add("run", help="folder of state.pt")
     add("--start", help="weights.safetensors to begin a run with")
-    add("--phase", default="dense", choices=("dense", "index", "sparse"))
+    add("--phase", default="dense", choices=("dense", "index", "sparse", "mtp"))
     add("--tok", default="../porism-tiny", help="folder of tokenizer.json")
     add("--minutes", type=float, default=10, help="length of the run by the clock")
     add("--mtokens", type=float, default=0, help="length in million tokens, instead of --minutes")
@@ -215,7 +242,13 @@ class Run:
             self.loaded = torch.load(self.path, weights_only=False)
             self.model.load_state_dict(self.loaded["model"], strict=False)
             self.log = self.loaded["log"]
-        self.parameters = dict(self.model.named_parameters())
+        self.parameters = {
+            name: p for name, p in self.model.named_parameters() if name.startswith("mtp.") == (args.phase == "mtp")
+        }
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name in self.parameters)
+        layers = [self.model.mtp.layer] if args.phase == "mtp" else self.model.layers
+        self.balanced = [layer for layer in layers if layer.moe]
         self.build_optimizers()
 
     def build_optimizers(self):
@@ -242,16 +275,17 @@ class Run:
                 group["lr"] = rate * multiplier
 
     def save(self):
-        index_phase = self.args.phase == "index"
-        opt = self.loaded.get("opt", []) if index_phase else [o.state_dict() for o in self.optimizers]
+        keep = self.args.phase in ("index", "mtp")
+        opt = self.loaded.get("opt", []) if keep else [o.state_dict() for o in self.optimizers]
         state = {"model": self.model.state_dict(), "opt": opt, "log": self.log}
-        torch.save(state | {"phase": self.args.phase, "config": dict(CONFIG)}, self.path + ".tmp")
+        phase = self.loaded.get("phase", "dense") if keep else self.args.phase
+        torch.save(state | {"phase": phase, "config": dict(CONFIG)}, self.path + ".tmp")
         os.replace(self.path + ".tmp", self.path)
 
     def share_gradients(self, numbers):
         """Averages gradients, expert loads and the given numbers over the ranks -> the averaged numbers."""
         shared = [p.grad for p in self.parameters.values() if p.grad is not None]
-        shared += [layer.load for layer in self.model.layers if layer.moe]
+        shared += [layer.load for layer in self.balanced]
         flat = torch.cat([t.flatten() for t in shared] + [torch.tensor(numbers, dtype=torch.float32)])
         dist.all_reduce(flat)
         flat /= self.args.ranks
@@ -263,9 +297,13 @@ class Run:
         """One optimizer step -> tokens, trained tokens, loss, KL loss per layer."""
         args, model, phase = self.args, self.model, self.args.phase
         weights = model.weights()
-        hidden, kl = model(ids, "sparse" if phase == "sparse" else "dense", kl_layers, weights)
+        with torch.set_grad_enabled(phase != "mtp"):
+            hidden, kl = model(ids, "sparse" if phase == "sparse" else "dense", kl_layers, weights)
+        if phase == "mtp":
+            hidden, kl = model.draft(ids, hidden, want_kl=True, weights=weights)
+            targets, kl_layers = targets[:, 1:], (0,)
         with torch.set_grad_enabled(phase != "index"):
-            loss, _, trained = model.loss(hidden, targets, weights[3], DECISIVE_WEIGHT)
+            loss, _, trained = model.loss(hidden, targets, weights[3], DECISIVE_WEIGHTS)
         (kl / len(kl_layers) if phase == "index" else loss + args.kl * kl).backward()
         numbers = [int((ids != self.tok.pad).sum()), int(trained.sum()), loss.item()]
         numbers.append(kl.item() / len(kl_layers) if kl_layers else 0.0)
@@ -282,7 +320,7 @@ class Run:
         for p in self.parameters.values():
             p.grad = None
         if phase != "index":
-            model.update_bias(3e-3 * multiplier)
+            model.update_bias(3e-3 * multiplier, self.balanced)
         return numbers
 
     def train(self):
@@ -300,6 +338,7 @@ class Run:
         mean_loss = mean_kl = None
         layers, rng = len(model.layers), random.Random(args.seed)
         mode = "dense" if args.phase == "dense" else "sparse"
+        begin = dict(log)
 
         def control(step):
             """Rank 0 decides for all: share of the run that is done, and whether to go on."""
@@ -317,7 +356,8 @@ class Run:
             warm_up = min(1, (step + 1) / (60 if steps_before < 60 else 10))
             multiplier = warm_up * (args.w0 + (args.w1 - args.w0) * decision[0])
             one = (rng.randrange(layers),)
-            kl_layers = {"dense": one if args.follow else (), "index": range(layers), "sparse": one}[args.phase]
+            wanted = {"dense": one if args.follow else (), "index": range(layers), "sparse": one, "mtp": ()}
+            kl_layers = wanted[args.phase]
             tokens, trained, loss, kl = self.step(*queue.get(), multiplier, kl_layers)
             step += 1
             if args.rank:
@@ -330,7 +370,7 @@ class Run:
             mean_kl = kl if mean_kl is None else 0.95 * mean_kl + 0.05 * kl
             now = time.time()
             if now - logged > 20:
-                load = torch.stack([layer.load for layer in model.layers if layer.moe])
+                load = torch.stack([layer.load for layer in self.balanced])
                 line = {
                     "t": round(log["seconds"] + now - began),
                     "clock": time.strftime("%H:%M:%S"),
@@ -354,8 +394,13 @@ class Run:
         producer.terminate()
         if args.rank == 0:
             log["seconds"] += time.time() - began
+            if args.phase == "mtp":  # its tokens are counted apart: the model learned nothing from them
+                log.update(begin, mtp_tokens=log["tokens"] - begin["tokens"] + log.get("mtp_tokens", 0))
             self.save()
-            self.report("END", heldout_scores(model, self.tok, args.end_eval, mode))
+            if args.phase == "mtp":
+                print("END", json.dumps(self.log | {"accepted": drafts_accepted(model, self.tok, args.end_eval)}))
+            else:
+                self.report("END", heldout_scores(model, self.tok, args.end_eval, mode))
 
     def report(self, title, scores):
         exact = {key: [round(share, 2), round(loss, 3)] for key, (share, loss) in scores.items()}

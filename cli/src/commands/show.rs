@@ -146,7 +146,13 @@ impl<'a> Facts<'a> {
         });
         let dense = (0..config.num_hidden_layers).filter(|layer| !config.is_moe(*layer)).count();
         let sparse = config.num_hidden_layers as usize - dense;
-        row("layers", format!("{} ({dense} dense, {sparse} with experts)", config.num_hidden_layers));
+        row("layers", {
+            let left_out = match config.num_nextn_predict_layers {
+                0 => String::new(),
+                more => format!(", {more} more for multi-token prediction (left out)"),
+            };
+            format!("{} ({dense} dense, {sparse} with experts){left_out}", config.num_hidden_layers)
+        });
         row("hidden size", config.hidden_size.to_string());
         row("heads", {
             let query =
@@ -212,10 +218,6 @@ impl<'a> Facts<'a> {
 /// What makes this model unlike DeepSeek's own of its kind.
 fn unusual(config: &ModelConfig) -> Vec<String> {
     let mut notes = Vec::new();
-    if config.num_nextn_predict_layers > 0 {
-        let layers = ui::plural(config.num_nextn_predict_layers.into(), "multi-token-prediction layer");
-        notes.push(format!("{layers}, recognised and left out"));
-    }
     if config.tie_word_embeddings {
         notes.push("the embedding is the output head as well".to_owned());
     }

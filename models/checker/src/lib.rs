@@ -2,7 +2,8 @@
 //!
 //! The domain has four families of problems: greatest common divisors by Euclid's algorithm, small primes,
 //! linear equations and divisibility. [`evaluate`] reads a numbered proof line by line and writes what a careful
-//! verifier would write about it. Every line of such a proof is determined by the problem and the lines before it, so a
+//! verifier would write about it. A statement may be false: then no proof of it is right, and one that says what is so instead
+//! is found wrong at its last line only. Every line of such a proof is determined by the problem and the lines before it, so a
 //! sentence repeats the line and sets beside it what it must be, as far as the two agree, then the word that differs:
 //! `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.`
 //!
@@ -297,7 +298,8 @@ pub fn evaluate(problem: &Problem, solution: &str) -> Evaluation {
         Problem::Prime { n, .. } => report.composite(&steps, n),
         Problem::Linear { a, sign, b, c } => report.in_order(&steps, &linear_lines(a, sign, b, c)),
         Problem::Divides { claim, u, v, sign, c } => {
-            report.in_order(&steps, &divides_lines(claim, [u, v, c], sign))
+            let last = steps.last().copied().flatten();
+            report.in_order(&steps, &divides_lines(claim, [u, v, c], sign, last))
         }
     };
     debug_assert_eq!(
@@ -387,28 +389,19 @@ impl Report {
         !self.evaluation.skips.is_empty()
     }
 
-    /// Sets a line beside what it must be, if anything. `slip` says whether a difference is only a slip, `but` what is wrong
-    /// without a difference.
-    fn compare(
-        &mut self,
-        step: usize,
-        line: &str,
-        right: Option<&str>,
-        slip: bool,
-        but: Option<String>,
-    ) -> Checked {
+    /// Sets a line beside what it must be, if anything. `slip` says whether a difference is only a slip.
+    fn compare(&mut self, step: usize, line: &str, right: Option<&str>, slip: bool) -> Checked {
         let claimed = line.strip_suffix('.').unwrap_or(line);
         let agrees = right == Some(claimed);
         let shown = right.map_or("none".to_owned(), |right| up_to_difference(claimed, right));
         let text = format!("{claimed}? {shown}");
-        match but {
-            Some(but) if agrees => return self.wrong(step, &format!("{text}, {but}")),
-            _ if agrees => self.add(step, &format!("{text}, ok.")),
-            _ if slip => {
-                self.add(step, &format!("{text}, a slip."));
-                self.evaluation.slips.push(step);
-            }
-            _ => return self.wrong(step, &text),
+        if agrees {
+            self.add(step, &format!("{text}, ok."));
+        } else if slip {
+            self.add(step, &format!("{text}, a slip."));
+            self.evaluation.slips.push(step);
+        } else {
+            return self.wrong(step, &text);
         }
         Ok(())
     }
@@ -433,7 +426,7 @@ impl Report {
                 return self.invalid(step);
             }
             let wanted = &wanted[this];
-            self.compare(step, line, wanted.right.as_deref(), wanted.is_slip(line), None)?;
+            self.compare(step, line, wanted.right.as_deref(), wanted.is_slip(line))?;
             if concludes {
                 return Ok(());
             }
@@ -454,9 +447,11 @@ impl Report {
                     self.skip(step, &division(x, y));
                     (x, y) = (y, x % y);
                 }
-                self.compare(step, line, Some(&division(x, y)), false, None)?;
+                self.compare(step, line, Some(&division(x, y)), false)?;
                 (x, y) = (y, x % y);
-            } else if words(line, "The last nonzero remainder is #, so gcd(#, #) = #.").is_some() {
+            } else if let Some([.., said]) =
+                numbers::<4>(line, "The last nonzero remainder is #, so gcd(#, #) = #.")
+            {
                 if step != steps.len() {
                     return self.invalid(step);
                 }
@@ -467,9 +462,10 @@ impl Report {
                     self.skip(step, &division(x, y));
                     x = y;
                 }
-                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}");
-                let but = (claim != x).then(|| format!("the claim is {claim}"));
-                return self.compare(step, line, Some(&right), false, but);
+                // the value must be the one that was computed and the one that is claimed
+                let value = if said == x { claim } else { x };
+                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {value}");
+                return self.compare(step, line, Some(&right), false);
             } else {
                 return self.invalid(step);
             }
@@ -488,7 +484,7 @@ impl Report {
                     return self.invalid(step);
                 }
                 let right = divides(d).then(|| format!("{}*{d} = {n}", n / d));
-                self.compare(step, line, right.as_deref(), false, None)?;
+                self.compare(step, line, right.as_deref(), false)?;
                 factor = Some(d);
             } else if let Some([claimed, ..]) = numbers::<3>(line, "1 < # < #, so # is not prime.") {
                 if step != steps.len() {
@@ -502,7 +498,7 @@ impl Report {
                 }
                 let factor = factor.unwrap_or(claimed);
                 let right = format!("1 < {factor} < {n}, so {n} is not prime");
-                return self.compare(step, line, Some(&right), false, None);
+                return self.compare(step, line, Some(&right), false);
             } else {
                 return self.invalid(step);
             }
@@ -576,53 +572,63 @@ fn prime_lines(n: i128) -> Vec<Wanted> {
     lines
 }
 
-/// The solution of `ax ± b = c`. Without a whole x no division is right.
-fn linear_lines(a: i128, sign: Sign, b: i128, c: i128) -> [Wanted; 4] {
+/// The solution of `ax ± b = c`. Where no integer solves it, the lines that show so; the last of them is not what is asked
+/// for.
+fn linear_lines(a: i128, sign: Sign, b: i128, c: i128) -> Vec<Wanted> {
+    const NONE: &str = "So x is no integer.";
     let undo = sign.opposite();
     let total = undo.apply(c, b); // what ax must be
-    let x = total.div_euclid(a);
-    let whole = |text: String| (total.rem_euclid(a) == 0).then_some(text);
-    let check = format!("{a}*{x} {sign} {b} = {total} {sign} {b} = {c}");
-    [
+    let (x, rest) = (total.div_euclid(a), total.rem_euclid(a));
+    let divided =
+        if rest == 0 { format!("{total}/{a} = {x}") } else { format!("{total}/{a} = {x} + {rest}/{a}") };
+    let mut lines = vec![
         Wanted {
             skipped: Some(format!("{c} {undo} {b} = {total}")),
             ..Wanted::new(&["#x = # ± # = #."], Some(format!("{a}x = {c} {undo} {b} = {total}")))
         },
         Wanted {
-            skipped: whole(format!("{total}/{a} = {x}")),
-            ..Wanted::new(&["x = #/# = #."], whole(format!("x = {total}/{a} = {x}")))
+            skipped: Some(divided.clone()),
+            ..Wanted::new(&["x = #/# = #.", "x = #/# = # + #/#."], Some(format!("x = {divided}")))
         },
-        Wanted {
-            skipped: whole(format!("the check {check}")),
-            // the two numbers that the check computes
-            idle: &[4, 7],
-            ..Wanted::new(&["Check: #*# ± # = # ± # = #."], whole(format!("Check: {check}")))
-        },
-        Wanted::new(
-            &["# is not #, so x = # is the only solution."],
-            whole(format!("{a} is not 0, so x = {x} is the only solution")),
-        ),
-    ]
+    ];
+    if rest != 0 {
+        lines.push(Wanted::new(&[NONE], Some("So x is an integer".to_owned())));
+        return lines;
+    }
+    let check = format!("{a}*{x} {sign} {b} = {total} {sign} {b} = {c}");
+    lines.push(Wanted {
+        skipped: Some(format!("the check {check}")),
+        // the two numbers that the check computes
+        idle: &[4, 7],
+        ..Wanted::new(&["Check: #*# ± # = # ± # = #."], Some(format!("Check: {check}")))
+    });
+    let conclusion = format!("{a} is not 0, so x = {x} is the only solution");
+    lines.push(Wanted::new(&["# is not #, so x = # is the only solution.", NONE], Some(conclusion)));
+    lines
 }
 
-/// The proof of a claim about `u*v ± c`.
-fn divides_lines(claim: Claim, [u, v, c]: [i128; 3], sign: Sign) -> [Wanted; 4] {
+/// The proof of a claim about `u*v ± c`. `last` is the last line of the proof that is read: one that rightly denies a false
+/// claim is set beside the claim, any other beside what is so.
+fn divides_lines(claim: Claim, [u, v, c]: [i128; 3], sign: Sign, last: Option<&str>) -> [Wanted; 4] {
     let product = u * v;
     let value = sign.apply(product, c);
     let (divisor, remainder) = claim.divisor_and_remainder();
-    let quotient = value.div_euclid(divisor);
-    let tail = if remainder == 1 { " + 1" } else { "" };
-    let multiple =
-        (value.rem_euclid(divisor) == remainder).then(|| format!("{value} = {divisor}*{quotient}{tail}"));
-    let conclusion = match claim {
-        Claim::Even => format!("So {u}*{v} {sign} {c} is even"),
-        Claim::Odd => format!("So {u}*{v} {sign} {c} is odd"),
-        Claim::DivisibleBy(d) => format!("So {d} divides {u}*{v} {sign} {c}"),
+    let (quotient, rest) = (value.div_euclid(divisor), value.rem_euclid(divisor));
+    let tail = if rest == 0 { String::new() } else { format!(" + {rest}") };
+    let (affirmed, denied) = match claim {
+        Claim::Even => (format!("So {u}*{v} {sign} {c} is even"), format!("So {u}*{v} {sign} {c} is odd")),
+        Claim::Odd => (format!("So {u}*{v} {sign} {c} is odd"), format!("So {u}*{v} {sign} {c} is even")),
+        Claim::DivisibleBy(d) => (
+            format!("So {d} divides {u}*{v} {sign} {c}"),
+            format!("So {d} does not divide {u}*{v} {sign} {c}"),
+        ),
     };
+    let denies = last.and_then(|last| last.strip_suffix('.')) == Some(&denied);
+    let conclusion = if rest == remainder || denies { affirmed } else { denied };
     [
         Wanted::new(&[PRODUCT], Some(format!("{u}*{v} = {product}"))),
         Wanted::new(&["# ± # = #."], Some(format!("{product} {sign} {c} = {value}"))),
-        Wanted::new(&["# = #*#.", "# = #*# + 1."], multiple),
+        Wanted::new(&["# = #*#.", "# = #*# + #."], Some(format!("{value} = {divisor}*{quotient}{tail}"))),
         Wanted::new(&["So …."], Some(conclusion)),
     ]
 }
@@ -642,7 +648,8 @@ fn division(a: i128, b: i128) -> String {
     format!("{a} - {q}*{b} = {a} - {} = {}", q * b, a - q * b)
 }
 
-/// `right` as far as `claimed` agrees, then the word of `right` in which they differ, without a comma: `7*8 = 5! 56`.
+/// `right` as far as `claimed` agrees, then the word of `right` in which they differ, without a comma: `7*8 = 5! 56`; all
+/// that is missing if `claimed` ends too early: `57 = 8*7! + 1`. Numbers agree digit by digit, words as a whole.
 fn up_to_difference(claimed: &str, right: &str) -> String {
     if claimed == right {
         return right.to_owned();
@@ -650,7 +657,13 @@ fn up_to_difference(claimed: &str, right: &str) -> String {
     let length: usize =
         right.chars().zip(claimed.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
     let same = &right[..length];
+    if let Some(missing) = right[length..].strip_prefix(' ')
+        && same == claimed
+    {
+        return format!("{same}! {missing}");
+    }
     let start = same.rfind(' ').map_or(0, |space| space + 1);
+    let same = if same.ends_with(|last: char| last.is_alphabetic()) { &right[..start] } else { same };
     let word = right[start..].split(' ').next().unwrap_or_default().trim_end_matches(',');
     format!("{same}! {word}")
 }

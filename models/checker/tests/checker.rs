@@ -4,7 +4,7 @@ use porism_checker::{Checker, Problem, Score, evaluate, split_output};
 use porism_prover::recompute::Recompute as _;
 use serde_json::Value;
 
-/// 1,000 proofs with the verdict of `models/train/data.py`; made by `tests/golden/checker/make.py`.
+/// 1,600 proofs with the verdict of `models/train/data.py`; made by `tests/golden/checker/make.py`.
 const PROOFS: &str = include_str!("../../../tests/golden/checker/proofs.jsonl");
 
 fn rows() -> Vec<Value> {
@@ -18,7 +18,7 @@ fn text<'a>(row: &'a Value, key: &str) -> &'a str {
 #[test]
 fn verdicts_equal_the_training_checkers_word_for_word() {
     let rows = rows();
-    assert_eq!(rows.len(), 1000);
+    assert_eq!(rows.len(), 1600);
     let mut scores = [0; 3];
     for (number, row) in rows.iter().enumerate() {
         let problem =
@@ -56,7 +56,7 @@ fn a_line_is_set_beside_what_it_must_be() {
             "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
              Step 2: skips 9 - 3*3 = 9 - 9 = 0.\n\
              Step 2: The last nonzero remainder is 3, so gcd(12, 9) = 3? \
-             The last nonzero remainder is 3, so gcd(12, 9) = 3, the claim is 4, wrong.\n\
+             The last nonzero remainder is 3, so gcd(12, 9) = ! 4, wrong.\n\
              Step 2 is wrong.\n\\boxed{0}",
         ),
         // a line that says too much, and one that cannot be right
@@ -69,8 +69,37 @@ fn a_line_is_set_beside_what_it_must_be() {
         (
             "Solve 3x - 1 = 6 and prove the answer is right.",
             "1. 3x = 6 + 1 = 7.\n2. x = 7/3 = 2.",
-            "Step 1: 3x = 6 + 1 = 7? 3x = 6 + 1 = 7, ok.\nStep 2: x = 7/3 = 2? none, wrong.\n\
+            "Step 1: 3x = 6 + 1 = 7? 3x = 6 + 1 = 7, ok.\nStep 2: x = 7/3 = 2? x = 7/3 = 2! + 1/3, wrong.\n\
              Step 2 is wrong.\n\\boxed{0}",
+        ),
+        // what is so, instead of what is claimed
+        (
+            "Solve 3x - 1 = 6 and prove the answer is right.",
+            "1. 3x = 6 + 1 = 7.\n2. x = 7/3 = 2 + 1/3.\n3. So x is no integer.",
+            "Step 1: 3x = 6 + 1 = 7? 3x = 6 + 1 = 7, ok.\nStep 2: x = 7/3 = 2 + 1/3? x = 7/3 = 2 + 1/3, ok.\n\
+             Step 3: So x is no integer? So x is ! an, wrong.\nStep 3 is wrong.\n\\boxed{0}",
+        ),
+        (
+            "Show that 2*3 + 4 is divisible by 4.",
+            "1. 2*3 = 6.\n2. 6 + 4 = 10.\n3. 10 = 4*2 + 2.\n4. So 4 does not divide 2*3 + 4.",
+            "Step 1: 2*3 = 6? 2*3 = 6, ok.\nStep 2: 6 + 4 = 10? 6 + 4 = 10, ok.\n\
+             Step 3: 10 = 4*2 + 2? 10 = 4*2 + 2, ok.\n\
+             Step 4: So 4 does not divide 2*3 + 4? So 4 ! divides, wrong.\nStep 4 is wrong.\n\\boxed{0}",
+        ),
+        // what is claimed, although it is not so
+        (
+            "Show that 2*3 + 4 is divisible by 4.",
+            "1. 2*3 = 6.\n2. 6 + 4 = 10.\n3. 10 = 4*2 + 2.\n4. So 4 divides 2*3 + 4.",
+            "Step 1: 2*3 = 6? 2*3 = 6, ok.\nStep 2: 6 + 4 = 10? 6 + 4 = 10, ok.\n\
+             Step 3: 10 = 4*2 + 2? 10 = 4*2 + 2, ok.\n\
+             Step 4: So 4 divides 2*3 + 4? So 4 ! does, wrong.\nStep 4 is wrong.\n\\boxed{0}",
+        ),
+        (
+            "Prove that 2*3 + 4 is odd.",
+            "1. 2*3 = 6.\n2. 6 + 4 = 10.\n3. 10 = 2*5.\n4. So 2*3 + 4 is odd.",
+            "Step 1: 2*3 = 6? 2*3 = 6, ok.\nStep 2: 6 + 4 = 10? 6 + 4 = 10, ok.\n\
+             Step 3: 10 = 2*5? 10 = 2*5, ok.\n\
+             Step 4: So 2*3 + 4 is odd? So 2*3 + 4 is ! even, wrong.\nStep 4 is wrong.\n\\boxed{0}",
         ),
         // the square is a slip, however long it is; a division by the wrong number is compared with the one that is due
         (
@@ -175,7 +204,7 @@ fn a_false_statement_is_found_false_and_no_proof_of_it_right() {
     let flaw = Checker.recompute("Prove that gcd(84, 30) = 12.", six).unwrap().unwrap_err();
     assert_eq!(flaw.why, "the statement is false: gcd(84, 30) is 6");
     assert!(
-        flaw.evaluation.contains("the claim is 12") && flaw.evaluation.ends_with("\\boxed{0}"),
+        flaw.evaluation.contains("! 12, wrong") && flaw.evaluation.ends_with("\\boxed{0}"),
         "{flaw:?}"
     );
     // Another right proof than the one that was asked for, one with a step left out, and one in other words.

@@ -2,8 +2,9 @@
 
     python make.py            from any directory
 
-A third is right, a third flawed the way the training data is, a third damaged further (lines swapped, repeated,
-cut, unnumbered, signs changed), in all four families.
+Of the first thousand a third is right, a third flawed the way the training data is, a third damaged further (lines
+swapped, repeated, cut, unnumbered, signs changed), in all four families. The others are about false statements, with a
+proof of what is so, a forged one, a damaged one or one of another problem; and right proofs of another problem.
 """
 
 import json
@@ -15,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2] / "models" / "train"))
 import data  # noqa: E402
 
-COUNT = 1000
+COUNT, FALSE_COUNT = 1000, 600
 
 
 def damage(text, rng):
@@ -68,15 +69,29 @@ def main():
                 solution = damage(
                     data.flawed(problem, rng) if rng.random() < 0.3 else data.number(data.solve(problem)), rng
                 )
-            evaluation = data.evaluate(data.parse_problem(text), solution)
-            row = {
-                "problem": text,
-                "solution": solution,
-                "score": evaluation.score,
-                "wrong_step": evaluation.bad,
-                "evaluation": evaluation.text(),
-            }
-            out.write(json.dumps(row) + "\n")
+            out.write(row(text, solution))
+        for i in range(FALSE_COUNT):
+            problem = data.random_false_problem(rng, data.KEPT[i % 3], heldout=rng.random() < 0.5)
+            if i % 5 == 4:
+                problem = data.random_problem(rng, data.KEPT[i % 3])
+                solution = data.foreign(problem, rng)
+            elif i % 5 == 3:
+                solution = damage(rng.choice((data.number(data.solve(problem)), data.forged(problem, rng))), rng)
+            else:
+                solution = (data.number(data.solve(problem)), data.forged(problem, rng), data.flawed(problem, rng))[i % 5]
+            out.write(row(problem.text(rng), solution))
+
+
+def row(text, solution):
+    evaluation = data.evaluate(data.parse_problem(text), solution)
+    fields = {
+        "problem": text,
+        "solution": solution,
+        "score": evaluation.score,
+        "wrong_step": evaluation.bad,
+        "evaluation": evaluation.text(),
+    }
+    return json.dumps(fields) + "\n"
 
 
 if __name__ == "__main__":
