@@ -108,9 +108,22 @@ fn link(name: &str, features: &[String], on: &[&str]) -> String {
     }
     let path = format!("package::kernels::{name}").parse().unwrap();
     match compiler.compile(&path) {
-        Ok(linked) => linked.to_string(),
+        Ok(linked) => with_plain_overrides(name, linked.to_string()),
         Err(error) => panic!("{name} with {on:?} does not link:\n{error}"),
     }
+}
+
+/// Overrides of imported pieces under their own names, which is how a pipeline is told their values: linking puts the
+/// module's path before them. Their names have no underscore.
+fn with_plain_overrides(name: &str, wgsl: String) -> String {
+    let declared = wgsl.lines().filter_map(|line| line.split("override ").nth(1)?.split(':').next());
+    let mangled: Vec<String> = declared.filter(|n| n.starts_with("package_")).map(str::to_owned).collect();
+    mangled.iter().fold(wgsl, |wgsl, mangled| {
+        let plain = mangled.rsplit('_').next().unwrap_or(mangled);
+        let mut words = wgsl.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(!words.any(|word| word == plain), "{name}: `{plain}` of an imported piece is taken");
+        wgsl.replace(mangled.as_str(), plain)
+    })
 }
 
 #[derive(PartialEq)]

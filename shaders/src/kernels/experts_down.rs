@@ -12,6 +12,13 @@ pub const THREADS: u32 = 64;
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
+    compute(call, true);
+}
+
+/// With or without silu(gate) · up of the rows of x.
+pub(super) fn compute(call: &mut Call<'_>, with_swiglu: bool) {
+    let activate =
+        |x: &[f32], cols: usize| if with_swiglu { swiglu(&x[..2 * cols]) } else { x[..cols].to_vec() };
     let p: Params = call.params();
     let tokens = call.groups[1] as usize;
     let mut bindings = call.binder();
@@ -30,7 +37,7 @@ pub fn twin(call: &mut Call<'_>) {
                 cols,
                 scales: &scales[(p.scale_offset + slots[2 * expert as usize + 1]) as usize..],
             };
-            let activated = swiglu(&x[pair * p.x_stride as usize..][..2 * cols]);
+            let activated = activate(&x[pair * p.x_stride as usize..], cols);
             for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
                 *sum += expert_weights[pair] * part;
             }
@@ -45,7 +52,7 @@ pub fn twin(call: &mut Call<'_>) {
                 scales: &scales[p.shared_scale_offset as usize..],
             };
             let line = p.pairs as usize + token;
-            let activated = swiglu(&x[line * p.x_stride as usize..][..2 * cols]);
+            let activated = activate(&x[line * p.x_stride as usize..], cols);
             for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
                 *sum += part;
             }
@@ -58,6 +65,11 @@ pub fn twin(call: &mut Call<'_>) {
 
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
+    cases_of(THREADS, 3, Overrides::none())
+}
+
+/// The cases for a kernel with so many rows per workgroup; rows of x are `x_spare` values longer than twice what is read.
+pub(super) fn cases_of(rows_per_group: u32, x_spare: usize, overrides: Overrides) -> Vec<Case> {
     use WeightType::{BF16, F8E4M3};
     [
         ("FP8, shared expert wider", F8E4M3, 130, 64, 144),
@@ -81,7 +93,7 @@ pub fn cases() -> Vec<Case> {
         let mut scales: Vec<f32> =
             (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
         let shared = case_weights(&[(kind, rows)], shared_cols.max(1));
-        let x_stride = 2 * cols.max(shared_cols) + 3;
+        let x_stride = 2 * cols.max(shared_cols) + x_spare;
         let params = Params {
             rows: rows as u32,
             cols: cols as u32,
@@ -108,8 +120,8 @@ pub fn cases() -> Vec<Case> {
             CaseBuffer::f32(&random::f32s(4, tokens * picks)),
             CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
         ];
-        let groups = [(rows as u32).div_ceil(THREADS), tokens as u32, 1];
-        Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::SUM)
+        let groups = [(rows as u32).div_ceil(rows_per_group), tokens as u32, 1];
+        Case::new(name, params, overrides, groups, buffers, Tolerance::SUM)
     })
     .collect()
 }

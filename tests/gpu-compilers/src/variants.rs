@@ -7,7 +7,7 @@ pub struct Variant {
     /// The kernel.
     pub kernel: &'static Kernel,
     /// `@if` features that are on.
-    pub features: &'static [&'static str],
+    pub features: Vec<&'static str>,
     /// Override constants.
     pub overrides: Vec<(&'static str, u32)>,
     /// What the inner loop does, where the kernel multiplies stored weights.
@@ -34,29 +34,43 @@ impl Variant {
 
     /// The linked WGSL.
     pub fn wgsl(&self) -> &'static str {
-        self.kernel.variant(self.features).wgsl
+        self.kernel.variant(&self.features).wgsl
     }
 }
 
 /// Every pipeline of a GPU, for FP8 and BF16 checkpoints.
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    let mut add = |name: &str, overrides: &[(&'static str, u32)], inner: Option<Inner>| {
+    let mut with = |name: &str,
+                    features: &'static [&'static str],
+                    overrides: &[(&'static str, u32)],
+                    inner: Option<Inner>| {
         let kernel = KERNELS
             .iter()
             .find(|kernel| kernel.name == name)
             .unwrap_or_else(|| panic!("variants.rs names the kernel `{name}`, which is not there any more"));
-        all.push(Variant { kernel, features: &[], overrides: overrides.to_vec(), inner });
+        let features = features.iter().copied().filter(|f| known(kernel).contains(f)).collect();
+        all.push(Variant { kernel, features, overrides: overrides.to_vec(), inner });
     };
-    let row = Some(Inner { weights: 16, products: 16 });
-    for lanes in [8, 1] {
-        add("matvec", &[("LANES", lanes)], row);
+    // Four rows of 16 columns each; 56 blocks are 7168 columns, 144 are 9 experts of 2048.
+    let rows = Some(Inner { weights: 64, products: 64 });
+    for features in [GPU, PORTABLE] {
+        with("matvec_lanes", features, &[("BLOCKS", 64)], rows);
     }
-    add("matvec", &[("LANES", 8), ("SWIGLU", 1)], row);
-    add("matvec", &[("LANES", 8), ("EXPERTS", 1)], row);
-    add("matvec", &[("LANES", 8), ("EXPERTS", 1), ("SWIGLU", 1)], row);
+    with("matvec_lanes", GPU, &[("BLOCKS", 144)], rows);
+    with("matvec_lanes", GPU, &[("PAIRED", 1), ("BLOCKS", 64)], rows);
+    with("matvec_lanes", GPU, &[("EXPERTS", 1), ("PAIRED", 1), ("BLOCKS", 64)], rows);
+    with("matvec_lanes", GPU, &[("EXPERTS", 1), ("PAIRS", 1), ("BLOCKS", 16)], rows);
+    for features in [GPU, PORTABLE] {
+        with("experts_down_lanes", features, &[("BLOCKS", 144)], rows);
+    }
+    let mut add = |name: &str, overrides: &[(&'static str, u32)], inner| with(name, GPU, overrides, inner);
+    // The forms with a row per thread: on a GPU for what the others do not take.
+    let row = Some(Inner { weights: 16, products: 16 });
+    add("matvec", &[], row);
+    add("matvec", &[("SWIGLU", 1)], row);
     add("experts_down", &[], row);
-    let tile = Some(Inner { weights: 64, products: 512 });
+    let tile = Some(Inner { weights: 32, products: 256 });
     add("matmul", &[], tile);
     add("matmul", &[("SWIGLU", 1)], tile);
     add("matmul", &[("EXPERTS", 1)], tile);
@@ -79,7 +93,17 @@ pub fn variants() -> Vec<Variant> {
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
     for kernel in KERNELS.iter().filter(|kernel| !covered.contains(&kernel.name)) {
-        all.push(Variant { kernel, features: &[], overrides: vec![], inner: None });
+        let features = known(kernel).into_iter().filter(|f| GPU.contains(f)).collect();
+        all.push(Variant { kernel, features, overrides: vec![], inner: None });
     }
     all
+}
+
+/// The features of a GPU that passes every self-test, and of one that passes none.
+const GPU: &[&str] = &["half", "shuffle"];
+const PORTABLE: &[&str] = &[];
+
+/// The features that a kernel has.
+fn known(kernel: &Kernel) -> Vec<&'static str> {
+    kernel.variants.iter().max_by_key(|v| v.features.len()).map_or(vec![], |v| v.features.to_vec())
 }
