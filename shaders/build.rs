@@ -12,6 +12,8 @@ use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFl
 const MAX_IMMEDIATE_BYTES: u32 = 128;
 /// The smallest workgroup memory of the adapters we support; wgpu does not check it, so we do.
 const MAX_WORKGROUP_BYTES: u32 = 32 * 1024;
+/// WebGPU promises 8 storage buffers per shader stage. No kernel has needed more than 7, so that one is left.
+const MAX_BINDINGS: usize = 7;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/kernels");
@@ -24,10 +26,12 @@ fn main() {
     names.sort();
 
     let mut out = String::from("// Written by build.rs.\n");
+    let mut features = BTreeSet::new();
     let mut table =
         String::from("/// Every kernel, in alphabetical order.\npub static KERNELS: &[Kernel] = &[\n");
     for name in &names {
         let kernel = build(name);
+        features.extend(kernel.features);
         out.push_str(&kernel.params);
         table.push_str(&kernel.entry);
     }
@@ -41,10 +45,21 @@ fn main() {
         )
         .unwrap();
     }
+    let list: String =
+        features.iter().map(|name| format!("({name:?}, Features::{}), ", name.to_uppercase())).collect();
+    writeln!(out, "const FEATURES: &[(&str, Features)] = &[{list}];").unwrap();
+    out.push_str("impl Features {\n");
+    for (bit, feature) in features.iter().enumerate() {
+        let name = feature.to_uppercase();
+        writeln!(out, "    /// `@if({feature})`\n    pub const {name}: Features = Features(1 << {bit});")
+            .unwrap();
+    }
+    out.push_str("}\n");
     fs::write(Path::new(&env::var("OUT_DIR").unwrap()).join("kernels.rs"), out).unwrap();
 }
 
 struct Built {
+    features: Vec<String>,
     params: String,
     entry: String,
 }
@@ -70,7 +85,10 @@ fn build(name: &str) -> Built {
                 "{name}: bindings or Params differ between variants"
             ),
         }
-        writeln!(variants, "        Variant {{ features: &{on:?}, wgsl: r####\"{wgsl}\"#### }},").unwrap();
+        let on: String =
+            on.iter().map(|feature| format!(".with(Features::{})", feature.to_uppercase())).collect();
+        writeln!(variants, "        Variant {{ features: Features::NONE{on}, wgsl: r####\"{wgsl}\"#### }},")
+            .unwrap();
     }
     let reflected = reflected.unwrap();
     let entry = format!(
@@ -78,7 +96,7 @@ fn build(name: &str) -> Built {
          twin: crate::kernels::{name}::twin, cases: crate::kernels::{name}::cases }},\n",
         reflected.bindings, reflected.overrides, reflected.params_bytes,
     );
-    Built { params: reflected.params, entry }
+    Built { features, params: reflected.params, entry }
 }
 
 /// Names used in `@if(...)`, here and in the imported pieces.
@@ -230,6 +248,11 @@ fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
         }
     }
     bindings.sort();
+    assert!(
+        bindings.len() <= MAX_BINDINGS,
+        "{what}: {} storage buffers, at most {MAX_BINDINGS} are bound",
+        bindings.len()
+    );
     for (position, binding) in bindings.iter().enumerate() {
         assert!(binding.0 as usize == position, "{what}: bindings are numbered 0, 1, 2, …");
     }

@@ -10,7 +10,8 @@ use porism_prover::pair::Pair;
 use porism_prover::prompts::PromptSet;
 use porism_prover::search::Settings;
 use porism_prover::store;
-use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::EngineOptions;
+use porism_runtime::engine::Engine;
 use porism_runtime::sample::SamplingParams;
 
 use crate::args::{EndpointArgs, ProverArgs};

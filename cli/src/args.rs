@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::failure::EXIT_CODES;
-use porism_runtime::experts::Policy;
-use porism_runtime::plan::Spread;
+use porism_runtime::options::{Policy, Spread};
 
-use crate::settings::{DeviceList, ScheduleArg};
+use crate::settings::{DeviceList, ScheduleArg, parse_duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -428,7 +427,7 @@ pub struct BudgetArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tokens_total: Option<u64>,
     /// Stop after this time and take the best so far: `90s`, `10m`, `2h`
-    #[arg(long, value_name = "TIME", value_parser = crate::commands::prove::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub time_limit: Option<std::time::Duration>,
 }
 
@@ -508,7 +507,7 @@ pub struct EndpointArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub verifier_parallel: Option<u32>,
     /// Break off a request when nothing comes for this long: `90s`, `10m`, `2h`
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::commands::prove::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub endpoint_timeout: std::time::Duration,
     /// Send a request N times at most before it is lost
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100))]

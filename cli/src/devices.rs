@@ -1,10 +1,10 @@
 //! `--device` → devices with budgets: one answer for every command, so that what `plan` shows is what `run` does.
 
 use anyhow::Result;
-use porism_runtime::DeviceSpec;
-use porism_runtime::gpu::{self, DeviceIndex, DeviceProfile};
+use porism_runtime::device::{Class, Device, DeviceProfile, Rates};
+use porism_runtime::gpu;
 use porism_runtime::measure;
-use porism_runtime::plan::{Class, Device, Rates};
+use porism_runtime::{DeviceId, DeviceSpec};
 
 use crate::failure::Failure;
 use crate::host::HostProfile;
@@ -33,10 +33,10 @@ fn resolve(
         Some(list) => list.0.clone(),
         None => {
             let real = one_of_each_card(adapters).into_iter().filter(|adapter| !adapter.is_software());
-            real.map(|adapter| adapter.index).chain([DeviceIndex::Host]).map(DeviceSpec::from).collect()
+            real.map(|adapter| adapter.index).chain([DeviceId::Host]).map(DeviceSpec::from).collect()
         }
     };
-    if list.iter().filter(|spec| spec.index == DeviceIndex::Host).count() > 1 {
+    if list.iter().filter(|spec| spec.index == DeviceId::Host).count() > 1 {
         return Err(Failure::usage("`host` is given twice, there is one CPU side").into());
     }
     // What GPUs take of the host's memory.
@@ -61,7 +61,7 @@ fn resolve(
         }
     }
     let alone = is_host_alone(&list);
-    for spec in list.iter_mut().filter(|spec| spec.index == DeviceIndex::Host) {
+    for spec in list.iter_mut().filter(|spec| spec.index == DeviceId::Host) {
         // Alone it computes from the map, whose pages come and go: a model may be larger than memory. Beside others it keeps
         // what there is room for.
         let room = host_memory.map(|memory| match alone {
@@ -100,7 +100,7 @@ fn one_of_each_card(adapters: &[DeviceProfile]) -> Vec<&DeviceProfile> {
 const LEAST: u64 = 1;
 
 fn is_host_alone(specs: &[DeviceSpec]) -> bool {
-    specs.iter().all(|spec| spec.index == DeviceIndex::Host)
+    specs.iter().all(|spec| spec.index == DeviceId::Host)
 }
 
 /// Of a device's memory so much is used where nobody says: displays, drivers and other programs need some.
@@ -111,17 +111,15 @@ fn usable(memory: u64) -> u64 {
 /// The devices as a plan sees them. They are measured, which changes what is predicted and not what is planned.
 pub fn planned(specs: &[DeviceSpec]) -> Result<Vec<Device>> {
     let adapters = if is_host_alone(specs) { vec![] } else { gpu::adapters() };
-    let mut measured: Vec<(DeviceIndex, Rates)> = Vec::new();
+    let mut measured: Vec<(DeviceId, Rates)> = Vec::new();
     let mut devices = Vec::new();
     for spec in specs {
         let device = match spec.index {
-            DeviceIndex::Host => Device::new("host", Class::Host, spec.budget, u64::MAX),
-            DeviceIndex::Adapter(index) => {
-                match adapters.iter().find(|adapter| adapter.index == spec.index) {
-                    Some(adapter) => adapter.planned(spec.budget),
-                    None => return Err(gpu::no_such_device(index, adapters.len()).into()),
-                }
-            }
+            DeviceId::Host => Device::new("host", Class::Host, spec.budget, u64::MAX),
+            DeviceId::Adapter(index) => match adapters.iter().find(|adapter| adapter.index == spec.index) {
+                Some(adapter) => adapter.planned(spec.budget),
+                None => return Err(gpu::no_such_device(index, adapters.len()).into()),
+            },
         };
         // The same adapter twice is measured once.
         let known = measured.iter().find(|(index, _)| *index == spec.index).map(|(_, rates)| *rates);
@@ -139,7 +137,7 @@ pub fn planned(specs: &[DeviceSpec]) -> Result<Vec<Device>> {
 mod tests {
     use super::*;
     use porism_loader::{Checkpoint, Options};
-    use porism_runtime::gpu::{Card, Limits};
+    use porism_runtime::device::{Card, Limits};
     use porism_runtime::plan::{self, Plan};
     use porism_runtime::{Engine, EngineOptions};
 
@@ -149,7 +147,7 @@ mod tests {
 
     fn adapter(index: usize, device_type: &str, memory_bytes: Option<u64>) -> DeviceProfile {
         DeviceProfile {
-            index: DeviceIndex::Adapter(index),
+            index: DeviceId::Adapter(index),
             name: format!("adapter {index}"),
             backend: "vulkan".into(),
             device_type: device_type.into(),
@@ -174,7 +172,7 @@ mod tests {
         }
     }
 
-    fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceIndex, Option<u64>)> {
+    fn chosen(asked: Option<&str>, adapters: &[DeviceProfile]) -> Vec<(DeviceId, Option<u64>)> {
         let list = asked.map(|text| text.parse::<DeviceList>().unwrap());
         let specs = resolve(list.as_ref(), adapters, MEMORY, WEIGHTS).unwrap();
         specs.into_iter().map(|spec| (spec.index, spec.budget)).collect()
@@ -182,8 +180,8 @@ mod tests {
 
     #[test]
     fn gpus_are_used_to_nine_tenths_and_software_adapters_only_when_asked_for() {
-        let [first, second, third] = [0, 1, 2].map(DeviceIndex::Adapter);
-        let host = DeviceIndex::Host;
+        let [first, second, third] = [0, 1, 2].map(DeviceId::Adapter);
+        let host = DeviceId::Host;
         let adapters = [
             adapter(0, "discrete-gpu", Some(20 * GIB)),
             adapter(1, "discrete-gpu", None),
@@ -288,7 +286,7 @@ mod tests {
         let options = EngineOptions::new(160);
         let mut lists = vec!["host".to_owned(), "host:64MiB".to_owned()];
         for adapter in gpu::adapters() {
-            let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+            let DeviceId::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
             lists.extend([
                 format!("{index}"),
                 format!("{index}:8MiB,host"),

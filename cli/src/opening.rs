@@ -2,9 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use porism_loader::{Checkpoint, ModelConfig};
-use porism_runtime::experts::PoolFacts;
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::{DeviceSpec, Engine, EngineOptions};
+use porism_runtime::weights::PoolFacts;
+use porism_runtime::{DeviceId, DeviceSpec, Engine, EngineOptions};
 
 use crate::args::{DeviceArgs, ExpertArgs};
 use crate::devices;
@@ -86,10 +85,10 @@ pub fn open_engine_on<'c>(
     Ok(engine)
 }
 
-fn name_of(device: DeviceIndex) -> String {
+fn name_of(device: DeviceId) -> String {
     match device {
-        DeviceIndex::Host => "host".to_owned(),
-        DeviceIndex::Adapter(index) => format!("device {index}"),
+        DeviceId::Host => "host".to_owned(),
+        DeviceId::Adapter(index) => format!("device {index}"),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use porism_runtime::plan::{Device, nominal};
+use porism_runtime::device::{Device, nominal};
 use serde::Deserialize;
 
 use crate::failure::Failure;

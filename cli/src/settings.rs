@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use porism_runtime::DeviceSpec;
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::plan::Heat;
+use porism_runtime::options::Heat;
+use porism_runtime::{DeviceId, DeviceSpec};
 
 use porism_loader::ModelConfig;
 
@@ -17,6 +17,26 @@ use crate::model::Model;
 
 /// The most that is read of a prompt, a conversation or a list of ids.
 const INPUT_LIMIT: u64 = 64 << 20;
+
+/// `90s`, `10m`, `2h`, `1.5h` → time.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: give a number and a unit, as in `90s`, `10m`, `2h`");
+    let text = text.trim();
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1.0,
+        'm' => 60.0,
+        'h' => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let number = &text[..text.len() - 1];
+    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return Err(wrong());
+    }
+    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    // A hundred years.
+    if seconds > 0.0 && seconds < 3.2e9 { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
+}
 
 /// The value of `--device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +56,12 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
         None => (text, None),
     };
     let index = if name.eq_ignore_ascii_case("host") {
-        DeviceIndex::Host
+        DeviceId::Host
     } else {
         let parsed = name.parse::<u16>().map_err(|_| {
             format!("`{name}` is no device: give an index from `porism devices`, or `host`, as in `0`, `0:8GiB`, `host`")
         })?;
-        DeviceIndex::Adapter(parsed.into())
+        DeviceId::Adapter(parsed.into())
     };
     Ok(DeviceSpec { index, budget })
 }
@@ -250,12 +270,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn durations_are_parsed() {
+        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "s", "10", "-1s", "0m", "1e3s", "5d", "9999999999h", "1.2.3s", "½h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn devices_are_parsed() {
         let list = |text: &str| text.parse::<DeviceList>();
-        let adapter = |index, budget| DeviceSpec { index: DeviceIndex::Adapter(index), budget };
+        let adapter = |index, budget| DeviceSpec { index: DeviceId::Adapter(index), budget };
         assert_eq!(list("0").unwrap().0, [adapter(0, None)]);
         assert_eq!(list("2:2MiB").unwrap().0, [adapter(2, Some(2 << 20))]);
-        let host = DeviceSpec { index: DeviceIndex::Host, budget: Some(64_000_000_000) };
+        let host = DeviceSpec { index: DeviceId::Host, budget: Some(64_000_000_000) };
         assert_eq!(list("0:1.5GiB, HOST:64GB").unwrap().0, [adapter(0, Some(3 << 29)), host]);
         for bad in [
             "",

@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::index::Checkpoint;
 use crate::names::{Kind, LayerRole, Role};
-use crate::tensor::{Dtype, ScaleDtype, Shape};
+use crate::shape::{Dtype, ScaleDtype, Shape};
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -147,17 +147,23 @@ pub struct Indexer {
     pub shared_layers: Vec<u32>,
 }
 
-/// Sampling defaults of `generation_config.json`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Sampling defaults of `generation_config.json`, as other programs understand them.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Generation {
     /// False asks for greedy decoding.
     pub do_sample: Option<bool>,
-    /// Softmax temperature.
+    /// Softmax temperature, at least 0; 0, and what is too small to divide by, asks for greedy decoding.
     pub temperature: Option<f64>,
-    /// Nucleus mass.
+    /// Nucleus mass, from 0 to 1; 0 leaves the most likely token only.
     pub top_p: Option<f64>,
-    /// Number of candidates.
+    /// Number of candidates; 0 means all, and so does -1 in the file.
     pub top_k: Option<u32>,
+    /// The least probability of a candidate, as a share of the largest one; from 0 to 1, 0 keeps all.
+    pub min_p: Option<f64>,
+    /// Divides positive and multiplies negative logits of tokens that occurred; above 0, 1 changes nothing.
+    pub repetition_penalty: Option<f64>,
+    /// Defaults that would change the text and that there is nothing for here, as `key = value`.
+    pub ignored: Vec<String>,
 }
 
 /// A model's architecture. Every size is at least 1 and at most 2^24 unless its comment says otherwise.
@@ -382,6 +388,18 @@ impl<'a> Keys<'a> {
         match whole {
             Some(number) if (low..=high).contains(&number) => Ok(Some(number as u32)),
             _ => self.refuse(key, brief(value), format!("a whole number from {low} to {high}")),
+        }
+    }
+
+    /// How many at most: a whole number of which 0, -1 and all that is too large to matter mean no limit.
+    fn limit(&self, key: &str) -> Result<Option<u32>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64() {
+            Some(-1.0) => Ok(Some(0)),
+            Some(number) if number.fract() == 0.0 && number >= 0.0 => {
+                Ok(Some(if number > LARGEST_SIZE as f64 { 0 } else { number as u32 }))
+            }
+            _ => self.refuse(key, brief(value), "a whole number from 0, or -1 for no limit"),
         }
     }
 
@@ -777,11 +795,41 @@ fn read_generation(keys: &Keys<'_>, model: &mut ModelConfig) -> Result<()> {
     if let Some(ids) = keys.token_ids("eos_token_id")? {
         model.eos_token_ids = ids;
     }
+    // The least positive number stands for "above 0".
+    const ABOVE_ZERO: f64 = f64::MIN_POSITIVE;
     model.generation = Generation {
         do_sample: keys.boolean("do_sample")?,
-        temperature: keys.float("temperature", 0.0, 1e3)?,
+        temperature: keys.float("temperature", 0.0, 1e6)?,
         top_p: keys.float("top_p", 0.0, 1.0)?,
-        top_k: keys.integer("top_k", 0, u64::from(u32::MAX))?,
+        top_k: keys.limit("top_k")?,
+        min_p: keys.float("min_p", 0.0, 1.0)?,
+        repetition_penalty: keys.float("repetition_penalty", ABOVE_ZERO, 1e6)?,
+        ignored: IGNORED
+            .iter()
+            .filter_map(|(key, neutral)| {
+                let value = keys.get(key)?;
+                let is_neutral = match value {
+                    Value::Array(items) => items.is_empty(),
+                    Value::Bool(on) => !on,
+                    other => other.as_f64().is_some_and(|number| neutral.contains(&number)),
+                };
+                (!is_neutral).then(|| format!("{key} = {}", brief(value)))
+            })
+            .collect(),
     };
     Ok(())
 }
+
+/// Sampling defaults that are not there for us, each with the values that change nothing.
+const IGNORED: [(&str, &[f64]); 10] = [
+    ("typical_p", &[1.0]),
+    ("epsilon_cutoff", &[0.0]),
+    ("eta_cutoff", &[0.0]),
+    ("presence_penalty", &[0.0]),
+    ("frequency_penalty", &[0.0]),
+    ("no_repeat_ngram_size", &[0.0]),
+    ("num_beams", &[1.0]),
+    ("penalty_alpha", &[0.0]),
+    ("bad_words_ids", &[]),
+    ("suppress_tokens", &[]),
+];

@@ -56,12 +56,25 @@ pub enum Error {
     },
 
     /// A file that every checkpoint has is not there.
-    #[error("{}: expected {expected}, found no such file", file.display())]
+    #[error("{}: expected {expected}, found {found}", file.display())]
     MissingFile {
         /// The file.
         file: PathBuf,
         /// What should be in it.
         expected: String,
+        /// That it is not there, and what is.
+        found: String,
+    },
+
+    /// Something else than the file itself lies in its place.
+    #[error("{}: expected {expected}, found {found}; {}", file.display(), found.remedy())]
+    StandIn {
+        /// The file.
+        file: PathBuf,
+        /// What should be in it.
+        expected: String,
+        /// What is there instead.
+        found: crate::stand_in::StandIn,
     },
 
     /// A text file is larger than it may be.
@@ -194,7 +207,7 @@ pub enum Error {
     },
 
     /// A tensor that the architecture needs is in no shard.
-    #[error("{}: missing tensor `{tensor}`: expected {expected}, found none", file.display())]
+    #[error("{}: missing tensor `{tensor}`: expected {expected}, found {found}", file.display())]
     MissingTensor {
         /// The index, or the only shard.
         file: PathBuf,
@@ -202,6 +215,8 @@ pub enum Error {
         tensor: String,
         /// Its shape and dtype.
         expected: String,
+        /// What is there instead: nothing, or tensors that nobody asked for.
+        found: String,
     },
 
     /// An FP8 weight without its scales.

@@ -1,6 +1,7 @@
 //! The header of a safetensors file: eight bytes of length, then JSON, then the tensors' bytes without holes.
 
 use crate::error::{Error, Result};
+use crate::stand_in::StandIn;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 use std::path::Path;
@@ -65,6 +66,9 @@ struct Claim {
 /// Reads and checks the header of a shard: `file` is its name for messages, `bytes` the whole file. The entries
 /// come in the order of their bytes.
 pub fn parse_header(file: &Path, bytes: &[u8]) -> Result<Vec<Entry>> {
+    if let Some(found) = StandIn::of(bytes) {
+        return Err(Error::StandIn { file: file.into(), expected: "a safetensors file".into(), found });
+    }
     let found = bytes.len() as u64;
     let damaged = |expected: String, found: String| Error::Header { file: file.into(), expected, found };
     let Some((length, rest)) = bytes.split_first_chunk::<8>() else {

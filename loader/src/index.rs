@@ -4,8 +4,10 @@ use crate::config::{CONFIG_LIMIT, ModelConfig};
 use crate::error::{Error, Result};
 use crate::header::{Entry, parse_header, printable};
 use crate::names::{Kind, Name, Role};
+use crate::shape::{Dtype, ScaleDtype, Shape};
 use crate::source::{Bytes, Source, Stamp};
-use crate::tensor::{Dtype, Scale, ScaleDtype, Shape, Tensor, find_nan};
+use crate::stand_in::other_formats;
+use crate::tensor::{Scale, Tensor, find_nan};
 use rayon::prelude::*;
 use serde::de::{MapAccess, Visitor};
 use std::borrow::Cow;
@@ -480,7 +482,12 @@ impl Checkpoint {
 
         let missing = self.config.required_roles().find(|role| !self.tensors.contains_key(role));
         if let Some(role) = missing {
-            return Err(self.missing(role));
+            return Err(self.missing(role, entries));
+        }
+        if !self.config.generation.ignored.is_empty() {
+            let ignored = self.config.generation.ignored.join(", ");
+            self.notes
+                .push(format!("sampling defaults of generation_config.json that are not taken: {ignored}"));
         }
         if let Some(first) = unused.first() {
             let (count, first) = (unused.len(), printable(first));
@@ -498,7 +505,32 @@ impl Checkpoint {
         Ok(())
     }
 
-    fn missing(&self, role: Role) -> Error {
+    /// What there is in the place of a missing tensor.
+    fn instead(&self, role: Role, entries: &[Vec<Entry>]) -> String {
+        let layers = self.config.num_hidden_layers;
+        let described =
+            |entry: &Entry| format!("`{}` ({} {:?})", printable(&entry.name), entry.dtype, entry.shape);
+        let mut together = entries.iter().flatten().filter(|entry| role.is_held_together_in(&entry.name));
+        if let Some(first) = together.next() {
+            let more = together.next().map_or(String::new(), |entry| format!(" and {}", described(entry)));
+            return format!(
+                "{}{more}: all experts of the layer in one tensor; wanted is one tensor for each expert and projection, as published",
+                described(first)
+            );
+        }
+        let unknown = |entry: &&Entry| matches!(Name::parse(&entry.name, layers), Name::Unknown);
+        let mut others = entries.iter().flatten().filter(unknown);
+        match others.next() {
+            Some(first) => format!(
+                "none, but {} with names of another kind, the first is {}",
+                1 + others.count(),
+                described(first)
+            ),
+            None => "none".into(),
+        }
+    }
+
+    fn missing(&self, role: Role, entries: &[Vec<Entry>]) -> Error {
         let shape = self.config.shape_of(role).expect("required roles have a shape");
         let tied = match role {
             Role::LmHead => ", or `tie_word_embeddings` true in config.json",
@@ -511,6 +543,7 @@ impl Checkpoint {
             },
             tensor: role.to_string(),
             expected: format!("{} of shape {shape}{tied}", one_of(role.dtypes().iter().map(|d| d.name()))),
+            found: self.instead(role, entries),
         }
     }
 
@@ -638,6 +671,7 @@ fn read_config(source: &Source) -> Result<ModelConfig> {
         return Err(Error::MissingFile {
             file: source.path(CONFIG),
             expected: "the model's configuration".into(),
+            found: no_such_file(&source.names()?),
         });
     };
     let generation = source.read(GENERATION, CONFIG_LIMIT)?;
@@ -669,10 +703,23 @@ fn find_shards(source: &Source) -> Result<(Listing, Vec<String>)> {
         .collect();
     if shards.is_empty() {
         let expected = format!("weights in {INDEX_FILE}, {SINGLE_FILE} or model-*.safetensors");
-        return Err(Error::MissingFile { file: source.path(SINGLE_FILE), expected });
+        let others: Vec<String> = source.names()?;
+        return Err(Error::MissingFile {
+            file: source.path(SINGLE_FILE),
+            expected,
+            found: no_such_file(&others),
+        });
     }
     check_numbering(source, &shards)?;
     Ok((Listing::None, shards))
+}
+
+/// What is found where a file is missing: other formats, if there are any.
+fn no_such_file(names: &[String]) -> String {
+    match other_formats(names) {
+        Some(others) => format!("no such file, but {others}"),
+        None => "no such file".into(),
+    }
 }
 
 /// Without an index only the names tell whether shards are missing: `model-00002-of-00163.safetensors`.

@@ -1,7 +1,9 @@
 //! What a person calls a model → the directory it is in.
 
 use crate::error::{Error, Result};
+use crate::stand_in::StandIn;
 use std::ffi::OsString;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Finds a model: a directory, or `org/name` or just `name` in the Hugging Face cache. Nothing is downloaded.
@@ -27,12 +29,85 @@ pub fn resolve_model_in(argument: &str, cache: Option<&Path>) -> Result<PathBuf>
     if !argument.is_empty() && directory.is_dir() {
         return Ok(directory.into());
     }
-    let as_directory = if directory.exists() { "it is a file" } else { "it does not exist" };
+    if let Some((host, name)) = address(argument) {
+        let as_directory = "it is an address".into();
+        let as_name = match &name {
+            Some(name) if find_in_cache(name, cache).is_ok() => {
+                format!("nothing is fetched from {host}, but `{name}` is there: give that name")
+            }
+            Some(name) => {
+                format!(
+                    "nothing is fetched from {host}; download it first (`hf download {name}`) and give `{name}`"
+                )
+            }
+            None => format!("nothing is fetched from {host}; download the model first and give its folder"),
+        };
+        return Err(Error::NoModel { name: without_secrets(argument), as_directory, as_name });
+    }
+    let as_directory = match directory.metadata() {
+        Ok(_) => format!("it is {}", file_kind(directory)),
+        Err(_) if directory.is_symlink() => "it is a link that leads nowhere".into(),
+        Err(_) => "it does not exist".into(),
+    };
     match find_in_cache(argument, cache) {
         Ok(found) => Ok(found),
-        Err(as_name) => {
-            Err(Error::NoModel { name: argument.into(), as_directory: as_directory.into(), as_name })
+        Err(as_name) => Err(Error::NoModel { name: argument.into(), as_directory, as_name }),
+    }
+}
+
+/// The host of an address and, where it is one of Hugging Face's pages or of a mirror, the model's name there.
+fn address(argument: &str) -> Option<(String, Option<String>)> {
+    const SCHEMES: [&str; 6] = ["https://", "http://", "hf://", "s3://", "gs://", "git@"];
+    let lower = argument.to_ascii_lowercase();
+    let (scheme, rest) = match SCHEMES.iter().find(|scheme| lower.starts_with(**scheme)) {
+        Some(scheme) => (*scheme, &argument[scheme.len()..]),
+        None if lower.starts_with("huggingface.co/") || lower.starts_with("hf.co/") => ("", argument),
+        None => return None,
+    };
+    // A name or a password may stand before the host.
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = match scheme {
+        "hf://" => ("huggingface.co", rest.strip_prefix("models/").unwrap_or(rest)),
+        "git@" => rest.split_once(':').unwrap_or((rest, "")),
+        _ => rest.split_once('/').unwrap_or((rest, "")),
+    };
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let host = host.split(':').next().unwrap_or_default();
+    let mut parts =
+        path.trim_end_matches('/').trim_end_matches(".git").split('/').filter(|part| !part.is_empty());
+    let plain = |part: &&str| part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    let name = match (parts.next().filter(plain), parts.next().filter(plain)) {
+        (Some(organisation), Some(name)) if !matches!(scheme, "s3://" | "gs://") => {
+            Some(format!("{organisation}/{name}"))
         }
+        _ => None,
+    };
+    let host: String = host.chars().filter(|c| !c.is_control()).take(100).collect();
+    Some((host, name))
+}
+
+/// An address without the name and password that may stand before its host.
+fn without_secrets(address: &str) -> String {
+    let parts = address.split_once("://").and_then(|(scheme, rest)| {
+        let (secrets, _) = rest.split('/').next()?.rsplit_once('@')?;
+        Some(format!("{scheme}://…{}", &rest[secrets.len()..]))
+    });
+    parts.unwrap_or_else(|| address.to_owned())
+}
+
+/// What a file that is no directory is, and what to do.
+fn file_kind(path: &Path) -> String {
+    let mut beginning = Vec::new();
+    let is_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
+    if is_file && let Ok(file) = std::fs::File::open(path) {
+        drop(file.take(1024).read_to_end(&mut beginning));
+    }
+    match StandIn::of(&beginning) {
+        Some(found) => format!("{found}; {}", found.remedy()),
+        None if path.extension().is_some_and(|ending| ending == "safetensors") => {
+            "one file of a model; give the folder it is in".into()
+        }
+        None => "a file".into(),
     }
 }
 

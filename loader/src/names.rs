@@ -4,7 +4,7 @@
 //! [`ModelConfig::required_roles`].
 
 use crate::config::{ModelConfig, TopkMethod};
-use crate::tensor::{Dtype, Shape};
+use crate::shape::{Dtype, Shape};
 use std::fmt;
 
 /// What a tensor is for.
@@ -128,6 +128,18 @@ const LAYER_NAMES: [(&str, LayerRole); 17] = [
 const SCALE: &str = "weight_scale_inv";
 
 /// The file's name as a [`Role`]'s, as it is in checkpoints.
+impl Role {
+    /// Whether a tensor of this name holds together what the experts of this one's layer hold one by one, as some programs
+    /// save it: `model.layers.3.mlp.experts.gate_up_proj`.
+    pub(crate) fn is_held_together_in(self, name: &str) -> bool {
+        let Self::Layer { layer, part: LayerRole::Expert { .. } } = self else { return false };
+        let experts = format!("model.layers.{layer}.mlp.experts.");
+        // Others put something before it.
+        let rest = name.split_once(&experts).map(|(_, rest)| rest);
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+}
+
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

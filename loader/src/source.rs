@@ -1,6 +1,8 @@
 //! Where a checkpoint's files come from: a directory, or memory.
 
 use crate::error::{Error, Result};
+use crate::header::printable;
+use crate::stand_in::StandIn;
 use memmap2::Mmap;
 use std::borrow::Cow;
 use std::fmt;
@@ -84,6 +86,17 @@ impl Source {
 
     /// A text file of at most `limit` bytes, or `None` if there is no such file.
     pub(crate) fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let text = self.read_whole(name, limit)?;
+        match text.as_deref().and_then(StandIn::of) {
+            Some(found) => {
+                let expected = if name.ends_with(".json") { "a JSON file" } else { "a text file" };
+                Err(Error::StandIn { file: self.path(name), expected: expected.into(), found })
+            }
+            None => Ok(text),
+        }
+    }
+
+    fn read_whole(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let too_large = |found: u64| Error::TooLarge {
             file: self.path(name),
             expected: format!("at most {limit} bytes"),
@@ -159,7 +172,21 @@ fn open(path: &Path) -> Result<Option<(File, Stamp)>> {
     let failed = |source| Error::Read { file: path.into(), source };
     let metadata = match path.metadata() {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A link is there although what it leads to is not: git-annex and caches leave such ones.
+            return match path.read_link() {
+                Ok(target) => {
+                    let target = target.display().to_string();
+                    let remedy =
+                        if target.contains("annex/objects") { "; `git annex get` fetches it" } else { "" };
+                    Err(failed(io::Error::new(
+                        io::ErrorKind::NotFound,
+                        format!("it is a link to {}, which is not there{remedy}", printable(&target)),
+                    )))
+                }
+                Err(_) => Ok(None),
+            };
+        }
         Err(error) => return Err(failed(error)),
     };
     if !metadata.is_file() {

@@ -3,7 +3,7 @@
 use crate::catalog::{Catalogued, NamedTensor, ShardNames, TensorTable as _};
 use crate::error::{Error, Result};
 use crate::names::{Kind, LayerRole, Role};
-use crate::tensor::{Dtype, Shape};
+use crate::shape::{Dtype, Shape};
 use half::bf16;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};

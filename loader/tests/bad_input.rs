@@ -462,3 +462,92 @@ fn unusual_files_are_accepted_with_a_note() {
         assert!(notes.contains(part), "`{part}` is not in: {notes}");
     }
 }
+
+#[test]
+fn what_lies_in_the_place_of_a_file_is_said() {
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 2023880\n";
+    for name in [FIRST, INDEX, "config.json"] {
+        let mut files = Synthetic::tiny().files();
+        *files.get(name) = pointer.to_vec();
+        files.refused_with(&[name, "a Git LFS pointer", "2023880 bytes", "git lfs pull"]);
+    }
+    for (bytes, words) in [
+        (&b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0"[..], "GGUF"),
+        (b"PK\x03\x04\x00\x00\x08\x08", "zip"),
+        (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"/annex/objects/SHA256E-s12--00", "git annex get"),
+        (b"Entry not found", "fetch the file again"),
+    ] {
+        let mut files = Synthetic::tiny().files();
+        *files.get(SECOND) = bytes.to_vec();
+        files.refused_with(&[SECOND, words]);
+    }
+}
+
+#[test]
+fn experts_that_lie_in_one_tensor_are_named() {
+    let mut tiny = Synthetic::tiny();
+    let is_expert = |name: &str| name.starts_with("model.layers.1.mlp.experts.");
+    for shard in &mut tiny.shards {
+        shard.retain(|piece| !is_expert(&piece.name));
+    }
+    for (name, shape) in [("gate_up_proj", vec![4, 24, 136]), ("down_proj", vec![4, 136, 12])] {
+        tiny.shards[1].push(Piece {
+            name: format!("model.layers.1.mlp.experts.{name}"),
+            dtype: "BF16".into(),
+            bytes: vec![0; 2 * shape.iter().product::<u64>() as usize],
+            shape,
+        });
+    }
+    tiny.files().refused_with(&[
+        "missing tensor `model.layers.1.mlp.experts.0.",
+        "`model.layers.1.mlp.experts.gate_up_proj` (BF16 [4, 24, 136])",
+        "`model.layers.1.mlp.experts.down_proj`",
+        "one tensor for each expert",
+    ]);
+}
+
+#[test]
+fn tensors_under_other_names_are_mentioned_when_one_is_missing() {
+    let mut tiny = Synthetic::tiny();
+    for piece in tiny.shards.iter_mut().flatten() {
+        piece.name = format!("language_model.{}", piece.name);
+    }
+    tiny.files().refused_with(&[
+        "missing tensor `model.embed_tokens.weight`",
+        "names of another kind",
+        "`language_model.",
+    ]);
+}
+
+#[test]
+fn a_folder_of_another_format_is_told_as_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |part: &str| {
+        let error = Checkpoint::open(folder.path(), Options::default()).unwrap_err().to_string();
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    };
+    std::fs::write(folder.path().join("model-Q4_K_M.gguf"), b"GGUF").unwrap();
+    refused("GGUF files, the format of llama.cpp");
+    std::fs::write(folder.path().join("config.json"), common::tiny_config().to_string()).unwrap();
+    refused("`model-Q4_K_M.gguf`");
+    std::fs::remove_file(folder.path().join("model-Q4_K_M.gguf")).unwrap();
+    std::fs::write(folder.path().join("pytorch_model.bin"), b"PK").unwrap();
+    refused("PyTorch's own format");
+    std::fs::remove_file(folder.path().join("pytorch_model.bin")).unwrap();
+    refused("found no such file");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_that_leads_nowhere_is_said_to_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    Synthetic::tiny().files().write(folder.path());
+    let shard = folder.path().join(FIRST);
+    std::fs::remove_file(&shard).unwrap();
+    std::os::unix::fs::symlink(".git/annex/objects/xx/SHA256E-s9--00", &shard).unwrap();
+    let error = Checkpoint::open(folder.path(), Options::default()).unwrap_err().to_string();
+    for part in [FIRST, "a link to .git/annex/objects", "git annex get"] {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+}

@@ -247,6 +247,49 @@ fn token_ids_may_be_lists_and_generation_config_wins() {
 }
 
 #[test]
+fn sampling_defaults_mean_what_they_mean_elsewhere() {
+    let config = tiny_config().to_string();
+    let read = |generation: Value| {
+        let text = generation.to_string();
+        let generation = (Path::new("generation_config.json"), text.as_bytes());
+        ModelConfig::parse((Path::new("config.json"), config.as_bytes()), Some(generation))
+            .map(|model| model.generation)
+            .map_err(|error| error.to_string())
+    };
+    let all = read(json!({"do_sample": true, "temperature": 1e-6, "top_p": 0.0, "top_k": -1, "min_p": 0.05,
+        "repetition_penalty": 1.05, "typical_p": 1.0, "num_beams": 1, "suppress_tokens": [], "max_length": 20}))
+    .unwrap();
+    assert_eq!((all.temperature, all.top_p, all.top_k), (Some(1e-6), Some(0.0), Some(0)));
+    assert_eq!((all.min_p, all.repetition_penalty, all.do_sample), (Some(0.05), Some(1.05), Some(true)));
+    assert!(all.ignored.is_empty(), "{:?}", all.ignored);
+    for (top_k, meant) in
+        [(json!(0), 0), (json!(50), 50), (json!(50.0), 50), (json!(1_u64 << 40), 0), (json!(-1.0), 0)]
+    {
+        assert_eq!(read(json!({"top_k": top_k})).unwrap().top_k, Some(meant), "{top_k}");
+    }
+    let none = read(json!({"top_k": null, "top_p": null, "temperature": null, "min_p": null})).unwrap();
+    assert_eq!(none, porism_loader::config::Generation::default());
+    let ignored = read(json!({"typical_p": 0.9, "num_beams": 4})).unwrap().ignored;
+    assert_eq!(ignored, ["typical_p = 0.9", "num_beams = 4"]);
+    // What means nothing to anybody is refused, naming the file.
+    for (key, value) in [
+        ("top_k", json!(-2)),
+        ("top_k", json!("all")),
+        ("top_k", json!(2.5)),
+        ("top_p", json!(1.5)),
+        ("top_p", json!(-0.1)),
+        ("temperature", json!(-1)),
+        ("temperature", json!("hot")),
+        ("min_p", json!(2)),
+        ("repetition_penalty", json!(0)),
+        ("do_sample", json!("yes")),
+    ] {
+        let error = read(json!({key: value})).unwrap_err();
+        assert!(error.starts_with(&format!("generation_config.json: `{key}` is {value}")), "{error}");
+    }
+}
+
+#[test]
 fn layers_may_all_be_dense_or_all_moe() {
     let dense = parse(&with(json!({"n_routed_experts": null, "moe_intermediate_size": null}))).unwrap();
     assert!(!dense.is_moe(0) && !dense.is_moe(1));

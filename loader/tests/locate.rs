@@ -88,3 +88,36 @@ fn the_cache_is_where_the_environment_says() {
     assert_eq!(with(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "/c")]), path("/c"));
     assert_eq!(with(&[("HF_HOME", "/f"), ("HF_HUB_CACHE", "")]), path("/f/hub"));
 }
+
+#[test]
+fn addresses_and_single_files_are_told_as_what_they_are() {
+    let cache = cache(&[("models--a--there", &["1"], None)]);
+    for address in [
+        "https://huggingface.co/deepseek-ai/DeepSeek-Math-V2",
+        "https://huggingface.co/deepseek-ai/DeepSeek-Math-V2/tree/main?x=y",
+        "http://me:secret@mirror.example/deepseek-ai/DeepSeek-Math-V2/",
+        "hf://deepseek-ai/DeepSeek-Math-V2",
+        "huggingface.co/deepseek-ai/DeepSeek-Math-V2",
+        "git@hf.co:deepseek-ai/DeepSeek-Math-V2.git",
+    ] {
+        let error = resolve_model_in(address, Some(cache.path())).unwrap_err().to_string();
+        assert!(error.contains("nothing is fetched from") && !error.contains("secret"), "{error}");
+        assert!(error.contains("`hf download deepseek-ai/DeepSeek-Math-V2`"), "{error}");
+    }
+    refused(
+        "https://hf.co/a/there",
+        Some(cache.path()),
+        &["it is an address", "`a/there` is there: give that name"],
+    );
+    refused("s3://bucket/model", None, &["nothing is fetched from bucket", "give its folder"]);
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes, parts) in [
+        ("m.gguf", &b"GGUF\x03\0\0\0"[..], &["a GGUF file", "llama-server", "--endpoint"][..]),
+        ("model.safetensors", b"\x02\0\0\0\0\0\0\0{}", &["one file of a model", "folder"]),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\n", &["Git LFS pointer"]),
+    ] {
+        let file = folder.path().join(name);
+        fs::write(&file, bytes).unwrap();
+        refused(file.to_str().unwrap(), None, parts);
+    }
+}

@@ -6,6 +6,7 @@
 pub mod check;
 pub mod complete;
 pub mod confidence;
+mod heading;
 pub mod http;
 pub mod markdown;
 mod math;

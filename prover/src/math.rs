@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pulldown_latex::config::{DisplayMode, RenderConfig};
-use pulldown_latex::event::{ColorChange, ColorTarget, Event, StateChange};
+use pulldown_latex::event::{ColorChange, ColorTarget, Content, Event, StateChange};
 use pulldown_latex::{Parser, Storage, push_mathml};
 
 /// Longest formula, in bytes. The longest published one has 1.6 kB; longer ones are shown as source.
@@ -77,6 +77,14 @@ fn render_here(latex: &str, config: RenderConfig<'_>) -> Result<String, Rejected
                         events.push(Event::StateChange(StateChange::Color(change)));
                     }
                 }
+                Event::Content(Content::Ordinary { content, stretchy }) => {
+                    let content = accent(content);
+                    // A bar is as wide as what it stands on.
+                    events.push(Event::Content(Content::Ordinary {
+                        content,
+                        stretchy: stretchy || content == MACRON,
+                    }));
+                }
                 event => events.push(event),
             }
         }
@@ -86,6 +94,25 @@ fn render_here(latex: &str, config: RenderConfig<'_>) -> Result<String, Rejected
         Ok(mathml)
     }));
     admit(&mathml.map_err(|_| Rejected)??)
+}
+
+/// What a bar over letters is in [`ACCENTS`].
+const MACRON: char = '\u{af}';
+
+/// Accents over letters: acute, grave, circumflex, caron, breve, tilde, diaeresis, dot, ring and bar. Fonts draw them at the
+/// height of small letters, and browsers lift them where it says `accent`.
+const ACCENTS: [char; 10] =
+    ['\u{b4}', '\u{2cb}', '\u{2c6}', '\u{2c7}', '\u{2d8}', '\u{2dc}', '\u{a8}', '\u{2d9}', '\u{2da}', MACRON];
+
+/// The accent for what pulldown-latex writes in its place: characters of ASCII, which stand somewhere else.
+fn accent(c: char) -> char {
+    match c {
+        '^' => '\u{2c6}',
+        '~' => '\u{2dc}',
+        '`' => '\u{2cb}',
+        '\u{203e}' => MACRON,
+        c => c,
+    }
 }
 
 /// A tag as HTML.
@@ -462,7 +489,8 @@ const ATTRIBUTES: [&str; 17] = [
 /// everything (`<` as a relation, the argument of `\operatorname`), so what it writes is not trusted either.
 fn admit(mathml: &str) -> Result<String, Rejected> {
     let mut out = String::with_capacity(mathml.len() + 64);
-    let mut open: Vec<&str> = Vec::new();
+    // The elements that are open, and where the name of each ends in `out`.
+    let mut open: Vec<(&str, usize)> = Vec::new();
     let mut rest = mathml;
     while let Some(c) = rest.chars().next() {
         let next = rest.as_bytes().get(1).copied().unwrap_or(b' ');
@@ -471,8 +499,14 @@ fn admit(mathml: &str) -> Result<String, Rejected> {
             let tag = &rest[1..end];
             rest = &rest[end + 1..];
             if let Some(name) = tag.strip_prefix('/') {
-                if open.pop() != Some(name) {
+                let Some((_, at)) = open.pop().filter(|(opened, _)| *opened == name) else {
                     return Err(Rejected);
+                };
+                let over =
+                    out.strip_suffix("</mi>").or_else(|| out.strip_suffix("</mo>")).unwrap_or_default();
+                if name == "mover" && over.ends_with(ACCENTS) && over.trim_end_matches(ACCENTS).ends_with('>')
+                {
+                    out.insert_str(at, " accent=\"true\"");
                 }
                 out.push_str(&format!("</{name}>"));
                 continue;
@@ -485,12 +519,13 @@ fn admit(mathml: &str) -> Result<String, Rejected> {
             }
             out.push('<');
             out.push_str(name);
+            let named = out.len();
             admit_attributes(&mut out, &tag[name.len()..])?;
             out.push('>');
             if empty {
                 out.push_str(&format!("</{name}>"));
             } else {
-                open.push(name);
+                open.push((name, named));
                 if open.len() > MAX_ELEMENTS_DEEP {
                     return Err(Rejected);
                 }
@@ -591,6 +626,20 @@ mod tests {
         let (mathml, _) = to_mathml("a\\ b~c\\text{50% of \\emph{all}, 5\\%}", false).unwrap();
         assert!(!mathml.contains("nbsp") && !mathml.contains('\\'), "{mathml}");
         assert!(mathml.contains("50% of") && mathml.contains("5%"), "{mathml}");
+    }
+
+    #[test]
+    fn accents_are_accents() {
+        let (hat, _) = to_mathml("\\hat{x}+\\widehat{ABC}", false).unwrap();
+        assert!(
+            hat.contains("<mover accent=\"true\"><mrow><mi>x</mi></mrow><mi>\u{2c6}</mi></mover>"),
+            "{hat}"
+        );
+        assert!(hat.contains("<mo stretchy=\"true\">\u{2c6}</mo></mover>"), "{hat}");
+        let (bar, _) = to_mathml("\\overline{AB}", false).unwrap();
+        assert!(bar.contains("<mo stretchy=\"true\">\u{af}</mo></mover>"), "{bar}");
+        let (limit, _) = to_mathml("\\overset{a}{b}\\overrightarrow{AB}\\overbrace{a}^{b}", true).unwrap();
+        assert!(!limit.contains("accent"), "{limit}");
     }
 
     #[test]

@@ -9,17 +9,21 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::Value;
 
 use crate::confidence::{FULL_MARKS, Readings};
+use crate::heading;
 use crate::markdown::{self, Rendered};
 use crate::math::escape;
+use crate::search::End;
 
 /// Everything the page tells.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// Heading of the page.
+    /// Heading of the page: a line of Markdown with formulas.
     pub title: String,
     /// The problems, in order.
     pub problems: Vec<ProblemReport>,
@@ -48,6 +52,8 @@ pub struct ProblemReport {
     pub chosen: Option<u64>,
     /// Whether the search accepted it.
     pub passed: bool,
+    /// Why the search ended before all its rounds were done, if it did: the middle of a sentence.
+    pub unfinished: Option<String>,
     /// All proofs, in the order they were made.
     pub pool: Vec<PooledProof>,
 }
@@ -155,12 +161,28 @@ pub struct Page {
     pub not_rendered: usize,
 }
 
+/// A subset of STIX Two Math, so that formulas stand right where no font for mathematics is installed; `fonts/make.py` makes it.
+static FONT: LazyLock<String> =
+    LazyLock::new(|| BASE64_STANDARD.encode(include_bytes!("../fonts/porism-math.woff2")));
+
 /// Bytes of proofs and evaluations that are shown beside the chosen proof and its ancestors; the files in `pool/` have the rest.
 const POOL_BYTES: usize = 4 << 20;
 
 impl ProblemReport {
     fn proof(&self, proof_id: u64) -> Option<&PooledProof> {
         self.pool.iter().find(|proof| proof.proof_id == proof_id)
+    }
+
+    /// What a page about it alone is called: its statement, shortened, after its name in a set.
+    fn title(&self) -> String {
+        let statement = heading::heading(&self.question);
+        // A problem that was typed is named after its own text.
+        match (statement.is_empty(), self.source.is_empty() || self.source == "problem") {
+            (true, _) if self.problem_idx.is_empty() => "A proof".to_owned(),
+            (true, _) => self.problem_idx.clone(),
+            (false, true) => statement,
+            (false, false) => format!("{}: {statement}", self.problem_idx),
+        }
     }
 
     /// The chosen proof.
@@ -254,7 +276,9 @@ impl Report {
     pub fn html(&self) -> Page {
         let mut writer = Writer::default();
         writer.page(self);
-        writer.page
+        let mut page = writer.page;
+        page.html.insert_str(0, &Writer::head(&self.title, page.formulas));
+        page
     }
 }
 
@@ -269,21 +293,39 @@ macro_rules! html {
 }
 
 impl Writer {
-    fn page(&mut self, report: &Report) {
-        let title = escaped(&report.title);
-        html!(self, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
+    /// What stands before the body. The font comes along where there are formulas: it is larger than many a page.
+    fn head(title: &str, formulas: usize) -> String {
+        let mut head = Self::default();
+        html!(head, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">");
         // Should anything active ever slip through, this keeps it from running and from calling out.
         html!(
-            self,
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+            head,
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; font-src \
+             data:\">"
         );
-        html!(self, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
+        html!(head, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">");
         html!(
-            self,
-            "<title>{title}</title>\n<style>\n{}</style>\n</head>\n<body>",
+            head,
+            "<title>{} — Porism</title>\n<style>\n{}",
+            escaped(&heading::plain(title)),
             include_str!("report.css")
         );
-        html!(self, "<header>\n<h1>{title}</h1>");
+        if formulas > 0 {
+            html!(
+                head,
+                "@font-face {{ font-family: \"Porism Math\"; src: url(data:font/woff2;base64,{}) format(\"woff2\"); }}",
+                *FONT
+            );
+        }
+        html!(head, "</style>\n</head>");
+        head.page.html
+    }
+
+    fn page(&mut self, report: &Report) {
+        let (title, formulas) =
+            heading::html(&report.title).unwrap_or_else(|| (escaped(&heading::plain(&report.title)), 0));
+        self.page.formulas += formulas;
+        html!(self, "<body>\n<header>\n<h1>{title}</h1>");
         let passed = report.problems.iter().filter(|problem| problem.passed).count();
         let several = report.problems.len() > 1;
         if several {
@@ -323,7 +365,11 @@ impl Writer {
             html!(self, "<h2>{}</h2>", escaped(&problem.problem_idx));
         }
         let (class, word) = verdict(problem);
-        html!(self, "<p><span class=\"badge {class}\">{word}</span></p>\n<div class=\"problem\">");
+        html!(self, "<p><span class=\"badge {class}\">{word}</span></p>");
+        if let Some(why) = &problem.unfinished {
+            html!(self, "<p class=\"meta\">Unfinished: {}.</p>", escaped(why));
+        }
+        html!(self, "<div class=\"problem\">");
         self.text(&problem.question);
         html!(self, "</div>");
         let chosen = problem.chosen();
@@ -609,7 +655,10 @@ impl Writer {
 /// Class and words of a problem's outcome. "Passed" is as much as anyone can say.
 fn verdict(problem: &ProblemReport) -> (&'static str, String) {
     let Some(proof) = problem.chosen() else {
-        return ("bad", "no proof".to_owned());
+        return match problem.unfinished {
+            Some(_) => ("half", "unfinished: no proof yet".to_owned()),
+            None => ("bad", "no proof".to_owned()),
+        };
     };
     let (readings, all) = (proof.readings(), problem.all_readings(proof));
     let mut words = format!("{} of {} readings", readings.passed, readings.count);
@@ -618,6 +667,8 @@ fn verdict(problem: &ProblemReport) -> (&'static str, String) {
     }
     if problem.passed {
         ("good", format!("passed {words}"))
+    } else if problem.unfinished.is_some() {
+        ("half", format!("unfinished: no proof passed yet; the best has {words}"))
     } else {
         ("bad", format!("no proof passed; the best has {words}"))
     }
@@ -765,6 +816,7 @@ impl Report {
                 question: word(row, "question"),
                 chosen: row["proof_id"].as_u64(),
                 passed: row["passed"].as_bool().unwrap_or(false),
+                unfinished: unfinished(row),
                 pool: Vec::new(),
             });
         }
@@ -780,13 +832,15 @@ impl Report {
                     source,
                     problem_idx,
                     question: statement.clone().unwrap_or_default(),
+                    unfinished: Some(NOT_ENDED.to_owned()),
                     pool,
                     ..ProblemReport::default()
                 }),
             }
         }
         if let (true, Some(question)) = (problems.is_empty(), statement) {
-            problems.push(ProblemReport { question, ..ProblemReport::default() });
+            let unfinished = Some(NOT_ENDED.to_owned());
+            problems.push(ProblemReport { question, unfinished, ..ProblemReport::default() });
         }
         for problem in problems.iter_mut().filter(|problem| problem.chosen.is_none()) {
             // Not chosen yet: the best so far.
@@ -805,10 +859,6 @@ impl Report {
         let mut settings = Vec::new();
         flatten(&mut settings, "", &manifest);
         let mut notes = Vec::new();
-        let finished = rows.iter().any(|row| row.get("model_prediction").is_some());
-        if !finished {
-            notes.push("This run has not ended; the same command goes on with it.".to_owned());
-        }
         for (role, what) in [("generator", "Proofs were written"), ("verifier", "They were read")] {
             let addresses = endpoints(&manifest, role);
             if !addresses.is_empty() {
@@ -821,9 +871,9 @@ impl Report {
                 .to_owned(),
         );
         let title = match problems.as_slice() {
-            [problem] if !problem.problem_idx.is_empty() => format!("Porism: {}", problem.problem_idx),
-            [_] | [] => "Porism: a proof".to_owned(),
-            problems => format!("Porism: {} problems", problems.len()),
+            [problem] => problem.title(),
+            [] => "A proof".to_owned(),
+            problems => format!("{} problems", problems.len()),
         };
         Ok(Self {
             title,
@@ -836,6 +886,18 @@ impl Report {
             notes,
         })
     }
+}
+
+/// Of a run that was killed, or is under way.
+const NOT_ENDED: &str = "this run has not ended; the same command goes on with it";
+
+/// Why the search of a row of the predictions is unfinished, if it is. Rows of the problems have no prediction yet.
+fn unfinished(row: &Value) -> Option<String> {
+    if row.get("model_prediction").is_none() {
+        return Some(NOT_ENDED.to_owned());
+    }
+    let end: End = serde_json::from_value(row["end"].clone()).ok()?;
+    end.unfinished().map(str::to_owned)
 }
 
 fn word(value: &Value, name: &str) -> String {

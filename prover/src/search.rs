@@ -252,7 +252,7 @@ impl Proof {
 }
 
 /// Why the search of a problem ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// A proof passed.
@@ -263,6 +263,26 @@ pub enum End {
     Tokens,
     /// The time is over.
     Time,
+    /// Somebody stopped it.
+    Interrupted,
+    /// It could not go on, as when nobody answers any more.
+    Broken,
+}
+
+impl End {
+    /// Of a search that ended before all its rounds were done: why, and how it goes on. A sentence's middle, as after
+    /// `unfinished: `.
+    pub fn unfinished(self) -> Option<&'static str> {
+        match self {
+            Self::Passed | Self::Rounds => None,
+            Self::Tokens => Some(
+                "its tokens are spent; the same command with a larger --max-tokens-total goes on with it",
+            ),
+            Self::Time => Some("its time is over; the same command goes on with it"),
+            Self::Interrupted => Some("it was stopped; the same command goes on with it"),
+            Self::Broken => Some("it could not go on; the same command goes on with it later"),
+        }
+    }
 }
 
 /// The state of one problem.
@@ -294,6 +314,11 @@ impl Plan {
     /// Whether a proof passed.
     pub fn passed(&self) -> bool {
         matches!(self.end, Some((End::Passed, Some(_))))
+    }
+
+    /// Why it is unfinished, if it is: [`End::unfinished`].
+    pub fn unfinished(&self) -> Option<&'static str> {
+        self.end?.0.unfinished()
     }
 
     /// The proofs that are in the pool: settled, whole and no copies.
@@ -854,10 +879,12 @@ pub enum Event<'a> {
         /// How many readings it has.
         readings: usize,
     },
-    /// All is done.
+    /// All is done, or as much as there was time for.
     End {
         /// Problems with a proof that passed.
         passed: usize,
+        /// Problems whose search ended before all its rounds were done.
+        unfinished: usize,
         /// Problems.
         problems: usize,
         /// What the run has cost.
@@ -925,23 +952,29 @@ pub fn search(
     for ticket in driver.under_way.keys() {
         complete.cancel(*ticket);
     }
-    if let Err(error) = outcome {
-        // The pool of an interrupted run is worth looking at; the first error is worth more than a second one.
-        drop(driver.write_pools());
-        drop(driver.run.end(started.elapsed().as_secs_f64()));
-        return Err(error);
+    let seconds = started.elapsed().as_secs_f64();
+    match outcome {
+        Ok(()) => {
+            driver.write_pools()?;
+            driver.write_results()?;
+            driver.run.end(seconds)?;
+        }
+        Err(error) => {
+            let end = match error {
+                SearchError::Complete(CompleteError::Interrupted) => End::Interrupted,
+                _ => End::Broken,
+            };
+            driver.stop(end, observe);
+            // What there is so far is worth looking at; the first error is worth more than a second one.
+            drop(driver.write_pools());
+            drop(driver.write_results());
+            drop(driver.run.end(seconds));
+            driver.tell_end(seconds, observe);
+            return Err(error);
+        }
     }
-    driver.write_pools()?;
-    driver.write_results()?;
-    let plans: Vec<Plan> = driver.plans.into_iter().flatten().collect();
-    driver.run.end(started.elapsed().as_secs_f64())?;
-    observe(&Event::End {
-        passed: plans.iter().filter(|plan| plan.passed()).count(),
-        problems: plans.len(),
-        spent: driver.results.spent,
-        seconds: started.elapsed().as_secs_f64(),
-    });
-    Ok(plans)
+    driver.tell_end(seconds, observe);
+    Ok(driver.plans.into_iter().flatten().collect())
 }
 
 struct Driver<'a> {
@@ -987,7 +1020,7 @@ impl Driver<'_> {
                 return Err(CompleteError::Interrupted.into());
             }
             if limits.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                self.stop_at_deadline(observe);
+                self.stop(End::Time, observe);
                 return Ok(());
             }
             self.hand_out(complete);
@@ -1096,7 +1129,8 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn stop_at_deadline(&mut self, observe: &mut dyn FnMut(&Event<'_>)) {
+    /// Ends the problems that have not ended with the best proof so far.
+    fn stop(&mut self, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
         for index in 0..self.problems.len() {
             let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
                 continue;
@@ -1106,10 +1140,21 @@ impl Driver<'_> {
                 proof.state = State::Undecided;
             }
             let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
-            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { End::Time };
+            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
             plan.end = Some((end, best.map(|(_, id)| id)));
             self.tell_chosen(index, observe);
         }
+    }
+
+    fn tell_end(&self, seconds: f64, observe: &mut dyn FnMut(&Event<'_>)) {
+        let plans = || self.plans.iter().flatten();
+        observe(&Event::End {
+            passed: plans().filter(|plan| plan.passed()).count(),
+            unfinished: plans().filter(|plan| plan.unfinished().is_some()).count(),
+            problems: self.problems.len(),
+            spent: self.results.spent,
+            seconds,
+        });
     }
 
     fn tell_chosen(&self, index: usize, observe: &mut dyn FnMut(&Event<'_>)) {
@@ -1182,6 +1227,7 @@ impl Driver<'_> {
                 },
                 "source": problem.source,
                 "passed": plan.passed(),
+                "end": plan.end.map(|(end, _)| end),
                 "proof_id": chosen.map(|proof| proof.proof_id),
                 "readings": chosen.map_or(0, |proof| proof.readings.len()),
                 "other_readings": chosen.map_or(0, |proof| plan.other_readings(proof).count()),
@@ -1196,6 +1242,9 @@ impl Driver<'_> {
 
 fn solution_text(problem: &Problem, plan: &Plan) -> String {
     let mut text = format!("# {}\n\n{}\n\n", problem.problem_idx, problem.question);
+    if let Some(why) = plan.unfinished() {
+        text.push_str(&format!("**Unfinished**: {why}.\n\n"));
+    }
     let Some((proof, attempt)) = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)))
     else {
         text.push_str("No proof was written.\n\n");

@@ -8,6 +8,9 @@ use porism_prover::report::{self, Evaluation, PooledProof, ProblemReport, Report
 use proptest::prelude::*;
 use serde_json::json;
 
+#[path = "common/font.rs"]
+mod font;
+
 const HOSTILE: [&str; 14] = [
     "<script>alert(1)</script>",
     "\\(x\\)<script>alert(1)</script>\\[y\\]",
@@ -94,6 +97,7 @@ fn report(text: &str) -> Report {
             question: text.to_owned(),
             chosen: Some(4),
             passed: true,
+            unfinished: None,
             pool,
         }],
         settings: vec![(text.to_owned(), text.to_owned())],
@@ -149,18 +153,53 @@ fn a_line_of_ten_megabytes_stays_text() {
 fn the_page_has_no_script_and_points_nowhere() {
     let html = report("Let \\(x<1\\).").html().html;
     assert_inert(&html, "a report");
-    for absent in ["<script", "http://", "https://", "url(", "@import", "javascript:"] {
+    for absent in ["<script", "http://", "https://", "@import", "javascript:"] {
         assert!(!html.contains(absent), "{absent} is in the page");
     }
-    assert!(html.contains("default-src 'none'"));
+    // The font is in the page itself.
+    assert_eq!(html.matches("url(").count(), 1);
+    assert!(html.contains("url(data:font/woff2;base64,d09GMg"), "no WOFF2 file is in the page");
+    assert!(html.contains("default-src 'none'") && html.contains("font-src data:"));
+}
+
+#[test]
+fn only_pages_with_formulas_carry_the_font() {
+    let html = report("Prove that 1 = 1.").html().html;
+    assert!(!html.contains("@font-face") && html.len() < 30_000, "{} bytes", html.len());
+}
+
+#[test]
+fn the_font_has_what_formulas_are_made_of() {
+    let symbols = "\\alpha\\beta\\gamma\\delta\\epsilon\\varepsilon\\zeta\\eta\\theta\\vartheta\\iota\\kappa\\lambda\\mu\\nu\\xi\\pi\\rho\\sigma\\tau\\phi\\varphi\\chi\\psi\\omega\\Gamma\\Delta\\Theta\\Lambda\\Xi\\Pi\\Sigma\\Phi\\Psi\\Omega\\ell\\hbar\\imath\\jmath\\Re\\Im\\aleph\\partial\\nabla\\infty\\emptyset\\varnothing\\forall\\exists\\nexists\\neg\\land\\lor\\top\\bot\\vdash\\models\\in\\notin\\ni\\subset\\supset\\subseteq\\subsetneq\\supseteq\\cup\\cap\\setminus\\sqcup\\uplus\\pm\\mp\\times\\div\\cdot\\ast\\star\\circ\\bullet\\oplus\\otimes\\odot\\wedge\\vee\\dagger\\leq\\geq\\leqslant\\geqslant\\ll\\gg\\neq\\equiv\\not\\equiv\\approx\\cong\\sim\\simeq\\asymp\\propto\\mid\\nmid\\parallel\\perp\\angle\\triangle\\square\\blacksquare\\diamond\\prec\\succ\\preceq\\succeq\\to\\gets\\mapsto\\longmapsto\\leftarrow\\rightarrow\\leftrightarrow\\Leftarrow\\Rightarrow\\Leftrightarrow\\implies\\iff\\hookrightarrow\\twoheadrightarrow\\rightharpoonup\\uparrow\\downarrow\\nearrow\\ldots\\cdots\\vdots\\ddots\\sum\\prod\\coprod\\int\\iint\\iiint\\oint\\bigcup\\bigcap\\bigoplus\\bigotimes\\bigvee\\bigwedge\\lfloor\\rfloor\\lceil\\rceil\\langle\\rangle\\|\\prime\\checkmark\\sqrt[3]{x}x'y''\\hat x\\widehat{xy}\\tilde x\\widetilde{xy}\\bar x\\overline{xy}\\vec x\\dot x\\ddot x\\check x\\breve x\\acute x\\grave x\\mathring x\\underline{x}\\overrightarrow{AB}\\overbrace{x}\\underbrace{x}\\xrightarrow{f}\\%\\$\\&\\#\\_\\{\\}";
+    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = format!("\\({symbols}\\) \\({letters}+-=<>/()[]!?.,;:|*\\)");
+    for alphabet in [
+        "mathbf",
+        "mathrm",
+        "mathit",
+        "mathcal",
+        "mathbb",
+        "mathfrak",
+        "mathsf",
+        "mathtt",
+        "boldsymbol",
+        "text",
+    ] {
+        text.push_str(&format!(" \\(\\{alphabet}{{{letters}}}\\)"));
+    }
+    let rendered = render(&text);
+    assert_eq!((rendered.formulas, rendered.rejected.len()), (12, 0), "{:?}", rendered.rejected);
+    assert_eq!(font::missing(&rendered.html), Default::default());
 }
 
 #[test]
 fn the_page_tells_everything() {
     let page = report("Let \\(x=1\\).").html();
     let html = &page.html;
-    // Statement, four proofs (the chosen one once), 12 evaluations with their meta-verifications, self evaluations of 4.
-    assert_eq!((page.formulas, page.not_rendered), (1 + 4 + 2 * 12 + 4, 0));
+    // Heading, statement, four proofs (the chosen one once), 12 evaluations with their meta-verifications, self evaluations
+    // of 4.
+    assert_eq!((page.formulas, page.not_rendered), (2 + 4 + 2 * 12 + 4, 0));
+    assert!(html.contains("<title>Let x=1. — Porism</title>"), "{}", &html[..400]);
     assert_eq!(html.matches("<math").count(), page.formulas);
     for part in [
         "passed 8 of 8 readings",
@@ -177,6 +216,18 @@ fn the_page_tells_everything() {
     // 4 dots, the ring; lines 1→3, 3→4, 2→4 and the three of the grid.
     assert_eq!((html.matches("<circle").count(), html.matches("<line").count()), (5, 6));
     assert!(!html.contains("proved"), "the page claims too much");
+}
+
+#[test]
+fn an_unfinished_search_is_called_so() {
+    let mut report = report("x");
+    report.problems[0].passed = false;
+    report.problems[0].unfinished = Some("its time is over".to_owned());
+    let html = report.html().html;
+    assert!(html.contains("unfinished: no proof passed yet; the best has 8 of 8 readings"), "{html}");
+    assert!(html.contains("Unfinished: its time is over."), "{html}");
+    report.problems[0].pool.clear();
+    assert!(report.html().html.contains("unfinished: no proof yet"));
 }
 
 #[test]
@@ -306,7 +357,7 @@ fn a_folder_becomes_a_page() {
     let unfinished = Report::from_folder(path).unwrap();
     assert_eq!(unfinished.problems[0].question, "Show \\(1<2\\).");
     assert_eq!((unfinished.problems[0].chosen, unfinished.problems[0].passed), (Some(2), false));
-    assert!(unfinished.notes[0].contains("has not ended"));
+    assert!(unfinished.problems[0].unfinished.as_ref().unwrap().contains("has not ended"));
 
     let prediction = json!({
         "question": "Show \\(1<2\\).", "problem_idx": "p1", "source": "set", "passed": true, "proof_id": 2,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
+use porism_prover::report::Report;
 use porism_prover::roles::{Key, Role};
 use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
 use porism_prover::store::{Line, Manifest, Model, Prompts, Run, StoreError, read_journal};
@@ -400,7 +401,50 @@ fn a_deadline_takes_the_best_so_far() {
     )
     .unwrap();
     assert_eq!(plans[0].end, Some((End::Time, None)));
-    assert!(fs::read_to_string(folder.path().join("solution.md")).unwrap().contains("No proof was written"));
+    let solution = fs::read_to_string(folder.path().join("solution.md")).unwrap();
+    assert!(solution.contains("No proof was written"), "{solution}");
+    assert!(
+        solution.contains("**Unfinished**: its time is over; the same command goes on with it."),
+        "{solution}"
+    );
+    let report = Report::from_folder(folder.path()).unwrap();
+    assert_eq!(report.problems[0].unfinished.as_deref(), End::Time.unfinished());
+}
+
+#[test]
+fn a_search_that_is_stopped_leaves_what_it_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let (manifest, problems) = (manifest(5, settings()), problems());
+    let mut run = Run::open(folder.path(), &manifest, &problems, false).unwrap();
+    let limits = Limits { interrupted: &|| false, deadline: None };
+    let mut complete = Scripted::new(1, 0);
+    complete.left = 3;
+    let mut ended = None;
+    let stopped = search(
+        &mut run,
+        &manifest,
+        &problems,
+        &PromptSet::built_in(),
+        &mut complete,
+        &limits,
+        &mut |event| {
+            if let Event::End { passed, unfinished, problems, .. } = event {
+                ended = Some((*passed, *unfinished, *problems));
+            }
+        },
+    );
+    assert!(matches!(stopped, Err(SearchError::Complete(CompleteError::Interrupted))));
+    assert_eq!(ended, Some((0, problems.len(), problems.len())));
+    drop(run);
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(read("solution.md").contains("**Unfinished**: it was stopped"), "{}", read("solution.md"));
+    assert!(read("predictions.jsonl").contains("\"end\":\"interrupted\""), "{}", read("predictions.jsonl"));
+    let html = Report::from_folder(folder.path()).unwrap().html().html;
+    assert!(html.contains("Unfinished: it was stopped; the same command goes on with it."), "{html}");
+    // It does.
+    let plans = go(folder.path(), &manifest, &mut Scripted::new(4, 0)).unwrap();
+    assert!(plans.iter().all(|plan| plan.unfinished().is_none()));
+    assert!(!read("solution.md").contains("Unfinished"), "{}", read("solution.md"));
 }
 
 #[test]

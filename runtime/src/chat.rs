@@ -5,13 +5,17 @@
 //!
 //! The prompt is text with special tokens spelled out; [`crate::text::Tokenizer::encode`] recognises them and adds none.
 
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+mod dates;
+mod jinja;
+mod json;
+mod python;
 
-use minijinja::value::Kwargs;
-use minijinja::{Environment, Error as JinjaError, ErrorKind, Value};
+use std::path::{Path, PathBuf};
+
+use minijinja::{Environment, Error as JinjaError, Value};
 use serde::Serialize;
 
+use self::jinja::{describe, environment, refusal, translated};
 use crate::text::{CONFIG_LIMIT, NamedTokens, Tokenizer, read_small_file};
 
 /// What goes wrong between messages and a prompt.
@@ -193,8 +197,6 @@ struct Jinja {
 
 /// The name the one template has inside its environment.
 const TEMPLATE: &str = "chat_template";
-/// Steps a template may take; the real ones need some tens for each message.
-const FUEL: u64 = 10_000_000;
 
 impl ChatTemplate {
     /// Finds a checkpoint's template: `chat_template.jinja`, else `chat_template` in `tokenizer_config.json`, else
@@ -281,8 +283,7 @@ impl ChatTemplate {
             reason: format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
         })?;
         let mut environment = environment();
-        environment
-            .add_template_owned(TEMPLATE, source)
+        unpanicked(|| environment.add_template_owned(TEMPLATE, translated(&source)))
             .map_err(|error| ChatError::Template { file: file.clone(), reason: describe(&error) })?;
         Ok(Self { jinja: Some(Jinja { environment, file, tokens }) })
     }
@@ -317,8 +318,19 @@ impl ChatTemplate {
             tools => (),
             documents => (),
         };
-        environment.get_template(TEMPLATE).and_then(|template| template.render(context)).map_err(failed)
+        let render = || environment.get_template(TEMPLATE).and_then(|template| template.render(context));
+        unpanicked(render).map_err(failed)
     }
+}
+
+/// The engine panics on some templates (slices that run backwards over what is empty); of a file from anywhere that must be
+/// an error.
+fn unpanicked<T>(work: impl FnOnce() -> Result<T, JinjaError>) -> Result<T, JinjaError> {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| {
+        let reason = "the template engine cannot compute this";
+        Err(JinjaError::new(minijinja::ErrorKind::InvalidOperation, reason))
+    })
 }
 
 /// `chat_template` of a `tokenizer_config.json`: a string, or a list of named ones of which `default` counts.
@@ -346,255 +358,6 @@ fn template_of(value: Option<&serde_json::Value>) -> Result<Option<String>, Stri
             Err(format!("`chat_template` has no template named `default`, only {}", names.join(", ")))
         }
     }
-}
-
-/// Jinja as Hugging Face sets it up.
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
-    environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("tojson", to_json);
-    environment.add_function("raise_exception", |reason: String| -> Result<Value, JinjaError> {
-        Err(JinjaError::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(reason)))
-    });
-    environment.add_function("strftime_now", |format: String| strftime(&format, SystemTime::now()));
-    // Python writes its constants with a capital.
-    environment.set_formatter(|out, state, value| match value {
-        _ if value.is_none() => Ok(out.write_str("None")?),
-        _ if value.kind() == minijinja::value::ValueKind::Bool => {
-            Ok(out.write_str(if value.is_true() { "True" } else { "False" })?)
-        }
-        _ => minijinja::escape_formatter(out, state, value),
-    });
-    environment
-}
-
-/// The words of a template's `raise_exception`, carried through the engine's error.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Refusal(String);
-
-fn refusal(error: &JinjaError) -> Option<String> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(Refusal(reason)) = error.downcast_ref::<Refusal>() {
-            return Some(reason.clone());
-        }
-        cause = error.source();
-    }
-    None
-}
-
-/// An engine's error on one line.
-fn describe(error: &JinjaError) -> String {
-    let what = match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    };
-    match error.line() {
-        Some(line) => format!("{what} (line {line})"),
-        None => what,
-    }
-}
-
-/// Python's `json.dumps`, which Hugging Face's `tojson` is; the engine's own escapes for HTML.
-fn to_json(value: Value, options: Kwargs) -> Result<String, JinjaError> {
-    let ascii: Option<bool> = options.get("ensure_ascii")?;
-    let indent: Option<usize> = options.get("indent")?;
-    let sort: Option<bool> = options.get("sort_keys")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    options.assert_all_used()?;
-    let json = serde_json::to_value(&value)
-        .map_err(|error| JinjaError::new(ErrorKind::BadSerialization, "tojson").with_source(error))?;
-    let (item, key) = match separators.as_deref() {
-        Some([item, key]) => (item.as_str(), key.as_str()),
-        Some(_) => {
-            return Err(JinjaError::new(ErrorKind::InvalidOperation, "tojson: separators are two strings"));
-        }
-        None => (if indent.is_some() { "," } else { ", " }, ": "),
-    };
-    if indent.is_some_and(|indent| indent > 64) {
-        return Err(JinjaError::new(ErrorKind::InvalidOperation, "tojson: indent is at most 64"));
-    }
-    let style = JsonStyle { ascii: ascii == Some(true), indent, sort: sort == Some(true), item, key };
-    let mut out = String::new();
-    style.write(&json, 0, &mut out);
-    Ok(out)
-}
-
-struct JsonStyle<'a> {
-    ascii: bool,
-    indent: Option<usize>,
-    sort: bool,
-    item: &'a str,
-    key: &'a str,
-}
-
-impl JsonStyle<'_> {
-    fn write(&self, value: &serde_json::Value, depth: usize, out: &mut String) {
-        match value {
-            serde_json::Value::String(text) => self.write_string(text, out),
-            serde_json::Value::Array(list) if !list.is_empty() => {
-                out.push('[');
-                for (index, value) in list.iter().enumerate() {
-                    self.separate(index, depth + 1, out);
-                    self.write(value, depth + 1, out);
-                }
-                self.new_line(depth, out);
-                out.push(']');
-            }
-            serde_json::Value::Object(map) if !map.is_empty() => {
-                let mut entries: Vec<_> = map.iter().collect();
-                if self.sort {
-                    entries.sort_by_key(|entry| entry.0);
-                }
-                out.push('{');
-                for (index, (key, value)) in entries.into_iter().enumerate() {
-                    self.separate(index, depth + 1, out);
-                    self.write_string(key, out);
-                    out.push_str(self.key);
-                    self.write(value, depth + 1, out);
-                }
-                self.new_line(depth, out);
-                out.push('}');
-            }
-            other => out.push_str(&other.to_string()),
-        }
-    }
-
-    fn separate(&self, index: usize, depth: usize, out: &mut String) {
-        if index > 0 {
-            out.push_str(self.item);
-        }
-        self.new_line(depth, out);
-    }
-
-    fn new_line(&self, depth: usize, out: &mut String) {
-        if let Some(indent) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    }
-
-    fn write_string(&self, text: &str, out: &mut String) {
-        let quoted = serde_json::Value::from(text).to_string();
-        for character in quoted.chars() {
-            if self.ascii && !character.is_ascii() {
-                let mut units = [0u16; 2];
-                for unit in character.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
-                }
-            } else {
-                out.push(character);
-            }
-        }
-    }
-}
-
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const WEEKDAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-
-/// C's `strftime` for the fields templates use, in UTC.
-fn strftime(format: &str, now: SystemTime) -> Result<String, JinjaError> {
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second_of_day) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil_from_days(days);
-    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
-    let (january_first, weekday) = (days_from_civil(year, 1, 1), (days + 3) % 7);
-    let month_name = MONTHS[month as usize - 1];
-    let weekday_name = WEEKDAYS[weekday as usize];
-    let mut out = String::new();
-    let mut characters = format.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            out.push(character);
-            continue;
-        }
-        let mut field = characters.next();
-        let padded = field != Some('-');
-        if !padded {
-            field = characters.next();
-        }
-        let number =
-            |value: u64, width: usize| if padded { format!("{value:0width$}") } else { value.to_string() };
-        let text = match field {
-            Some('Y') => year.to_string(),
-            Some('y') => number(year % 100, 2),
-            Some('m') => number(month, 2),
-            Some('d') => number(day, 2),
-            Some('e') => format!("{day:2}"),
-            Some('H') => number(hour, 2),
-            Some('I') => number((hour + 11) % 12 + 1, 2),
-            Some('M') => number(minute, 2),
-            Some('S') => number(second, 2),
-            Some('p') => (if hour < 12 { "AM" } else { "PM" }).to_string(),
-            Some('j') => number(days - january_first + 1, 3),
-            Some('B') => month_name.to_string(),
-            Some('b') => month_name[..3].to_string(),
-            Some('A') => weekday_name.to_string(),
-            Some('a') => weekday_name[..3].to_string(),
-            Some('F') => format!("{year}-{month:02}-{day:02}"),
-            Some('T') => format!("{hour:02}:{minute:02}:{second:02}"),
-            Some('Z') => "UTC".to_string(),
-            Some('z') => "+0000".to_string(),
-            Some('%') => "%".to_string(),
-            other => {
-                let field = other.map_or(String::new(), String::from);
-                let reason = format!("strftime_now does not know the field `%{field}`");
-                return Err(JinjaError::new(ErrorKind::InvalidOperation, reason));
-            }
-        };
-        out.push_str(&text);
-    }
-    Ok(out)
-}
-
-fn is_leap(year: u64) -> bool {
-    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
-}
-
-/// Days from 1970-01-01 to a date of that year or later.
-fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
-    let before = year - 1;
-    let leap_days = (before / 4 - before / 100 + before / 400) - (1969 / 4 - 1969 / 100 + 1969 / 400);
-    let months: u64 = (1..month).map(|month| days_in_month(year, month)).sum();
-    (year - 1970) * 365 + leap_days + months + day - 1
-}
-
-fn days_in_month(year: u64, month: u64) -> u64 {
-    match month {
-        2 => 28 + u64::from(is_leap(year)),
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    // A first guess that is never too late by more than a year or so, then the way forward.
-    let mut year = 1970 + days / 366;
-    while days_from_civil(year + 1, 1, 1) <= days {
-        year += 1;
-    }
-    let mut month = 1;
-    while month < 12 && days_from_civil(year, month + 1, 1) <= days {
-        month += 1;
-    }
-    (year, month, days - days_from_civil(year, month, 1) + 1)
 }
 
 /// What a conversation file holds.
@@ -683,32 +446,5 @@ fn kind_of(value: &serde_json::Value) -> &'static str {
         serde_json::Value::String(_) => "a string",
         serde_json::Value::Array(_) => "an array",
         serde_json::Value::Object(_) => "an object",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn dates_are_written_as_strftime_does() {
-        // date -u -d @SECONDS '+…'
-        let cases = [
-            (0, "1970-01-01 00:00:00 Thu January 001 12 AM"),
-            (951_782_399, "2000-02-28 23:59:59 Mon February 059 11 PM"),
-            (951_782_400, "2000-02-29 00:00:00 Tue February 060 12 AM"),
-            (1_735_689_599, "2024-12-31 23:59:59 Tue December 366 11 PM"),
-            (1_735_689_600, "2025-01-01 00:00:00 Wed January 001 12 AM"),
-            (4_107_542_400, "2100-03-01 00:00:00 Mon March 060 12 AM"),
-        ];
-        for (seconds, expected) in cases {
-            let now = UNIX_EPOCH + Duration::from_secs(seconds);
-            assert_eq!(strftime("%Y-%m-%d %T %a %B %j %I %p", now).unwrap(), expected);
-        }
-        let now = UNIX_EPOCH + Duration::from_secs(1_735_689_600 + 3_661);
-        assert_eq!(strftime("%-d %b %Y, %-H:%-M%%", now).unwrap(), "1 Jan 2025, 1:1%");
-        assert!(strftime("%Q", now).is_err());
-        assert!(strftime("%", now).is_err());
     }
 }

@@ -2,139 +2,25 @@
 
 use std::time::Instant;
 
-use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
-use porism_shaders as shaders;
-use porism_shaders::kernels::pages::PAGE;
-
-use crate::arrivals::Arrivals;
 use crate::cache::{Pages, RowCopy, SequenceId};
+use crate::device::{Device, DeviceId, DeviceSpec, OpenDevice};
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::experts::{Policy, Pool, PoolFacts};
-use crate::gpu::{self, DeviceIndex, GpuExecutor};
-use crate::host::HostExecutor;
-use crate::loading::{self, Fill, Loading};
-use crate::model::forward::{self, Model, Share};
-use crate::model::step::{CANDIDATES, Sizes, Step};
-use crate::ops::Ops;
-use crate::plan::{self, Class, Device, Heat, Plan, Spread};
+use crate::model::Model;
+use crate::model::buffers::{CANDIDATES, Step};
+use crate::model::head;
+use crate::model::ops::Ops;
+use crate::model::sizes::Sizes;
+use crate::options::{EngineOptions, Heat, Policy};
+use crate::plan::{self, Plan};
 use crate::recording::Recording;
-use crate::rig::{Node, Rig};
+use crate::rig::{Node, Rig, step};
 use crate::sample::Candidates;
-use crate::weights::slot_layout;
+use crate::weights::load::{self, Fill, Loading};
+use crate::weights::{Arrivals, LoadProgress, Pool, PoolFacts, Share, slot_layout};
+use porism_loader::{Checkpoint, LayerRole, ModelConfig, Role};
 
-/// Tokens of a prefill step, where memory allows.
-const CHUNK: usize = 256;
-/// Tokens of the smallest prefill step a budget may force.
-const SMALLEST_CHUNK: usize = 8;
-/// The router's kernels sort at most so many pairs of token and expert in a step.
-const MAX_PAIRS: usize = 16384;
 /// Weights of the host are looked through for codes that are not numbers up to this size; beyond, the logits tell.
 const HOST_CHECK_BYTES: u64 = 1 << 30;
-
-/// How a model is opened.
-#[derive(Clone, Debug)]
-pub struct EngineOptions {
-    /// Tokens a sequence may grow to.
-    pub context: usize,
-    /// Tokens of a prefill step at most; shrinks where memory is short.
-    pub chunk: usize,
-    /// Sequences at once.
-    pub sequences: usize,
-    /// Tokens cached in all; fewer than `sequences` × `context` where not all grow long. `None`: that product.
-    pub cache_tokens: Option<usize>,
-    /// Who leaves an adapter whose experts come and go.
-    pub policy: Policy,
-    /// How experts are spread over the devices.
-    pub spread: Spread,
-    /// Recorded use of experts, by which they are placed.
-    pub heat: Option<Heat>,
-    /// Whether the use of experts is recorded.
-    pub count_experts: bool,
-    /// `Some`: the engine is there when all but its routed experts is. Those are read while tokens are computed, and written
-    /// between two steps, so many bytes for each device at most; a step waits for the ones that it needs. Tokens are the
-    /// same. `None`: all is there when the engine is.
-    pub experts_later: Option<u64>,
-}
-
-impl EngineOptions {
-    /// One sequence of up to `context` tokens.
-    pub fn new(context: usize) -> Self {
-        EngineOptions {
-            context,
-            chunk: CHUNK,
-            sequences: 1,
-            cache_tokens: None,
-            policy: Policy::default(),
-            spread: Spread::default(),
-            heat: None,
-            count_experts: false,
-            experts_later: None,
-        }
-    }
-}
-
-/// A device and the memory that may be used of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceSpec {
-    /// Which. An adapter may be named twice: it is then two devices that share its memory.
-    pub index: DeviceIndex,
-    /// Bytes; `None`: as many as it has.
-    pub budget: Option<u64>,
-}
-
-impl From<DeviceIndex> for DeviceSpec {
-    fn from(index: DeviceIndex) -> Self {
-        DeviceSpec { index, budget: None }
-    }
-}
-
-/// A device that is ready to be loaded.
-pub struct OpenDevice<'c> {
-    /// Which, and how much of it.
-    pub spec: DeviceSpec,
-    /// For people.
-    pub name: String,
-    /// What runs its recordings.
-    pub executor: Box<dyn Executor<'c> + 'c>,
-    /// What it is. By that, and by nothing that is measured, it gets its part of the model.
-    pub class: Class,
-}
-
-impl OpenDevice<'_> {
-    /// Opens a device.
-    ///
-    /// # Errors
-    /// A device that does not exist or cannot be used.
-    pub fn open(spec: DeviceSpec) -> Result<Self, Error> {
-        let DeviceIndex::Adapter(index) = spec.index else {
-            let (name, executor) = ("host".into(), Box::new(HostExecutor::new()));
-            return Ok(OpenDevice { spec, name, executor, class: Class::Host });
-        };
-        let gpu = gpu::open(index)?;
-        let (name, class) = (gpu.profile.name.clone(), gpu.profile.class());
-        let mut executor = GpuExecutor::new(gpu);
-        executor.enable_timestamps();
-        Ok(OpenDevice { spec, name, executor: Box::new(executor), class })
-    }
-
-    /// As the plan sees it.
-    fn planned(&self) -> Device {
-        let binding = self.executor.tuning().max_binding_bytes;
-        Device::new(&self.spec.index.named(&self.name), self.class, self.spec.budget, binding)
-    }
-}
-
-/// Bytes loaded so far.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadProgress {
-    /// Number of the device in the list.
-    pub device: usize,
-    /// Bytes on it.
-    pub done: u64,
-    /// Bytes there will be.
-    pub total: u64,
-}
 
 /// Tokens of one sequence in a step.
 #[derive(Clone, Copy, Debug)]
@@ -289,7 +175,7 @@ impl<'c> Engine<'c> {
         let config = checkpoint.config();
         let planned: Vec<Device> = devices.iter().map(OpenDevice::planned).collect();
         let plan = plan::plan(checkpoint, &planned, options)?;
-        let sizes = sizes(options, plan.chunk);
+        let sizes = options.sizes(plan.chunk);
         let specs = devices.iter().map(|device| device.spec).collect();
         let (mut nodes, mut fills, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
@@ -299,7 +185,7 @@ impl<'c> Engine<'c> {
             nodes.push(node);
             let (wanted_later, wanted): (Vec<Fill>, Vec<Fill>) = wanted
                 .into_iter()
-                .partition(|fill| options.experts_later.is_some() && loading::is_expert(&fill.from));
+                .partition(|fill| options.experts_later.is_some() && load::is_expert(&fill.from));
             fills.push(wanted);
             later.push(wanted_later);
             progress(LoadProgress { device: index, done: mapped, total })?;
@@ -307,7 +193,7 @@ impl<'c> Engine<'c> {
         let loading = nodes.iter_mut().zip(fills);
         let loading = loading.map(|(node, fills)| Loading { executor: &mut *node.executor, fills }).collect();
         let check = !checkpoint.options().allow_nan;
-        loading::load(checkpoint, loading, check, progress)?;
+        load::load(checkpoint, loading, check, progress)?;
         let mut rig = Rig::new(checkpoint, nodes, plan.placement.clone(), options.count_experts);
         rig.expect(Arrivals::new(checkpoint, later, check, options.experts_later.unwrap_or(0)));
         let pages = Pages::new(options.sequences, options.context, sizes.cache_tokens as usize);
@@ -492,43 +378,22 @@ impl<'c> Engine<'c> {
         }
         self.begin_recordings(tokens)?;
         let vocab_size = self.config.vocab_size;
-        forward::layers(&mut self.rig, tokens, &mut |_, _, _| {})?;
+        step::layers(&mut self.rig, tokens, &mut |_, _, _| {})?;
         let head = self.rig.head_home();
         let (mut ops, model, step) = self.rig.recorder(head, tokens, None);
-        let a = &step.activations;
         match output {
             Output::Nothing => {}
             Output::Argmax => {
                 model.head(&mut ops, step, 0, rows);
-                ops.argmax(vocab_size, a.logits, a.sampled, rows);
-                ops.recording.read(a.sampled.slice(0, u64::from(rows) * 8));
+                let found = head::argmax(&mut ops, &model.config, step, rows);
+                ops.recording.read(found);
             }
             Output::Candidates(sampling) => {
                 model.head(&mut ops, step, 0, rows);
-                let seen: u32 = self.scratch.seen.len() as u32;
-                if seen > 0 && sampling.iter().any(|s| s.repetition_penalty != 1.0) {
-                    ops.repetition_penalty(
-                        seen,
-                        rows,
-                        vocab_size,
-                        [step.inputs.seen, step.inputs.penalties, a.logits],
-                    );
-                }
-                let count = CANDIDATES.min(vocab_size);
-                let topk = shaders::topk::Params {
-                    stride: vocab_size,
-                    k: count,
-                    length: vocab_size,
-                    fixed_length: 1,
-                };
-                ops.topk("candidates_topk", &topk, [a.logits, a.unused, a.indices], rows);
-                ops.candidates(
-                    vocab_size,
-                    count,
-                    [a.logits, a.indices, step.inputs.temperatures, a.sampled],
-                    rows,
-                );
-                ops.recording.read(a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4));
+                let penalised = sampling.iter().any(|s| s.repetition_penalty != 1.0);
+                let seen = if penalised { self.scratch.seen.len() as u32 } else { 0 };
+                let found = head::candidates(&mut ops, &model.config, step, rows, seen);
+                ops.recording.read(found);
             }
         }
         let bytes = self.run()?;
@@ -613,7 +478,7 @@ impl<'c> Engine<'c> {
         let hidden = u64::from(tokens) * u64::from(c.hidden_size) * 4;
         let picks = u64::from(tokens) * u64::from(c.num_experts_per_tok) * 4;
         let selected = u64::from(tokens) * u64::from(topk) * 4;
-        forward::layers(&mut self.rig, tokens, &mut |ops, step, layer| {
+        step::layers(&mut self.rig, tokens, &mut |ops, step, layer| {
             if !trace {
                 return;
             }
@@ -790,7 +655,7 @@ fn node<'c>(
     let (config, part) = (checkpoint.config(), &plan.devices[index]);
     let executor_ref = &mut *executor;
     executor_ref.set_staging(&part.staging)?;
-    let check = spec.index != DeviceIndex::Host || checkpoint.weight_bytes() <= HOST_CHECK_BYTES;
+    let check = spec.index != DeviceId::Host || checkpoint.weight_bytes() <= HOST_CHECK_BYTES;
     let residents: Vec<Vec<u32>> = plan
         .placement
         .iter()
@@ -857,41 +722,6 @@ fn copy_pages(ops: &mut Ops<'_>, model: &Model, step: &Step, copies: &[RowCopy])
             }
         }
     }
-}
-
-pub(crate) fn sizes(options: &EngineOptions, chunk: usize) -> Sizes {
-    let per_sequence = options.context.next_multiple_of(PAGE);
-    let most = options.sequences * per_sequence;
-    let cache_tokens =
-        options.cache_tokens.map_or(most, |tokens| tokens.next_multiple_of(PAGE).clamp(per_sequence, most));
-    Sizes {
-        tokens: chunk as u32,
-        sequences: options.sequences as u32,
-        context: options.context as u32,
-        cache_tokens: cache_tokens as u32,
-    }
-}
-
-/// Tokens of a prefill step worth trying, the largest first.
-///
-/// # Errors
-/// A context that is empty or beyond the model's.
-pub(crate) fn chunks(config: &ModelConfig, options: &EngineOptions) -> Result<Vec<usize>, Error> {
-    let limit = config.max_position_embeddings as usize;
-    if options.context > limit {
-        return Err(Error::ContextBeyondModel { asked: options.context, limit });
-    }
-    if options.context == 0 || options.sequences == 0 {
-        return Err(Error::EmptyPrompt);
-    }
-    let picks = config.num_experts_per_tok.max(1) as usize;
-    let most = options.chunk.max(options.sequences).min(MAX_PAIRS / picks).max(options.sequences);
-    let smallest = SMALLEST_CHUNK.max(options.sequences).min(most);
-    let mut chunks = vec![most.min(options.context.next_multiple_of(SMALLEST_CHUNK)).max(smallest)];
-    while let Some(last) = chunks.last().copied().filter(|last| *last > smallest) {
-        chunks.push((last / 2).max(smallest));
-    }
-    Ok(chunks)
 }
 
 fn candidates(row: &[u32], vocab_size: usize) -> Result<Candidates, Error> {

@@ -7,17 +7,16 @@ use porism_shaders::weights::WeightType;
 use serde::Serialize;
 
 use crate::cache::SequenceId;
+use crate::device::{Class, DeviceId, Executor, Rates};
 use crate::engine::{Engine, Output, Reduced, Work};
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::generate::{Chooser, Request};
-use crate::gpu::{self, DeviceIndex, GpuExecutor};
+use crate::gpu::{self, GpuExecutor};
 use crate::host::HostExecutor;
-use crate::ops::{Form, Ops, Rows};
-use crate::plan::{Class, Rates};
-use crate::recording::{Dispatch, Groups, Label, Recording, View};
+use crate::model::ops::{Form, Ops, Rows};
+use crate::recording::{Recording, View};
 use crate::sample::SamplingParams;
-use crate::weights::{Piece, Projection};
+use crate::weights::pieces::{Piece, Projection};
 
 /// Steps sampled after the timed ones; the engine's context must have room for them.
 pub const SAMPLED_STEPS: usize = 4;
@@ -198,10 +197,10 @@ fn median(values: &mut [f64]) -> Option<f64> {
 }
 
 /// Reads a buffer of 64 MiB (the host: 256 MiB) several times and returns the best rate in GB/s.
-pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
+pub fn read_bandwidth(device: DeviceId) -> Result<f64, Error> {
     match device {
-        DeviceIndex::Host => Ok(host_read_bandwidth()),
-        DeviceIndex::Adapter(index) => {
+        DeviceId::Host => Ok(host_read_bandwidth()),
+        DeviceId::Adapter(index) => {
             let mut executor = GpuExecutor::new(gpu::open(index)?);
             adapter_read_bandwidth(&mut executor)
         }
@@ -213,16 +212,16 @@ pub fn read_bandwidth(device: DeviceIndex) -> Result<f64, Error> {
 ///
 /// # Errors
 /// A device that does not exist or fails.
-pub fn rates(device: DeviceIndex) -> Result<Rates, Error> {
+pub fn rates(device: DeviceId) -> Result<Rates, Error> {
     // 1.0 in E4M3: a matrix that caches hold, so that it tells of computing alone.
     let codes = vec![0x38; MATRIX_ROWS as usize * MATRIX_COLS as usize];
     match device {
-        DeviceIndex::Host => {
+        DeviceId::Host => {
             let bandwidth = host_read_bandwidth() * 1e9;
             let nominal = Rates { bandwidth, link: bandwidth, ..Class::Host.rates() };
             matrix_rates(&mut HostExecutor::new(), &codes, (128, 8), nominal)
         }
-        DeviceIndex::Adapter(index) => {
+        DeviceId::Adapter(index) => {
             let gpu = gpu::open(index)?;
             let class = gpu.profile.class();
             let mut executor = GpuExecutor::new(gpu);
@@ -339,36 +338,28 @@ fn adapter_read_bandwidth(executor: &mut GpuExecutor) -> Result<f64, Error> {
         && limits.max_buffer_size >= 2 * PART;
     let (part, parts, dispatches) = if large { (PART, 2, 8) } else { (64 << 20, 1, 1) };
     let rows = (part / u64::from(COLS) / 2) as u32;
-    let lanes = executor.tuning().lanes_per_row;
+    let tuning = executor.tuning();
     let mut view = |label: &str, bytes: u64| -> Result<View, Error> {
         Ok(View { buffer: executor.allocate(label, bytes)?, offset: 0, bytes })
     };
     let (weights, unused) = (view("bandwidth.weights", part * parts)?, view("bandwidth.unused", 256)?);
     let (x, y) = (view("bandwidth.x", u64::from(COLS) * 4)?, view("bandwidth.y", u64::from(rows) * 4)?);
     let mut seconds = |rows: u32, dispatches: u64| -> Result<f64, Error> {
-        let segment = Segment { kind: WeightType::BF16 as u32, rows, ..Default::default() };
-        let (packed, groups) = porism_shaders::kernels::segments::Segments::pack(
-            &[segment],
-            porism_shaders::kernels::matvec::THREADS / lanes,
-            None,
-        );
-        let params = porism_shaders::matvec::Params {
-            cols: COLS,
-            x_stride: COLS,
-            y_stride: rows,
-            ..Default::default()
-        };
+        let segments = vec![Segment { kind: WeightType::BF16 as u32, rows, ..Default::default() }];
         let mut recording = Recording::default();
+        let mut ops = Ops { recording: &mut recording, tuning, tokens: 1, layer: None, unused };
         for number in 0..dispatches {
             let weights = weights.slice(number % parts * part, part);
-            recording.dispatch(Dispatch::new(
-                porism_shaders::MATVEC,
-                porism_shaders::Overrides::none().with("LANES", lanes).with("SWIGLU", 0),
-                &params.with(&packed),
-                &[weights, unused, x, unused, unused, y],
-                Groups::Direct([groups, 1, 1]),
-                Label { what: "read_bandwidth", layer: None },
-            ));
+            let pieces = vec![Piece { weights, scales: unused, segments: segments.clone() }];
+            let matrix = Projection { pieces, cols: COLS, rows };
+            ops.project(
+                "read_bandwidth",
+                &matrix,
+                Rows::new(x, COLS),
+                Rows::new(y, rows),
+                Form::default(),
+                1,
+            );
         }
         recording.read(y.slice(0, 256));
         best_seconds(executor, &recording)

@@ -1,7 +1,7 @@
 //! What the forward pass asks of a device, as plain data: no GPU type occurs here, so that the same recording runs on an
 //! adapter and on the host.
 
-use porism_shaders::{KernelId, Overrides};
+use porism_shaders::{Features, KernelId, Overrides};
 
 /// A buffer of an executor, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +66,8 @@ impl std::fmt::Display for Label {
 pub struct Dispatch {
     /// Which kernel.
     pub kernel: KernelId,
+    /// The optional features that it is linked with.
+    pub features: Features,
     /// Its override constants; each combination is one pipeline.
     pub overrides: Overrides,
     /// Its `Params`, zero-padded.
@@ -81,12 +83,13 @@ pub struct Dispatch {
 impl Dispatch {
     /// Bytes of `var<immediate>` that every back end offers.
     pub const MAX_PARAMS: usize = 128;
-    /// Storage buffers per stage that every adapter offers (SwiftShader: 10).
-    pub const MAX_BINDINGS: usize = 10;
+    /// Storage buffers per stage that every implementation of WebGPU offers; the shaders' build refuses a kernel with more.
+    pub const MAX_BINDINGS: usize = 8;
 
     /// A dispatch of `kernel`, whose bindings and Params size are checked against the shader's.
     pub fn new<P: bytemuck::Pod>(
         kernel: KernelId,
+        features: Features,
         overrides: Overrides,
         params: &P,
         bound: &[View],
@@ -100,13 +103,12 @@ impl Dispatch {
         );
         let mut bytes = [0; Self::MAX_PARAMS];
         bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(params));
-        Self::from_bytes(kernel, overrides, bytes, bound, groups, label)
+        Self::from_bytes((kernel, features, overrides), bytes, bound, groups, label)
     }
 
     /// The same with the bytes of `Params`, zero-padded.
     pub fn from_bytes(
-        kernel: KernelId,
-        overrides: Overrides,
+        (kernel, features, overrides): (KernelId, Features, Overrides),
         params: [u8; Dispatch::MAX_PARAMS],
         bound: &[View],
         groups: Groups,
@@ -122,7 +124,16 @@ impl Dispatch {
         );
         let mut bindings = [View { buffer: BufferId(0), offset: 0, bytes: 0 }; Self::MAX_BINDINGS];
         bindings[..bound.len()].copy_from_slice(bound);
-        Dispatch { kernel, overrides, params, bindings, binding_count: bound.len() as u8, groups, label }
+        Dispatch {
+            kernel,
+            features,
+            overrides,
+            params,
+            bindings,
+            binding_count: bound.len() as u8,
+            groups,
+            label,
+        }
     }
 
     /// The bound views in binding order.

@@ -45,7 +45,9 @@ pub enum TextError {
         reason: String,
     },
     /// The tokenizer decodes in a way other than byte-level.
-    #[error("{file}: its decoder is `{found}`, only `ByteLevel` is supported for text")]
+    #[error(
+        "{file}: its decoder is `{found}`, only `ByteLevel` (byte-level BPE) is supported for text; token ids still work (`--ids FILE`)"
+    )]
     Decoder {
         /// The file, or its name where it came as bytes.
         file: String,
@@ -176,9 +178,11 @@ impl Tokenizer {
         let malformed = |reason: String| TextError::Malformed { file: file.to_string(), reason };
         let outline: Outline =
             serde_json::from_slice(tokenizer_json).map_err(|error| malformed(error.to_string()))?;
-        let kind = outline.decoder.as_ref().and_then(|decoder| decoder.get("type")?.as_str());
-        if kind != Some("ByteLevel") {
-            let found = kind.unwrap_or("none").to_string();
+        let decoders = decoders(outline.decoder.as_ref());
+        // What bytes are joined already is not changed by fusing it.
+        if !matches!(decoders.split_first(), Some((first, rest)) if first == "ByteLevel" && rest.iter().all(|name| name == "Fuse"))
+        {
+            let found = if decoders.is_empty() { "none".to_string() } else { decoders.join(", ") };
             return Err(TextError::Decoder { file: file.to_string(), found });
         }
         // The library panics on some damaged files (a decoder that is not JSON, a `Precompiled` normalizer without
@@ -212,10 +216,16 @@ impl Tokenizer {
         let mut bytes = Vec::with_capacity(tokenizer_json.len() / 4);
         let byte_of = char_to_byte();
         // The order matters where both name an id: the added token is the one decoded.
-        let added_tokens = added.iter().map(|(&id, token)| (token.content.as_str(), id));
-        for (token, id) in vocabulary.iter().map(|(token, &id)| (token.as_str(), id)).chain(added_tokens) {
+        let added_tokens = added.iter().map(|(&id, token)| (token.content.as_str(), id, true));
+        let tokens = vocabulary.iter().map(|(token, &id)| (token.as_str(), id, false));
+        for (token, id, is_text) in tokens.chain(added_tokens) {
             let start = bytes.len();
-            push_token_bytes(token, &byte_of, &mut bytes);
+            // An added token is the text that is looked for before bytes become letters, and the text it stands for.
+            if is_text {
+                bytes.extend_from_slice(token.as_bytes());
+            } else {
+                push_token_bytes(token, &byte_of, &mut bytes);
+            }
             pieces[id as usize] = Piece {
                 start: u32::try_from(start)
                     .map_err(|_| malformed("the vocabulary is beyond 4 GiB".to_string()))?,
@@ -320,6 +330,18 @@ impl Tokenizer {
     }
 }
 
+/// The types of a decoder's parts, in their order: a decoder may be a sequence of others.
+fn decoders(decoder: Option<&serde_json::Value>) -> Vec<String> {
+    let Some(kind) = decoder.and_then(|decoder| decoder.get("type")?.as_str()) else {
+        return Vec::new();
+    };
+    match (kind, decoder.and_then(|decoder| decoder.get("decoders")?.as_array())) {
+        // serde_json has bounded how deep they nest.
+        ("Sequence", Some(parts)) => parts.iter().flat_map(|part| decoders(Some(part))).collect(),
+        _ => vec![kind.to_string()],
+    }
+}
+
 /// Byte-level BPE writes each byte as one printable character; this is the way back, by code point.
 /// Printable Latin-1 stands for itself, the other 68 bytes follow from U+0100 in order.
 fn char_to_byte() -> [Option<u8>; 0x144] {
@@ -337,7 +359,7 @@ fn char_to_byte() -> [Option<u8>; 0x144] {
     table
 }
 
-/// A token with any character outside the table (an added one) stands for its own UTF-8.
+/// A token with any character outside the table stands for its own UTF-8.
 fn push_token_bytes(token: &str, byte_of: &[Option<u8>; 0x144], bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for character in token.chars() {
@@ -360,9 +382,13 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, TextError> {
 pub(crate) fn read_small_file(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    let wrong = |message: String| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
     if bytes.len() as u64 > limit {
-        let message = format!("the file is larger than {limit} bytes, the most read of it");
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+        return wrong(format!("the file is larger than {limit} bytes, the most read of it"));
+    }
+    // A template in whose place a pointer lies would be a valid template.
+    if let Some(found) = porism_loader::StandIn::of(&bytes) {
+        return wrong(format!("in its place is {found}; {}", found.remedy()));
     }
     Ok(bytes)
 }

@@ -1,6 +1,6 @@
 //! The host's kernels against the twins, with every instruction set this processor has.
 
-use porism_runtime::executor::run_case;
+use porism_runtime::device::run_case;
 use porism_runtime::host::{HostExecutor, Path};
 use porism_shaders as shaders;
 use porism_shaders::case::random;

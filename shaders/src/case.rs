@@ -1,6 +1,6 @@
 //! Test cases of kernels: inputs, and how near to the twin an adapter must come.
 
-use crate::Overrides;
+use crate::{Features, Overrides};
 
 /// How far an adapter may be from the twin: |a − b| ≤ absolute + relative · |b|. Integer outputs must be equal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -69,6 +69,8 @@ pub struct Case {
     pub name: String,
     /// Bytes of the kernel's `Params`.
     pub params: Vec<u8>,
+    /// Features that it cannot be run with.
+    pub without: Features,
     /// Override constants.
     pub overrides: Overrides,
     /// Workgroup counts.
@@ -92,7 +94,22 @@ impl Case {
         tolerance: Tolerance,
     ) -> Self {
         let params = bytemuck::bytes_of(&params).to_vec();
-        Case { name: name.into(), params, overrides, groups, buffers, tolerance, reference: None }
+        Case {
+            name: name.into(),
+            params,
+            without: Features::NONE,
+            overrides,
+            groups,
+            buffers,
+            tolerance,
+            reference: None,
+        }
+    }
+
+    /// The same, run without some features.
+    #[must_use]
+    pub fn without(self, features: Features) -> Self {
+        Case { without: features, ..self }
     }
 
     /// Adds an independent f64 computation of binding `binding`.

@@ -33,11 +33,11 @@ pub struct Kernel {
 
 impl Kernel {
     /// The variant with all those of `features` that this kernel knows.
-    pub fn variant(&self, features: &[&str]) -> &'static Variant {
+    pub fn variant(&self, features: Features) -> &'static Variant {
         self.variants
             .iter()
-            .filter(|variant| variant.features.iter().all(|f| features.contains(f)))
-            .max_by_key(|variant| variant.features.len())
+            .filter(|variant| features.contains(variant.features))
+            .max_by_key(|variant| variant.features.0.count_ones())
             .expect("the variant without features always exists")
     }
 }
@@ -55,9 +55,40 @@ pub struct Binding {
 #[derive(Debug)]
 pub struct Variant {
     /// The `@if` features that are on.
-    pub features: &'static [&'static str],
+    pub features: Features,
     /// Plain WGSL.
     pub wgsl: &'static str,
+}
+
+/// Some of the `@if` features of kernels, which are optional: each is on where a device offers what it needs and it pays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Features(u32);
+
+impl Features {
+    /// No feature.
+    pub const NONE: Features = Features(0);
+
+    /// These and those of `other`.
+    #[must_use]
+    pub const fn with(self, other: Features) -> Features {
+        Features(self.0 | other.0)
+    }
+
+    /// These but those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Features) -> Features {
+        Features(self.0 & !other.0)
+    }
+
+    /// Whether all of `other` are among these.
+    pub const fn contains(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The name of each, as in `@if(NAME)`.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        FEATURES.iter().filter(move |(_, feature)| self.contains(*feature)).map(|(name, _)| *name)
+    }
 }
 
 /// A kernel by its place in [`KERNELS`].

@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
-use porism_runtime::executor::Executor;
+use porism_runtime::device::{Executor, Shape, Tuning};
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::recording::{Dispatch, Groups, Label, Recording, View};
 use porism_shaders::case::random;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{matmul, matvec};
-use porism_shaders::{KernelId, MATMUL, MATVEC, Overrides};
+use porism_shaders::kernels::{matmul, matvec, matvec_lanes};
+use porism_shaders::{KernelId, MATMUL, MATVEC, MATVEC_LANES, Overrides};
 use porism_tests::{every_adapter, short_name};
 
 #[expect(clippy::print_stdout, reason = "printing figures is what this program is for")]
@@ -72,18 +72,25 @@ fn measure(
     let x = view("x", bytemuck::cast_slice(&random::f32s(2, (cols * tokens) as usize)));
     let y = view("y", &vec![0; (rows * tokens * 4) as usize]);
     let unused = view("unused", &[0; 64]);
-    let lanes = executor.tuning().lanes_per_row;
+    let Tuning { shape, features, .. } = executor.tuning();
     let segment = Segment { kind, rows, ..Default::default() };
     let label = Label { what: "speed", layer: None };
     let mut recording = Recording::default();
     if kernel == MATVEC {
-        let (packed, groups) = Segments::pack(&[segment], matvec::THREADS / lanes, None);
+        let (kernel, rows_per_group, overrides) = match shape {
+            Shape::Cpu => (MATVEC, matvec::THREADS, Overrides::none()),
+            Shape::Gpu => {
+                let blocks = matvec_lanes::blocks_of(cols.div_ceil(128));
+                (MATVEC_LANES, matvec_lanes::ROWS, Overrides::none().with("BLOCKS", blocks))
+            }
+        };
+        let (packed, groups) = Segments::pack(&[segment], rows_per_group, None);
         let params =
             porism_shaders::matvec::Params { cols, x_stride: cols, y_stride: rows, ..Default::default() };
-        let overrides = Overrides::none().with("LANES", lanes);
         let bound = [weights, scales, x, unused, unused, y];
         let groups = Groups::Direct([groups, 1, 1]);
-        recording.dispatch(Dispatch::new(kernel, overrides, &params.with(&packed), &bound, groups, label));
+        let params = params.with(&packed);
+        recording.dispatch(Dispatch::new(kernel, features, overrides, &params, &bound, groups, label));
     } else {
         let (packed, groups) = Segments::pack(&[segment], matmul::ROWS, None);
         let params = porism_shaders::matmul::Params {
@@ -97,6 +104,7 @@ fn measure(
         let groups = Groups::Direct([groups, tokens.div_ceil(matmul::TOKENS), 1]);
         recording.dispatch(Dispatch::new(
             kernel,
+            features,
             Overrides::none(),
             &params.with(&packed),
             &bound,

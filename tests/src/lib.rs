@@ -1,12 +1,14 @@
 //! The harness of Porism's tests: every adapter there is, and comparisons that say what is wrong.
 
+pub mod circles;
 pub mod golden;
 pub mod reference;
 pub mod slots;
 pub mod synthetic;
 pub mod watched;
 
-use porism_runtime::gpu::{self, DeviceProfile};
+use porism_runtime::device::DeviceProfile;
+use porism_runtime::gpu;
 use porism_shaders::Tolerance;
 
 /// All adapters of this machine, software ones included.
@@ -21,6 +23,32 @@ pub fn every_adapter() -> Vec<DeviceProfile> {
          VK_DRIVER_FILES as it prints"
     );
     found
+}
+
+/// What `PORISM_KERNELS` asks for in this process.
+pub fn shaped_as() -> Option<porism_runtime::device::Shape> {
+    porism_runtime::device::Shape::asked()
+}
+
+/// Runs the test `title` of this program again, with kernels shaped for a GPU: an adapter is opened with what the environment
+/// asks for, so it takes a process of its own.
+///
+/// # Errors
+/// What that process says, if the test fails there.
+pub fn run_as_gpu(title: &str) -> Result<(), libtest_mimic::Failed> {
+    let program = std::env::current_exe()?;
+    let output = std::process::Command::new(program)
+        .args(["--exact", title, "--nocapture"])
+        .env("PORISM_KERNELS", "gpu")
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    if !text.contains("1 passed") {
+        return Err(format!("`{title}` did not run:\n{text}").into());
+    }
+    Ok(())
 }
 
 /// A short name for an adapter in test names, e.g. `llvmpipe`.

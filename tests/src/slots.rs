@@ -2,7 +2,8 @@
 
 use porism_loader::Checkpoint;
 use porism_runtime::EngineOptions;
-use porism_runtime::plan::{Device, Plan, plan};
+use porism_runtime::device::Device;
+use porism_runtime::plan::{Plan, plan};
 
 /// The smallest budget, to 16 KiB, for which there is a plan of a model on one adapter: with as few slots as there may be.
 ///

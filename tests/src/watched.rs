@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use porism_runtime::Error;
-use porism_runtime::engine::OpenDevice;
-use porism_runtime::executor::{Executor, Tuning};
+use porism_runtime::device::{Executor, OpenDevice, Staging, Tuning};
 use porism_runtime::recording::{BufferId, Recording, View};
-use porism_runtime::staging::Staging;
 
 /// What is watched; shared with the test.
 #[derive(Clone, Default)]

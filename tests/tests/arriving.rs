@@ -4,13 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, OpenDevice};
-use porism_runtime::experts::Policy;
+use porism_runtime::device::OpenDevice;
+use porism_runtime::engine::Engine;
 use porism_runtime::generate::{Request, generate};
-use porism_runtime::gpu::DeviceIndex;
-use porism_runtime::plan::Spread;
+use porism_runtime::options::{Policy, Spread};
 use porism_runtime::sample::SamplingParams;
-use porism_runtime::{Error, Schedule};
+use porism_runtime::{DeviceId, DeviceSpec, EngineOptions, Error, Schedule};
 use porism_tests::golden::folder;
 use porism_tests::watched::{Watch, watched};
 use porism_tests::{every_adapter, slots};
@@ -32,7 +31,7 @@ struct Rig {
 fn rigs(checkpoint: &Checkpoint) -> Vec<Rig> {
     let adapters = every_adapter();
     let (first, last) = (adapters[0].index, adapters[adapters.len() - 1].index);
-    let all: fn(DeviceIndex) -> DeviceSpec = Into::into;
+    let all: fn(DeviceId) -> DeviceSpec = Into::into;
     let few = slots::least_budget(checkpoint, &options(Spread::Best, Policy::default(), None));
     // Some experts of the plan have a slot at first, and they leave while they are on their way.
     let some = DeviceSpec { index: first, budget: Some(few + (700 << 10)) };
@@ -41,7 +40,7 @@ fn rigs(checkpoint: &Checkpoint) -> Vec<Rig> {
         rig("all on one", vec![all(first)], Spread::Best, Policy::Lfru),
         rig("divided", vec![all(first), all(last)], Spread::All, Policy::Lfru),
         rig("two homes", vec![all(last), all(first)], Spread::Home, Policy::Lfru),
-        rig("with the host", vec![all(first), all(DeviceIndex::Host)], Spread::All, Policy::Lfru),
+        rig("with the host", vec![all(first), all(DeviceId::Host)], Spread::All, Policy::Lfru),
         rig("slots", vec![some], Spread::Best, Policy::Lru),
         rig("pinned", vec![some], Spread::Best, Policy::Pinned),
     ]

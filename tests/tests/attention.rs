@@ -1,7 +1,7 @@
 //! The attention kernels give a token the same bits however the work is cut: alone or among others, with one split or
 //! many, whatever the number of threads.
 
-use porism_runtime::executor::run_case;
+use porism_runtime::device::run_case;
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_shaders::case::random;
 use porism_shaders::kernels::sparse_attention::{HEADS, TILE, row_length};

@@ -3,9 +3,9 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
 use porism_runtime::cache::SequenceId;
-use porism_runtime::engine::{Engine, EngineOptions, Output, Reduced, RowSampling, Schedule, Work};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::engine::{Engine, Output, Reduced, RowSampling, Schedule, Work};
 use porism_runtime::sample::{Candidates, Choice, Sampler, SamplingParams};
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::synthetic::{Dtypes, Synthetic};
 use porism_tests::{every_adapter, short_name};
 use rand::{Rng, SeedableRng};
@@ -20,7 +20,7 @@ const VOCAB_SIZE: u32 = 300;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut devices = vec![("host".to_owned(), DeviceIndex::Host)];
+    let mut devices = vec![("host".to_owned(), DeviceId::Host)];
     devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
     let mut trials = Vec::new();
     for (name, device) in devices {
@@ -117,7 +117,7 @@ fn open(engine: &mut Engine<'_>) -> Result<SequenceId, Failed> {
     Ok(engine.open_sequence().ok_or("no sequence is free")?)
 }
 
-fn on_device(device: DeviceIndex) -> Result<(), Failed> {
+fn on_device(device: DeviceId) -> Result<(), Failed> {
     let directory = tempfile::tempdir()?;
     Synthetic::new(json!({ "vocab_size": VOCAB_SIZE, "hidden_size": 200 }), Dtypes::fp8())
         .write(directory.path());

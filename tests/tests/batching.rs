@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 
 use porism_loader::{Checkpoint, Options};
 use porism_runtime::batch::{Batch, BatchFacts, Event, JobId};
-use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::engine::Engine;
 use porism_runtime::generate::{Request, generate};
-use porism_runtime::gpu::DeviceIndex;
 use porism_runtime::sample::SamplingParams;
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::every_adapter;
 use porism_tests::golden::{Golden, folder};
 
@@ -18,8 +18,8 @@ fn request(seed: u64, max_tokens: usize) -> Request {
     Request { max_tokens, sampling, seed, stop_ids: vec![] }
 }
 
-fn devices() -> Vec<DeviceIndex> {
-    let mut devices = vec![DeviceIndex::Host];
+fn devices() -> Vec<DeviceId> {
+    let mut devices = vec![DeviceId::Host];
     devices.extend(every_adapter().iter().filter(|a| a.name.contains("llvmpipe")).map(|a| a.index));
     devices
 }
@@ -85,7 +85,7 @@ fn samples_of_one_prompt_compute_it_once() {
     let jobs: Vec<_> = (0..6).map(|seed| (prompt.clone(), request(seed, 5))).collect();
     let options = EngineOptions { sequences: 8, ..EngineOptions::new(160) };
     let mut engine =
-        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &options, &mut |_| Ok(())).expect("opens");
+        Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("opens");
     let (_, facts) = together(&mut engine, &jobs);
     // All but the last token of the prompt is shared: its logits are needed by each.
     assert_eq!(facts.prefilled, (prompt.len() + 5) as u64, "{facts:?}");
@@ -120,7 +120,7 @@ fn a_cancelled_generation_gives_back_what_it_has() {
     let checkpoint = Checkpoint::open(&folder().join("v32-tiny-fp8"), Options::default()).expect("opens");
     let options = EngineOptions { sequences: 2, ..EngineOptions::new(160) };
     let mut engine =
-        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &options, &mut |_| Ok(())).expect("opens");
+        Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("opens");
     let free = engine.free_pages();
     let mut batch = Batch::new(&mut engine);
     let first = batch.submit(vec![1, 2, 3], request(1, 50)).expect("fits");

@@ -182,6 +182,46 @@ fn a_published_template_runs() {
 }
 
 #[test]
+fn templates_write_what_the_reference_renderer_writes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/chat");
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let conversations: Vec<_> = golden["conversations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|conversation| conversation_from_json(&conversation.to_string()).unwrap())
+        .collect();
+    let expected = golden["expected"].as_object().unwrap();
+    assert!(expected.len() >= 12 && conversations.len() >= 20);
+    for (name, outcomes) in expected {
+        let source = std::fs::read_to_string(folder.join("templates").join(name)).unwrap();
+        let template = from_template(&source).unwrap();
+        for (number, (conversation, outcome)) in
+            conversations.iter().zip(outcomes.as_array().unwrap()).enumerate()
+        {
+            let found = match template.encode_messages(&conversation.messages, conversation.thinking) {
+                Ok(text) => json!({"text": text}),
+                Err(ChatError::Refused { reason, .. }) => json!({"refusal": reason}),
+                Err(error) => panic!("{name}, conversation {number}: {error}"),
+            };
+            assert_eq!(found, *outcome, "{name}, conversation {number}");
+        }
+    }
+}
+
+#[test]
+fn what_the_engine_cannot_compute_is_an_error_and_no_panic() {
+    let reversed =
+        from_template("{{ messages[0].content[::-1] }}|{% for m in messages[1:][::-1] %}{{ m }}{% endfor %}");
+    assert_eq!(reversed.unwrap().encode_messages(&[user("")], true).unwrap(), "|");
+    for source in ["{{ ''[::-2] }}", "{{ 'abc'[0:2:-1] }}", "{{ 'abc'.count('') }}", "{{ [][::-2] | list }}"]
+    {
+        drop(from_template(source).unwrap().encode_messages(&[user("x")], true));
+    }
+}
+
+#[test]
 fn the_places_a_template_may_be_in_have_an_order() {
     let dir = tempfile::tempdir().unwrap();
     let said = || {

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
-use porism_runtime::engine::{DeviceSpec, Engine, EngineOptions, LoadProgress, OpenDevice};
+use porism_runtime::device::{Class, OpenDevice};
+use porism_runtime::engine::Engine;
 use porism_runtime::generate::{Request, generate};
-use porism_runtime::gpu::{DeviceIndex, GpuExecutor, open};
-use porism_runtime::plan::{Class, Spread};
+use porism_runtime::gpu::{GpuExecutor, open};
+use porism_runtime::options::Spread;
 use porism_runtime::sample::SamplingParams;
-use porism_runtime::{Error, Schedule};
+use porism_runtime::weights::LoadProgress;
+use porism_runtime::{DeviceId, DeviceSpec, EngineOptions, Error, Schedule};
 use porism_tests::every_adapter;
 use porism_tests::golden::folder;
 use porism_tests::slots;
@@ -22,7 +24,7 @@ fn checkpoint() -> Checkpoint {
 
 fn engine<'c>(
     checkpoint: &'c Checkpoint,
-    device: DeviceIndex,
+    device: DeviceId,
     options: &EngineOptions,
 ) -> Result<Engine<'c>, Error> {
     Engine::open(checkpoint, &[device.into()], options, &mut |_| Ok(()))
@@ -36,7 +38,7 @@ fn greedy(max_tokens: usize) -> Request {
 fn a_device_lost_in_mid_generation_is_an_error_and_the_tokens_so_far_are_kept() {
     let checkpoint = checkpoint();
     for adapter in every_adapter() {
-        let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+        let DeviceId::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
         let executor = GpuExecutor::new(open(index).expect("opens"));
         let lose = executor.loss_switch();
         let device = OpenDevice {
@@ -107,7 +109,7 @@ fn a_device_of_several_that_is_lost_is_named_and_nothing_hangs() {
         let mut devices = Vec::new();
         let mut lose: Option<Box<dyn Fn()>> = None;
         for (number, adapter) in adapters.iter().cycle().take(3).enumerate() {
-            let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+            let DeviceId::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
             let executor = GpuExecutor::new(open(index).expect("opens"));
             if number == which {
                 lose = Some(Box::new(executor.loss_switch()));
@@ -158,7 +160,7 @@ fn a_shard_that_changes_after_it_was_opened_is_an_error_that_names_it() {
     for host in [true, false] {
         let (directory, shard) = copy_of("v32-tiny-fp8");
         let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
-        let device = if host { DeviceIndex::Host } else { DeviceIndex::Adapter(0) };
+        let device = if host { DeviceId::Host } else { DeviceId::Adapter(0) };
         let mut running = engine(&checkpoint, device, &EngineOptions::new(64)).expect("opens");
         let run = |engine: &mut Engine<'_>| {
             generate(engine, &[5, 6, 7], &greedy(4), &mut |_| ControlFlow::Continue(()))
@@ -190,7 +192,7 @@ fn a_shard_that_vanishes_before_it_is_streamed_is_named() {
     let (directory, shard) = copy_of("v3-tiny-bf16");
     let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
     std::fs::remove_file(&shard).expect("removed");
-    let error = engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).err().expect("refused");
+    let error = engine(&checkpoint, DeviceId::Adapter(0), &EngineOptions::new(64)).err().expect("refused");
     assert!(matches!(error, Error::Loader(porism_loader::Error::Vanished { .. })), "{error}");
     assert!(error.to_string().contains(&*shard.to_string_lossy()), "{error}");
 }
@@ -206,7 +208,7 @@ fn tokens(engine: &mut Engine<'_>, count: usize) -> (Vec<u32>, Result<(), Error>
 }
 
 /// An adapter with so few slots that experts leave at every step.
-fn with_few_slots<'c>(checkpoint: &'c Checkpoint, device: DeviceIndex, watch: &Watch) -> Engine<'c> {
+fn with_few_slots<'c>(checkpoint: &'c Checkpoint, device: DeviceId, watch: &Watch) -> Engine<'c> {
     let options = EngineOptions::new(64);
     let spec = DeviceSpec { index: device, budget: Some(slots::least_budget(checkpoint, &options)) };
     let device = watched(OpenDevice::open(spec).expect("opens"), watch);
@@ -295,7 +297,7 @@ fn with_few_slots_memory_that_runs_out_fails_that_step_only() {
 fn with_few_slots_a_device_that_is_lost_is_named_and_nothing_hangs() {
     let checkpoint = checkpoint();
     for adapter in every_adapter() {
-        let DeviceIndex::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
+        let DeviceId::Adapter(index) = adapter.index else { unreachable!("adapters have numbers") };
         let options = EngineOptions::new(64);
         let executor = GpuExecutor::new(open(index).expect("opens"));
         let lose = executor.loss_switch();
@@ -337,28 +339,27 @@ fn codes_that_are_not_numbers_are_refused_on_their_way_to_a_device() {
     bytes[place.range().start as usize + 1000] = 0xff;
     std::fs::write(&shard, bytes).expect("written");
     let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
-    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+    for device in [DeviceId::Host, DeviceId::Adapter(0)] {
         let error = engine(&checkpoint, device, &EngineOptions::new(64)).err().expect("refused");
         let text = error.to_string();
         assert!(matches!(error, Error::Loader(porism_loader::Error::NotANumber { .. })), "{text}");
         assert!(text.contains("experts.3.up_proj") && text.contains("0xff"), "{text}");
     }
     let checkpoint = Checkpoint::open(directory.path(), Options { allow_nan: true }).expect("opens");
-    engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).expect("let through");
+    engine(&checkpoint, DeviceId::Adapter(0), &EngineOptions::new(64)).expect("let through");
 }
 
 #[test]
 fn a_device_that_does_not_exist_is_named() {
     let checkpoint = checkpoint();
-    let error =
-        engine(&checkpoint, DeviceIndex::Adapter(99), &EngineOptions::new(64)).err().expect("refused");
+    let error = engine(&checkpoint, DeviceId::Adapter(99), &EngineOptions::new(64)).err().expect("refused");
     assert!(matches!(error, Error::NoSuchDevice { index: 99, .. }), "{error}");
 }
 
 #[test]
 fn a_budget_that_is_too_small_is_refused_before_anything_is_loaded() {
     let checkpoint = checkpoint();
-    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+    for device in [DeviceId::Host, DeviceId::Adapter(0)] {
         let device = DeviceSpec { index: device, budget: Some(1 << 20) };
         let mut loaded = 0;
         let error =
@@ -376,10 +377,10 @@ fn a_budget_that_is_too_small_is_refused_before_anything_is_loaded() {
 #[test]
 fn a_budget_just_large_enough_suffices_and_shrinks_the_steps() {
     let checkpoint = checkpoint();
-    let roomy = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(512)).expect("opens");
+    let roomy = engine(&checkpoint, DeviceId::Host, &EngineOptions::new(512)).expect("opens");
     let planned = &roomy.plan().devices[0];
     let budget = planned.total() - planned.activations / 2;
-    let device = DeviceSpec { index: DeviceIndex::Host, budget: Some(budget) };
+    let device = DeviceSpec { index: DeviceId::Host, budget: Some(budget) };
     let options = EngineOptions::new(512);
     let tight = Engine::open(&checkpoint, &[device], &options, &mut |_| Ok(())).expect("opens");
     assert!(tight.plan().devices[0].total() <= budget && tight.chunk() < roomy.chunk(), "{:?}", tight.plan());
@@ -388,14 +389,14 @@ fn a_budget_just_large_enough_suffices_and_shrinks_the_steps() {
 #[test]
 fn a_context_beyond_the_model_is_refused() {
     let checkpoint = checkpoint();
-    let error = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(5000)).err().expect("refused");
+    let error = engine(&checkpoint, DeviceId::Host, &EngineOptions::new(5000)).err().expect("refused");
     assert!(matches!(error, Error::ContextBeyondModel { asked: 5000, limit: 4096 }), "{error}");
 }
 
 #[test]
 fn ids_out_of_range_empty_prompts_and_long_prompts_are_refused_and_the_engine_goes_on() {
     let checkpoint = checkpoint();
-    let mut engine = engine(&checkpoint, DeviceIndex::Host, &EngineOptions::new(16)).expect("opens");
+    let mut engine = engine(&checkpoint, DeviceId::Host, &EngineOptions::new(16)).expect("opens");
     let none = &mut |_| ControlFlow::Continue(());
     let error = generate(&mut engine, &[1, 512], &greedy(2), none).expect_err("out of range");
     assert!(matches!(error, Error::TokenOutOfRange { id: 512, position: 1, vocab_size: 512 }), "{error}");
@@ -413,7 +414,7 @@ fn ids_out_of_range_empty_prompts_and_long_prompts_are_refused_and_the_engine_go
 #[test]
 fn loading_stops_when_it_is_told_to() {
     let checkpoint = checkpoint();
-    for device in [DeviceIndex::Host, DeviceIndex::Adapter(0)] {
+    for device in [DeviceId::Host, DeviceId::Adapter(0)] {
         // The host has its weights at once, an adapter is told of in parts.
         let (mut done, mut total) = (0, 0);
         let result = Engine::open(&checkpoint, &[device.into()], &EngineOptions::new(64), &mut |progress| {
@@ -421,7 +422,7 @@ fn loading_stops_when_it_is_told_to() {
             if done > 0 { Err(Error::Interrupted) } else { Ok(()) }
         });
         assert!(matches!(result.err(), Some(Error::Interrupted)));
-        assert!(done > 0 && (done < total || device == DeviceIndex::Host), "{done} of {total}");
+        assert!(done > 0 && (done < total || device == DeviceId::Host), "{done} of {total}");
     }
 }
 
@@ -442,7 +443,7 @@ fn loading_stops_when_it_is_told_to_while_nothing_arrives() {
         }
     };
     let watch = Watch { before_write: Some(Arc::new(before_write)), ..Watch::default() };
-    let device = OpenDevice::open(DeviceIndex::Adapter(0).into()).expect("opens");
+    let device = OpenDevice::open(DeviceId::Adapter(0).into()).expect("opens");
     let mut calls = 0;
     let options = EngineOptions::new(64);
     let result = Engine::on(vec![watched(device, &watch)], &checkpoint, &options, &mut |progress| {
@@ -482,7 +483,7 @@ fn logits_that_are_not_numbers_are_an_error() {
         }
     }
     let checkpoint = Checkpoint::open(directory.path(), Options { allow_nan: true }).expect("opens");
-    let mut devices = vec![DeviceIndex::Host];
+    let mut devices = vec![DeviceId::Host];
     devices.extend(every_adapter().iter().map(|adapter| adapter.index));
     for device in devices {
         let mut engine = engine(&checkpoint, device, &EngineOptions::new(64)).expect("opens");
@@ -500,7 +501,7 @@ fn logits_that_are_not_numbers_are_an_error() {
 fn weights_take_no_more_than_the_checkpoint_and_two_percent() {
     for name in ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"] {
         let checkpoint = Checkpoint::open(&folder().join(name), Options::default()).expect("opens");
-        let engine = engine(&checkpoint, DeviceIndex::Adapter(0), &EngineOptions::new(64)).expect("opens");
+        let engine = engine(&checkpoint, DeviceId::Adapter(0), &EngineOptions::new(64)).expect("opens");
         let ratio = engine.weight_bytes() as f64 / checkpoint.weight_bytes() as f64;
         assert!((0.98..=1.02).contains(&ratio), "{name}: {ratio:.4} × the checkpoint");
     }

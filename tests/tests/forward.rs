@@ -5,10 +5,10 @@ use std::path::Path;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{Engine, EngineOptions, Output, Reduced, Schedule, Work};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::engine::{Engine, Output, Reduced, Schedule, Work};
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::golden::Golden;
-use porism_tests::{distance, every_adapter, short_name};
+use porism_tests::{distance, every_adapter, run_as_gpu, shaped_as, short_name};
 
 const CHECKPOINTS: [&str; 3] = ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"];
 /// Relative L2 distance of logits.
@@ -20,13 +20,18 @@ const DEMO_DOCUMENTS: usize = 3;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut devices = vec![("host".to_owned(), DeviceIndex::Host)];
+    let mut devices = vec![("host".to_owned(), DeviceId::Host)];
     devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
     let mut trials = Vec::new();
     for name in CHECKPOINTS {
         for (device_name, device) in &devices {
             let device = *device;
-            trials.push(Trial::test(format!("parity::{name}::{device_name}"), move || parity(name, device)));
+            let title = format!("parity::{name}::{device_name}");
+            if shaped_as().is_none() && device != DeviceId::Host {
+                let (as_gpu, title) = (format!("{title}::as-gpu"), title.clone());
+                trials.push(Trial::test(as_gpu, move || run_as_gpu(&title)));
+            }
+            trials.push(Trial::test(title, move || parity(name, device)));
         }
     }
     for (device_name, device) in devices {
@@ -37,7 +42,7 @@ fn main() {
 
 /// The demo model's held-out documents, three to six times longer than its `index_topk`.
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn demo(device: DeviceIndex) -> Result<(), Failed> {
+fn demo(device: DeviceId) -> Result<(), Failed> {
     let golden = Golden::at(Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/porism-tiny"));
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let vocab_size = checkpoint.config().vocab_size as usize;
@@ -67,7 +72,7 @@ fn argmax(row: &[f32]) -> Option<usize> {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn parity(name: &str, device: DeviceIndex) -> Result<(), Failed> {
+fn parity(name: &str, device: DeviceId) -> Result<(), Failed> {
     let golden = Golden::open(name);
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let ids = golden.ids("input_ids");

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{Engine, EngineOptions, Logits, Output, Schedule, Work};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::engine::{Engine, Logits, Output, Schedule, Work};
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::reference::{Forward, Imposed, Reference, selection_shortfall};
 use porism_tests::synthetic::{Dtypes, Synthetic};
 use porism_tests::{distance, every_adapter, short_name};
@@ -51,7 +51,7 @@ fn prepare() -> Result<Prepared, String> {
     let ids: Vec<u32> = (0..TOKENS).map(|_| generator.next_u32() % 64).collect();
     let expected = Reference::new(&checkpoint).forward(&ids);
     let mut engine =
-        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &EngineOptions::new(TOKENS), &mut |_| Ok(()))
+        Engine::open(&checkpoint, &[DeviceId::Host.into()], &EngineOptions::new(TOKENS), &mut |_| Ok(()))
             .map_err(|error| error.to_string())?;
     let host = engine.logits(&ids, Schedule::Prefill, true).map_err(|error| error.to_string())?;
     drop(engine);
@@ -60,7 +60,7 @@ fn prepare() -> Result<Prepared, String> {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut devices = vec![("host".to_owned(), DeviceIndex::Host)];
+    let mut devices = vec![("host".to_owned(), DeviceId::Host)];
     devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
     let prepared: Arc<OnceLock<Result<Prepared, String>>> = Arc::default();
     let mut trials = Vec::new();
@@ -78,7 +78,7 @@ fn main() {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn contexts_beyond_index_topk(prepared: &Prepared, device: DeviceIndex, name: &str) -> Result<(), Failed> {
+fn contexts_beyond_index_topk(prepared: &Prepared, device: DeviceId, name: &str) -> Result<(), Failed> {
     let Prepared { checkpoint, ids, expected, host, .. } = prepared;
     let mut engine =
         Engine::open(checkpoint, &[device.into()], &EngineOptions::new(TOKENS), &mut |_| Ok(()))?;

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Options};
-use porism_runtime::engine::{
-    DeviceSpec, Engine, EngineOptions, OpenDevice, Output, Reduced, Schedule, Work,
-};
-use porism_runtime::experts::Policy;
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::device::{Device, OpenDevice};
+use porism_runtime::engine::{Engine, Output, Reduced, Schedule, Work};
+use porism_runtime::options::{self, Policy};
 use porism_runtime::plan;
+use porism_runtime::{DeviceId, DeviceSpec, EngineOptions};
 use porism_tests::distance;
 use porism_tests::every_adapter;
 use porism_tests::golden::Golden;
@@ -40,8 +39,8 @@ enum Spread {
 
 fn main() {
     let arguments = Arguments::from_args();
-    let adapters: Vec<DeviceIndex> = every_adapter().iter().map(|adapter| adapter.index).collect();
-    let (first, last, host) = (adapters[0], adapters[adapters.len() - 1], DeviceIndex::Host);
+    let adapters: Vec<DeviceId> = every_adapter().iter().map(|adapter| adapter.index).collect();
+    let (first, last, host) = (adapters[0], adapters[adapters.len() - 1], DeviceId::Host);
     let rigs = [
         ("two_adapters", vec![first, last], Spread::Free),
         ("two_homes", vec![first, last], Spread::Home),
@@ -68,11 +67,7 @@ fn main() {
 }
 
 /// Budgets that bring a spread about.
-fn specs(
-    checkpoint: &Checkpoint,
-    devices: &[DeviceIndex],
-    spread: Spread,
-) -> Result<Vec<DeviceSpec>, Failed> {
+fn specs(checkpoint: &Checkpoint, devices: &[DeviceId], spread: Spread) -> Result<Vec<DeviceSpec>, Failed> {
     let options = options(spread);
     let mut specs: Vec<DeviceSpec> = devices.iter().map(|index| (*index).into()).collect();
     let parts = match spread {
@@ -81,12 +76,12 @@ fn specs(
         Spread::Slots(parts, _) => parts,
     };
     // What a whole model takes on one device, but for the experts that are to go.
-    let alone = plan::Device::adapter("alone", Some(1 << 40), 1e9, 1e9);
+    let alone = Device::adapter("alone", Some(1 << 40), 1e9, 1e9);
     let whole = plan::plan(checkpoint, std::slice::from_ref(&alone), &options)?;
     let whole = &whole.devices[0];
     let experts = whole.weights.of(porism_loader::Kind::RoutedExpert);
-    let adapters = devices.iter().filter(|index| **index != DeviceIndex::Host).count() as u64;
-    for spec in specs.iter_mut().filter(|spec| spec.index != DeviceIndex::Host) {
+    let adapters = devices.iter().filter(|index| **index != DeviceId::Host).count() as u64;
+    for spec in specs.iter_mut().filter(|spec| spec.index != DeviceId::Host) {
         // Each adapter is home to a part of the layers and needs activations of its own.
         spec.budget = Some(
             whole.activations
@@ -119,7 +114,7 @@ fn options(spread: Spread) -> EngineOptions {
     EngineOptions {
         policy,
         count_experts: true,
-        spread: if spread == Spread::Home { plan::Spread::Home } else { plan::Spread::All },
+        spread: if spread == Spread::Home { options::Spread::Home } else { options::Spread::All },
         chunk: STEP,
         sequences: STEP,
         cache_tokens: Some(CONTEXT),
@@ -128,7 +123,7 @@ fn options(spread: Spread) -> EngineOptions {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever runs this by hand")]
-fn parity(name: &str, devices: &[DeviceIndex], spread: Spread) -> Result<(), Failed> {
+fn parity(name: &str, devices: &[DeviceId], spread: Spread) -> Result<(), Failed> {
     let golden = Golden::open(name);
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let specs = specs(&checkpoint, devices, spread)?;
@@ -200,7 +195,7 @@ fn staging_is_as_planned(engine: &Engine<'_>) -> Result<(), Failed> {
 }
 
 /// Devices too small for anything have nothing, and what the first then does is right.
-fn idle(devices: &[DeviceIndex]) -> Result<(), Failed> {
+fn idle(devices: &[DeviceId]) -> Result<(), Failed> {
     let golden = Golden::open("v32-tiny-fp8");
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let mut specs: Vec<DeviceSpec> = devices.iter().map(|index| (*index).into()).collect();
@@ -267,7 +262,7 @@ fn greedy(engine: &mut Engine<'_>, ids: &[u32], count: usize) -> Result<Vec<u32>
 }
 
 /// Opened twice, a rig gives the same bits, in whatever steps.
-fn same_bits(devices: &[DeviceIndex]) -> Result<(), Failed> {
+fn same_bits(devices: &[DeviceId]) -> Result<(), Failed> {
     let golden = Golden::open("v32-tiny-fp8");
     let checkpoint = Checkpoint::open(&golden.directory, Options::default()).map_err(|e| e.to_string())?;
     let specs = specs(&checkpoint, devices, Spread::HalfOnHost)?;

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_loader::{Checkpoint, Dtype, Options, ScaleDtype};
-use porism_runtime::engine::{Engine, EngineOptions, OpenDevice, Schedule};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::device::OpenDevice;
+use porism_runtime::engine::{Engine, Schedule};
 use porism_runtime::plan::DevicePlan;
+use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::reference::{Forward, Reference};
 use porism_tests::synthetic::{Dtypes, ScalePlace, Synthetic};
 use porism_tests::watched::{Watch, watched};
@@ -238,10 +239,10 @@ static WORST: Mutex<BTreeMap<String, [(f64, String); 2]>> = Mutex::new(BTreeMap:
 fn main() {
     let arguments = Arguments::from_args();
     let adapters = every_adapter();
-    let mut devices = vec![("host".to_owned(), vec![DeviceIndex::Host])];
+    let mut devices = vec![("host".to_owned(), vec![DeviceId::Host])];
     devices.extend(adapters.iter().map(|adapter| (short_name(adapter), vec![adapter.index])));
     // Three homes, so that h, and a selection that layers share, travels.
-    let mut rig: Vec<DeviceIndex> = adapters.iter().map(|adapter| adapter.index).cycle().take(3).collect();
+    let mut rig: Vec<DeviceId> = adapters.iter().map(|adapter| adapter.index).cycle().take(3).collect();
     rig[1] = adapters[adapters.len() - 1].index;
     devices.push(("rig".to_owned(), rig));
     let mut trials = vec![Trial::test("attention_bias_true_is_refused", attention_bias_is_refused)];
@@ -278,7 +279,7 @@ fn main() {
 fn parity(
     name: &str,
     prepared: &Prepared,
-    devices: &[DeviceIndex],
+    devices: &[DeviceId],
     device_name: &str,
     binding: Option<u64>,
 ) -> Result<(), Failed> {

@@ -183,6 +183,91 @@ fn tiny_json() -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// porism-tiny's files with the text of one token replaced by an added token's.
+fn with_added(token: &str) -> (Tokenizer, u32) {
+    let path = Path::new(ROOT).join("models/porism-tiny/tokenizer.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let id = json["model"]["vocab"]["2"].as_u64().unwrap();
+    let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
+    vocabulary.shift_remove("2");
+    vocabulary.insert(token.to_string(), json!(id));
+    json["added_tokens"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"id": id, "content": token, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": true, "special": false}));
+    (Tokenizer::from_bytes(json.to_string().as_bytes(), None).unwrap(), id as u32)
+}
+
+#[test]
+fn an_added_token_is_the_text_it_is_written_as() {
+    // Letters that byte-level BPE writes bytes with, one that it does not, white space, an emoji.
+    for token in ["ø", "đem", "Ġ", "Ċ", "<|x|>", "你", "  ", "😀", "ÿĀ"] {
+        let (tokenizer, id) = with_added(token);
+        assert_eq!(tokenizer.token_bytes(id).unwrap(), token.as_bytes(), "{token}");
+        assert_eq!(tokenizer.decode(&[id, id], Specials::Hide).unwrap(), token.repeat(2));
+        assert_eq!(streamed(&tokenizer, &[id, id], Specials::Hide), token.repeat(2));
+        assert!(tokenizer.encode(token).unwrap().contains(&id), "{token}");
+    }
+}
+
+#[test]
+fn decoders_and_normalizers_may_stand_in_a_sequence() {
+    let path = Path::new(ROOT).join("models/porism-tiny/tokenizer.json");
+    let plain: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let build = |change: &dyn Fn(&mut Value)| {
+        let mut json = plain.clone();
+        change(&mut json);
+        Tokenizer::from_bytes(json.to_string().as_bytes(), None)
+    };
+    let own = build(&|_| {}).unwrap();
+    let text = "Prove that gcd(84, 30) = 6. Ü 你 😀";
+    let wraps: [&dyn Fn(&mut Value); 6] = [
+        &|json| json["decoder"] = json!({"type": "Sequence", "decoders": [json["decoder"]]}),
+        &|json| {
+            let inner = json!({"type": "Sequence", "decoders": [json["decoder"], {"type": "Fuse"}]});
+            json["decoder"] = json!({"type": "Sequence", "decoders": [inner]});
+        },
+        &|json| json["normalizer"] = json!({"type": "Sequence", "normalizers": []}),
+        &|json| json["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "NFC"}]}),
+        &|json| json["normalizer"] = json!({"type": "NFC"}),
+        &|json| json["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [json["pre_tokenizer"]]}),
+    ];
+    for (number, wrap) in wraps.into_iter().enumerate() {
+        let tokenizer = build(wrap).unwrap_or_else(|error| panic!("{number}: {error}"));
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(ids, own.encode(text).unwrap(), "{number}");
+        assert_eq!(tokenizer.decode(&ids, Specials::Hide).unwrap(), text, "{number}");
+    }
+    let mixed = build(&|json| {
+        json["decoder"] = json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, json["decoder"]]})
+    });
+    assert!(matches!(mixed, Err(TextError::Decoder { found, .. }) if found == "ByteFallback, ByteLevel"));
+}
+
+#[test]
+fn a_pointer_in_the_place_of_a_tokenizer_or_template_is_said() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7847652\n";
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy(
+            Path::new(ROOT).join("models/porism-tiny/tokenizer.json"),
+            folder.path().join("tokenizer.json"),
+        )
+        .unwrap();
+        std::fs::write(folder.path().join(name), pointer).unwrap();
+        let error = Tokenizer::from_dir(folder.path()).unwrap_err().to_string();
+        assert!(
+            error.contains(name) && error.contains("Git LFS pointer") && error.contains("7847652"),
+            "{error}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("chat_template.jinja"), pointer).unwrap();
+    let error = porism_runtime::chat::ChatTemplate::from_dir(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("chat_template.jinja") && error.contains("Git LFS pointer"), "{error}");
+}
+
 #[test]
 fn other_decoders_and_hostile_vocabularies_are_refused() {
     let build = |json: &Value| Tokenizer::from_bytes(json.to_string().as_bytes(), None);

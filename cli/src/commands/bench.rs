@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use porism_loader::Options;
-use porism_runtime::engine::EngineOptions;
-use porism_runtime::gpu::{self, DeviceIndex};
+use porism_runtime::gpu;
 use porism_runtime::measure::{self, BenchRun};
 use porism_runtime::plan::{self, DevicePlan, Load, Predicted};
+use porism_runtime::{DeviceId, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
@@ -113,7 +113,7 @@ fn to_json(run: &BenchRun, predicted: &Predicted) -> Result<Value> {
 }
 
 /// The device's name, and its driver in words.
-fn describe(index: DeviceIndex) -> (String, String) {
+fn describe(index: DeviceId) -> (String, String) {
     match gpu::adapters().into_iter().find(|adapter| adapter.index == index) {
         Some(adapter) => {
             (adapter.name, format!("{} {}", adapter.driver, adapter.driver_info).trim().to_owned())

@@ -1,7 +1,9 @@
 //! `porism devices`: adapters and the host, with what the self-test says of each.
 
 use anyhow::Result;
-use porism_runtime::gpu::{self, DeviceIndex, DeviceProfile, Verdict};
+use porism_runtime::DeviceId;
+use porism_runtime::device::{DeviceProfile, Verdict};
+use porism_runtime::gpu;
 use porism_runtime::measure;
 use serde_json::{Map, Value, json};
 
@@ -21,11 +23,11 @@ pub fn test_all() -> Vec<Tested> {
     gpu::adapters()
         .into_iter()
         .map(|profile| match profile.index {
-            DeviceIndex::Adapter(index) => match gpu::open(index) {
+            DeviceId::Adapter(index) => match gpu::open(index) {
                 Ok(gpu) => Tested { profile: gpu.profile, refused: None },
                 Err(error) => Tested { profile, refused: Some(error) },
             },
-            DeviceIndex::Host => Tested { profile, refused: None },
+            DeviceId::Host => Tested { profile, refused: None },
         })
         .collect()
 }
@@ -40,7 +42,7 @@ pub fn run(args: &Devices, ui: &Ui) -> Result<u8> {
     for device in &tested {
         rates.push(if device.refused.is_none() { bandwidth(device.profile.index)? } else { None });
     }
-    let host_rate = bandwidth(DeviceIndex::Host)?;
+    let host_rate = bandwidth(DeviceId::Host)?;
 
     if args.json {
         let mut devices = Vec::new();
@@ -100,7 +102,7 @@ fn host_json(host: &HostProfile) -> Value {
 
 fn print_adapter(ui: &Ui, device: &Tested, rate: Option<f64>) -> Result<()> {
     let profile = &device.profile;
-    let DeviceIndex::Adapter(index) = profile.index else { return Ok(()) };
+    let DeviceId::Adapter(index) = profile.index else { return Ok(()) };
     ui.heading(&format!("{index:<5} {}", profile.name))?;
     let driver = format!("{} {}", profile.driver, profile.driver_info);
     ui.line(&format!("      {} over {}, driver {}", kind(profile), profile.backend, driver.trim()))?;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, Options, hub_cache};
-use porism_runtime::engine::{Engine, EngineOptions, Schedule};
-use porism_runtime::gpu::{DeviceIndex, Verdict};
+use porism_runtime::device::Verdict;
+use porism_runtime::engine::{Engine, Schedule};
+use porism_runtime::{DeviceId, EngineOptions};
 use serde::Serialize;
 use serde_json::json;
 
@@ -119,7 +120,7 @@ fn adapters(findings: &mut Findings, tested: &[Tested]) {
     }
     for device in tested {
         let profile = &device.profile;
-        let DeviceIndex::Adapter(index) = profile.index else { continue };
+        let DeviceId::Adapter(index) = profile.index else { continue };
         let name = format!("device {index}");
         let found = format!(
             "{} ({}), self-test: {}",
@@ -295,7 +296,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
             return;
         }
     };
-    let expected = match probe(&checkpoint, DeviceIndex::Host) {
+    let expected = match probe(&checkpoint, DeviceId::Host) {
         Ok(logits) => logits,
         Err(error) => {
             let advice = "this is a defect of Porism: please report it with this output";
@@ -305,7 +306,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
     };
     findings.good("embedded model on host", format!("{PROBE_TOKENS} tokens computed"));
     for device in tested.iter().filter(|device| device.refused.is_none()) {
-        let DeviceIndex::Adapter(index) = device.profile.index else { continue };
+        let DeviceId::Adapter(index) = device.profile.index else { continue };
         let name = format!("embedded model on device {index}");
         match probe(&checkpoint, device.profile.index) {
             Ok(logits) => {
@@ -330,7 +331,7 @@ fn forward_pass(findings: &mut Findings, tested: &[Tested]) {
     }
 }
 
-fn probe(checkpoint: &Checkpoint, device: DeviceIndex) -> Result<Vec<f32>, porism_runtime::Error> {
+fn probe(checkpoint: &Checkpoint, device: DeviceId) -> Result<Vec<f32>, porism_runtime::Error> {
     let mut engine =
         Engine::open(checkpoint, &[device.into()], &EngineOptions::new(PROBE_TOKENS as usize), &mut |_| {
             Ok(())

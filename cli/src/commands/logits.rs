@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use porism_loader::{ModelConfig, Options};
-use porism_runtime::engine::{EngineOptions, Logits, Schedule};
+use porism_runtime::EngineOptions;
+use porism_runtime::engine::{Logits, Schedule};
 use safetensors::{Dtype, View};
 
 use crate::args::{self, Logits as Args};

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use porism_loader::{Catalogued, Checkpoint, Error, Options, TensorTable, catalog};
 use porism_runtime::EngineOptions;
-use porism_runtime::plan::{self, Device, Plan};
+use porism_runtime::device::Device;
+use porism_runtime::plan::{self, Plan};
 use serde_json::{Value, json};
 
 use crate::args;

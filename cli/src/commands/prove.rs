@@ -1,7 +1,7 @@
 //! `porism prove`: problems in, proofs out, with everything that was found in a folder.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
@@ -11,7 +11,7 @@ use porism_prover::store::{self, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
 use crate::args::Prove;
-use crate::failure::Failure;
+use crate::failure::{Failure, INTERRUPTED};
 use crate::interrupt;
 use crate::live::{self, Budget, Live, View};
 use crate::settings;
@@ -58,16 +58,20 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     if let Some(error) = teller.broken {
         return Err(error);
     }
-    let goes_on = format!("the same command goes on from {}", run.folder().display());
+    let goes_on = format!("unfinished: the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(SearchError::Complete(CompleteError::Interrupted)) => {
-            ui.note(&format!("interrupted; {goes_on}"));
-            return Ok(crate::failure::INTERRUPTED);
-        }
         Err(SearchError::Complete(error)) => {
-            ui.note(&goes_on);
-            return Err(answerer::unwrap(error));
+            // Of what there is so far. That it cannot be written is less than why the search ended.
+            let page = porism_prover::report::write(run.folder());
+            let interrupted = matches!(error, CompleteError::Interrupted);
+            if !args.json {
+                ui.note(&if interrupted { format!("stopped; {goes_on}") } else { goes_on });
+                if let Ok(page) = page {
+                    ui.note(&format!("report so far: {}", page.display()));
+                }
+            }
+            return if interrupted { Ok(INTERRUPTED) } else { Err(answerer::unwrap(error)) };
         }
         Err(error) => return Err(error.into()),
     };
@@ -187,26 +191,6 @@ fn today() -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-/// `90s`, `10m`, `2h`, `1.5h` → time.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: give a number and a unit, as in `90s`, `10m`, `2h`");
-    let text = text.trim();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let factor = match unit {
-        's' => 1.0,
-        'm' => 60.0,
-        'h' => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number = &text[..text.len() - 1];
-    if !number.chars().all(|c| c.is_ascii_digit() || c == '.') {
-        return Err(wrong());
-    }
-    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
-    // A hundred years.
-    if seconds > 0.0 && seconds < 3.2e9 { Ok(Duration::from_secs_f64(seconds)) } else { Err(wrong()) }
-}
-
 /// Turns events into lines: JSON on stdout, or words on stderr.
 struct Teller<'a> {
     ui: &'a Ui,
@@ -283,18 +267,37 @@ impl Teller<'_> {
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
-            Event::End { passed, problems, spent, seconds } => {
+            Event::End { passed, unfinished, problems, spent, seconds } => {
                 let about = if spent.estimated > 0 { "about " } else { "" };
                 let wasted = match spent.wasted {
                     0 => String::new(),
                     wasted => format!(" ({} of them in answers that were cut off)", ui::count(wasted)),
                 };
+                let unfinished = match unfinished {
+                    0 => String::new(),
+                    1 if *problems == 1 => ", unfinished".to_owned(),
+                    unfinished => format!(", {unfinished} unfinished"),
+                };
                 self.ui.note(&format!(
-                    "{passed} of {} passed; {}, {about}{}{wasted}, {seconds:.1} s",
+                    "{passed} of {} passed{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
                     ui::plural(*problems as u64, "problem"),
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
                 ));
+            }
+        }
+    }
+}
+
+/// Of a search without a proof that passed: why it ended, and what goes on with it.
+fn how_to_go_on(plan: &Plan, ui: &Ui) {
+    match plan.end {
+        Some((End::Rounds, _)) => {
+            ui.note("all rounds are done; the same command with more --rounds goes on with it")
+        }
+        _ => {
+            if let Some(why) = plan.unfinished() {
+                ui.warn(&format!("unfinished: {why}"));
             }
         }
     }
@@ -308,6 +311,7 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
         let several = problems.len() > 1;
         let Some((proof, attempt)) = chosen else {
             ui.warn(&format!("{}: no proof was written", problem.problem_idx));
+            how_to_go_on(plan, ui);
             continue;
         };
         if several {
@@ -335,6 +339,7 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
                 ui::plural(counted as u64, "reading")
             )),
         }
+        how_to_go_on(plan, ui);
     }
     if let Some(reservation) = setup.reservation().filter(|_| plans.iter().any(Plan::passed)) {
         ui.note(&reservation);
@@ -346,15 +351,6 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_parsed() {
-        assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
-        for bad in ["", "s", "10", "-1s", "0m", "1e3s", "5d", "9999999999h", "1.2.3s", "½h"] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn a_problem_is_a_text_a_file_or_a_set() {

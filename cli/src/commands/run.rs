@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, ModelConfig, Options};
+use porism_runtime::EngineOptions;
 use porism_runtime::chat::{ChatTemplate, Message};
-use porism_runtime::engine::{Engine, EngineOptions};
+use porism_runtime::engine::Engine;
 use porism_runtime::generate::{self, FinishReason, Request};
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer};
@@ -55,18 +56,25 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8> {
     }
 }
 
-/// What the flags, the checkpoint's generation_config.json and our defaults say, in this order.
+/// What the flags, the checkpoint's generation_config.json and our defaults say, in this order. The file has been checked:
+/// what it says means what it means to other programs, so that whatever is refused here was typed.
 fn sampling(args: &SamplingArgs, config: &ModelConfig) -> Result<SamplingParams> {
     let of = &config.generation;
     let greedy = of.do_sample == Some(false);
     let own = SamplingParams::default();
-    let temperature = if greedy { 0.0 } else { of.temperature.map_or(own.temperature, |t| t as f32) };
+    // What is too small to divide by leaves the most likely token.
+    let divisor = |t: f64| if t < f64::from(SamplingParams::MIN_TEMPERATURE) { 0.0 } else { t as f32 };
+    let temperature = if greedy { 0.0 } else { of.temperature.map_or(own.temperature, divisor) };
     let params = SamplingParams {
         temperature: args.temperature.unwrap_or(temperature),
         top_k: args.top_k.or(of.top_k).unwrap_or(own.top_k),
-        top_p: args.top_p.or(of.top_p.map(|p| p as f32)).unwrap_or(own.top_p),
-        min_p: args.min_p.unwrap_or(own.min_p),
-        repetition_penalty: args.repetition_penalty.unwrap_or(own.repetition_penalty),
+        // The smallest share is that of one token.
+        top_p: args.top_p.or(of.top_p.map(|p| (p as f32).max(f32::MIN_POSITIVE))).unwrap_or(own.top_p),
+        min_p: args.min_p.or(of.min_p.map(|p| p as f32)).unwrap_or(own.min_p),
+        repetition_penalty: args
+            .repetition_penalty
+            .or(of.repetition_penalty.map(|penalty| (penalty as f32).max(f32::MIN_POSITIVE)))
+            .unwrap_or(own.repetition_penalty),
         seed: args.seed,
     };
     params.validate().map_err(porism_runtime::Error::from)?;

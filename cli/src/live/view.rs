@@ -356,12 +356,13 @@ impl View {
                     problem.passed = Some(passed);
                 }
                 self.latest = at;
+                let unfinished = if end.unfinished().is_some() { "unfinished: " } else { "" };
                 match (passed, proof_id) {
                     (true, _) => {}
                     (_, Some(id)) => {
-                        self.say_of(at, Tone::Bad, &format!("no proof passed; {id} is the best"));
+                        self.say_of(at, Tone::Bad, &format!("{unfinished}no proof passed; {id} is the best"));
                     }
-                    (_, None) => self.say_of(at, Tone::Bad, "no proof was written"),
+                    (_, None) => self.say_of(at, Tone::Bad, &format!("{unfinished}no proof was written")),
                 }
             }
             Event::Notice { words } => self.say(Tone::Notice, (*words).to_owned()),

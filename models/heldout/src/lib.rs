@@ -9,8 +9,8 @@ use porism_loader::{Checkpoint, Options};
 use porism_prover::prompts::PromptSet;
 use porism_prover::search::{Limits, Plan, Settings, State, search};
 use porism_prover::store::{Manifest, Model, Prompts, Run};
-use porism_runtime::engine::{Engine, EngineOptions};
-use porism_runtime::gpu::DeviceIndex;
+use porism_runtime::engine::Engine;
+use porism_runtime::{DeviceId, EngineOptions};
 
 mod answerer;
 
@@ -108,7 +108,7 @@ pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> 
     let context = checkpoint.config().max_position_embeddings as usize;
     let options = EngineOptions { sequences: WIDTH, ..EngineOptions::new(context) };
     let mut engine =
-        Engine::open(&checkpoint, &[DeviceIndex::Host.into()], &options, &mut |_| Ok(())).expect("it fits");
+        Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("it fits");
     let mut answerer = Answerer::new(&mut engine, &checkpoint, &folder);
 
     let problems = held_out(family, count, seed);

@@ -108,7 +108,7 @@ impl Task<'_> {
 /// `matvec.wgsl`
 pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
     let p: shaders::matvec::Params = call.params();
-    let (lanes, with_swiglu) = (call.overrides.get("LANES", 1), call.overrides.get("SWIGLU", 0) == 1);
+    let with_swiglu = call.overrides.get("SWIGLU", 0) == 1;
     let experts = call.overrides.get("EXPERTS", 0) == 1;
     let groups = call.groups;
     let mut bindings = call.binder();
@@ -150,7 +150,7 @@ pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
         };
         let (mut rest, mut at) = (y, 0);
         for ([first, offset, scale_offset, kind], rows, column) in present(&segments, range) {
-            let reachable = groups[0].saturating_sub(first) * (matvec::THREADS / lanes);
+            let reachable = groups[0].saturating_sub(first) * matvec::THREADS;
             let rows = rows.min(reachable as usize);
             let matrix = Matrix::new(
                 weights,

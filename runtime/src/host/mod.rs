@@ -1,19 +1,18 @@
 //! Runs recordings on the CPU, reading weights where the memory map has them. The kernels that take the time are
-//! computed with vectors (`kernels.rs`), the others by their twins.
+//! computed with vectors (`vectorised.rs` lists them), the others by their twins.
 
-use porism_shaders as shaders;
 use porism_shaders::weights::WeightBytes;
 use porism_shaders::{Bound, Call};
 
+use crate::device::{Executor, Staging, Tuning};
 use crate::error::Error;
-use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
-use crate::staging::Staging;
 
 mod attention;
 mod dots;
 mod kernels;
 mod simd;
+mod vectorised;
 
 pub use simd::Path;
 
@@ -129,21 +128,9 @@ impl<'c> HostExecutor<'c> {
                 .collect();
             let params = &dispatch.params[..kernel.params_bytes as usize];
             let mut call = Call { params, overrides: dispatch.overrides, groups, bindings };
-            match (self.path, dispatch.kernel) {
-                (Some(path), shaders::MATVEC) => kernels::matvec(path, &mut scratch[0], &mut call),
-                (Some(path), shaders::MATMUL) => kernels::matmul(path, &mut scratch, &mut call),
-                (Some(path), shaders::EXPERTS_DOWN) => kernels::experts_down(path, &mut scratch, &mut call),
-                (Some(path), shaders::ROUTER) => kernels::router(path, &mut scratch, &mut call),
-                (Some(_), shaders::ARGMAX) => kernels::argmax(&mut call),
-                (Some(path), shaders::ABSORB) => attention::absorb(path, &mut scratch[0], &mut call),
-                (Some(path), shaders::INDEX_SCORES) => {
-                    attention::index_scores(path, &mut scratch[0], &mut call)
-                }
-                (Some(path), shaders::SPARSE_ATTENTION) => attention::sparse_attention(path, &mut call),
-                (Some(path), shaders::ATTENTION_OUTPUT) => {
-                    attention::attention_output(path, &mut scratch, &mut call);
-                }
-                _ => (kernel.twin)(&mut call),
+            match self.path.and_then(|path| Some((path, vectorised::of(dispatch.kernel)?))) {
+                Some((path, run)) => run(path, &mut scratch, &mut call),
+                None => (kernel.twin)(&mut call),
             }
         }
         self.scratch = scratch;
@@ -155,7 +142,7 @@ impl<'c> HostExecutor<'c> {
 
 impl<'c> Executor<'c> for HostExecutor<'c> {
     fn tuning(&self) -> Tuning {
-        Tuning { lanes_per_row: 1, max_binding_bytes: u64::MAX, max_buffer_bytes: u64::MAX }
+        Tuning::HOST
     }
 
     fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {

@@ -1,15 +1,13 @@
 //! Multi-head latent attention and the lightning indexer, in absorbed form: the cache is read once for all heads.
 
-use porism_loader::{LayerRole, ModelConfig, Role};
+use porism_loader::{LayerRole, ModelConfig};
 use porism_shaders as shaders;
-use porism_shaders::kernels::attention_output::MAX_KV_LORA_RANK;
 use porism_shaders::kernels::sparse_attention::TILE;
 
-use super::forward::Layer;
-use super::step::Step;
-use crate::error::Error;
-use crate::ops::{Form, Ops, Rows};
-use crate::weights::{Piece, Placer, Projection};
+use super::buffers::{LayerCache, Step};
+use super::ops::{Form, Ops, Rows};
+use super::sizes::Columns;
+use crate::weights::pieces::{Norms, Piece, Projection};
 
 /// Attention weights of a layer.
 #[derive(Debug)]
@@ -29,223 +27,162 @@ pub struct Attention {
     pub has_indexer: bool,
 }
 
-/// Columns of the projected row, from where each part begins.
-#[derive(Clone, Copy, Debug)]
-pub struct Columns {
-    /// q_a (or q), always first.
-    pub q: u32,
-    /// c and k_pe.
-    pub kv_a: u32,
-    /// The indexer's key.
-    pub index_k: u32,
-    /// The indexer's head weights.
-    pub index_weights: u32,
-    /// Length of the row.
-    pub width: u32,
-}
-
-impl Columns {
-    /// For the layers with an indexer, or those without.
-    pub fn new(c: &ModelConfig, has_indexer: bool) -> Self {
-        let q = c.q_lora_rank.unwrap_or(c.num_attention_heads * c.qk_head_dim());
-        let kv_a = q;
-        let index_k = kv_a + c.kv_lora_rank + c.qk_rope_head_dim;
-        let (dim, heads) = match (&c.indexer, has_indexer) {
-            (Some(indexer), true) => (indexer.index_head_dim, indexer.index_n_heads),
-            _ => (0, 0),
-        };
-        Columns { q: 0, kv_a, index_k, index_weights: index_k + dim, width: index_k + dim + heads }
-    }
-}
-
 impl Attention {
-    /// Places the attention weights of a layer.
-    pub fn load(placer: &mut Placer<'_, '_>, c: &ModelConfig, layer: u32) -> Result<Self, Error> {
-        if c.kv_lora_rank as usize > MAX_KV_LORA_RANK {
-            return Err(Error::Unsupported(format!(
-                "kv_lora_rank is {}, kernels have room for {MAX_KV_LORA_RANK}",
-                c.kv_lora_rank
-            )));
-        }
-        let role = |part| Role::Layer { layer, part };
-        let has_indexer = c.has_indexer(layer);
-        let first = if c.q_lora_rank.is_some() { LayerRole::QAProj } else { LayerRole::QProj };
-        let mut input = vec![role(first), role(LayerRole::KvAProjWithMqa)];
-        let mut queries = vec![role(LayerRole::QBProj)];
-        if has_indexer {
-            input.extend([role(LayerRole::IndexerWk), role(LayerRole::IndexerWeightsProj)]);
-            queries.push(role(LayerRole::IndexerWqB));
-        }
-        let mut kv_b = placer.projection("kv_b_proj", &[role(LayerRole::KvBProj)])?;
-        if kv_b.pieces.len() > 1 {
-            return Err(Error::Unsupported("kv_b_proj exceeds what this device binds at once".into()));
-        }
-        let input = placer.projection("attention input", &input)?;
-        let queries = match c.q_lora_rank {
-            Some(_) => Some(placer.projection("attention queries", &queries)?),
-            None => None,
-        };
-        let query_rows = c.num_attention_heads * c.qk_head_dim();
-        Ok(Attention {
-            input,
-            queries_alone: queries.as_ref().map(|queries| queries.first_rows(query_rows)),
-            queries,
-            kv_b: kv_b.pieces.remove(0),
-            output: placer.projection("o_proj", &[role(LayerRole::OProj)])?,
-            has_indexer,
-        })
-    }
-}
+    /// Records h += attention(x). x is the normalised h.
+    pub fn record(
+        &self,
+        ops: &mut Ops<'_>,
+        c: &ModelConfig,
+        norms: &Norms,
+        step: &Step,
+        caches: &LayerCache,
+    ) {
+        let (a, inputs) = (&step.activations, &step.inputs);
+        let columns = Columns::new(c, self.has_indexer);
+        let indexer = c.indexer.as_ref().filter(|_| self.has_indexer);
+        let (index_heads, index_dim) = indexer.map_or((0, 0), |i| (i.index_n_heads, i.index_head_dim));
+        let interleaved = indexer.is_some_and(|i| i.rope_interleave).into();
 
-/// Records h += attention(x). x is the normalised h.
-pub fn record(ops: &mut Ops<'_>, c: &ModelConfig, layer: &Layer, step: &Step, index: usize) {
-    let w = &layer.attention;
-    let (a, inputs, caches) = (&step.activations, &step.inputs, &step.caches[index]);
-    let columns = Columns::new(c, w.has_indexer);
-    let indexer = c.indexer.as_ref().filter(|_| w.has_indexer);
-    let (index_heads, index_dim) = indexer.map_or((0, 0), |i| (i.index_n_heads, i.index_head_dim));
-    let interleaved = indexer.is_some_and(|i| i.rope_interleave).into();
-
-    // One pass over x, then norms, rope and the caches.
-    let projected = Rows::new(a.projected, columns.width);
-    ops.project(
-        "attention_input",
-        &w.input,
-        Rows::new(a.x, c.hidden_size),
-        projected,
-        Form::default(),
-        ops.tokens,
-    );
-    let norms = &layer.norms;
-    ops.latent_cache(
-        &shaders::latent_cache::Params {
-            stride: columns.width,
-            q_a_offset: columns.q,
-            q_lora_rank: c.q_lora_rank.unwrap_or(0),
-            kv_a_offset: columns.kv_a,
-            kv_lora_rank: c.kv_lora_rank,
-            rope_dim: c.qk_rope_head_dim,
-            index_offset: columns.index_k,
-            index_head_dim: index_dim,
-            index_interleaved: interleaved,
-            q_norm_offset: norms.find(LayerRole::QALayernorm).unwrap_or(0),
-            kv_norm_offset: norms.offset(LayerRole::KvALayernorm),
-            index_weight_offset: norms.find(LayerRole::IndexerKNorm).unwrap_or(0),
-            index_bias_offset: norms.find(LayerRole::IndexerKNormBias).unwrap_or(0),
-        },
-        [a.projected, norms.all, inputs.rope, inputs.cache_rows, a.qr, caches.latent, caches.index],
-    );
-
-    // Up to index_topk tokens of context all are attended to; beyond, those the indexer selects.
-    let topk = c.indexer.as_ref().map_or(u32::MAX, |i| i.index_topk);
-    let dense = step.longest <= topk;
-
-    // Queries of attention and indexer; without q_lora_rank they are in the projected row already.
-    let heads = c.num_attention_heads;
-    let needed = if dense { &w.queries_alone } else { &w.queries };
-    let (queries, stride, index_offset) = match needed {
-        Some(projection) => {
-            let x = Rows::new(a.qr, projection.cols);
-            let y = Rows::new(a.queries, projection.rows);
-            ops.project("attention_queries", projection, x, y, Form::default(), ops.tokens);
-            (a.queries, projection.rows, heads * c.qk_head_dim())
-        }
-        None => (a.projected, columns.width, 0),
-    };
-    let kv_b = w.kv_b.segments[0];
-    ops.absorb(
-        kv_b.kind,
-        &shaders::absorb::Params {
-            tokens: ops.tokens,
-            stride,
-            query_offset: 0,
-            index_offset,
-            heads,
-            nope: c.qk_nope_head_dim,
-            rope_dim: c.qk_rope_head_dim,
-            v: c.v_head_dim,
-            kv_lora_rank: c.kv_lora_rank,
-            index_heads: if dense { 0 } else { index_heads },
-            index_head_dim: index_dim,
-            index_interleaved: interleaved,
-            weight_offset: kv_b.offset,
-            scale_offset: kv_b.scale_offset,
-        },
-        [queries, w.kv_b.weights, w.kv_b.scales, inputs.rope, a.q_absorbed, a.index_q],
-    );
-
-    if !dense && indexer.is_some() {
-        ops.index_scores(
-            &shaders::index_scores::Params {
-                heads: index_heads,
-                dim: index_dim,
+        // One pass over x, then norms, rope and the caches.
+        let projected = Rows::new(a.projected, columns.width);
+        ops.project(
+            "attention_input",
+            &self.input,
+            Rows::new(a.x, c.hidden_size),
+            projected,
+            Form::default(),
+            ops.tokens,
+        );
+        ops.latent_cache(
+            &shaders::latent_cache::Params {
                 stride: columns.width,
-                weights_offset: columns.index_weights,
-                scores_stride: step.scores_stride,
+                q_a_offset: columns.q,
+                q_lora_rank: c.q_lora_rank.unwrap_or(0),
+                kv_a_offset: columns.kv_a,
+                kv_lora_rank: c.kv_lora_rank,
+                rope_dim: c.qk_rope_head_dim,
+                index_offset: columns.index_k,
+                index_head_dim: index_dim,
+                index_interleaved: interleaved,
+                q_norm_offset: norms.find(LayerRole::QALayernorm).unwrap_or(0),
+                kv_norm_offset: norms.offset(LayerRole::KvALayernorm),
+                index_weight_offset: norms.find(LayerRole::IndexerKNorm).unwrap_or(0),
+                index_bias_offset: norms.find(LayerRole::IndexerKNormBias).unwrap_or(0),
+            },
+            [a.projected, norms.all, inputs.rope, inputs.cache_rows, a.qr, caches.latent, caches.index],
+        );
+
+        // Up to index_topk tokens of context all are attended to; beyond, those the indexer selects.
+        let topk = c.indexer.as_ref().map_or(u32::MAX, |i| i.index_topk);
+        let dense = step.longest <= topk;
+
+        // Queries of attention and indexer; without q_lora_rank they are in the projected row already.
+        let heads = c.num_attention_heads;
+        let needed = if dense { &self.queries_alone } else { &self.queries };
+        let (queries, stride, index_offset) = match needed {
+            Some(projection) => {
+                let x = Rows::new(a.qr, projection.cols);
+                let y = Rows::new(a.queries, projection.rows);
+                ops.project("attention_queries", projection, x, y, Form::default(), ops.tokens);
+                (a.queries, projection.rows, heads * c.qk_head_dim())
+            }
+            None => (a.projected, columns.width, 0),
+        };
+        let kv_b = self.kv_b.segments[0];
+        ops.absorb(
+            kv_b.kind,
+            &shaders::absorb::Params {
+                tokens: ops.tokens,
+                stride,
+                query_offset: 0,
+                index_offset,
+                heads,
+                nope: c.qk_nope_head_dim,
+                rope_dim: c.qk_rope_head_dim,
+                v: c.v_head_dim,
+                kv_lora_rank: c.kv_lora_rank,
+                index_heads: if dense { 0 } else { index_heads },
+                index_head_dim: index_dim,
+                index_interleaved: interleaved,
+                weight_offset: kv_b.offset,
+                scale_offset: kv_b.scale_offset,
+            },
+            [queries, self.kv_b.weights, self.kv_b.scales, inputs.rope, a.q_absorbed, a.index_q],
+        );
+
+        if !dense && indexer.is_some() {
+            ops.index_scores(
+                &shaders::index_scores::Params {
+                    heads: index_heads,
+                    dim: index_dim,
+                    stride: columns.width,
+                    weights_offset: columns.index_weights,
+                    scores_stride: step.scores_stride,
+                    pages_per_sequence: step.pages_per_sequence,
+                    scale: (f64::from(index_heads) * f64::from(index_dim)).powf(-0.5) as f32,
+                },
+                [
+                    a.index_q,
+                    caches.index,
+                    a.projected,
+                    inputs.positions,
+                    inputs.sequences,
+                    inputs.page_table,
+                    a.scores,
+                ],
+                step.longest,
+            );
+            ops.topk(
+                "index_topk",
+                &shaders::topk::Params { stride: step.scores_stride, k: topk, length: 0, fixed_length: 0 },
+                [a.scores, inputs.positions, a.selected],
+                ops.tokens,
+            );
+        }
+        // A split per tile where few tokens must keep the device busy, else one split of all tiles: the same bits.
+        let all = step.longest.min(topk).div_ceil(TILE as u32);
+        let (splits, tiles) = if all * ops.tokens <= step.max_splits { (all, 1) } else { (1, all) };
+        ops.sparse_attention(
+            &shaders::sparse_attention::Params {
+                heads,
+                kv_lora_rank: c.kv_lora_rank,
+                rope_dim: c.qk_rope_head_dim,
+                dense: dense.into(),
+                k: topk,
+                k_stride: topk,
                 pages_per_sequence: step.pages_per_sequence,
-                scale: (f64::from(index_heads) * f64::from(index_dim)).powf(-0.5) as f32,
+                splits,
+                tiles,
+                scale: c.softmax_scale() as f32,
             },
             [
-                a.index_q,
-                caches.index,
-                a.projected,
+                a.q_absorbed,
+                caches.latent,
+                a.selected,
                 inputs.positions,
                 inputs.sequences,
                 inputs.page_table,
-                a.scores,
+                a.partial,
             ],
-            step.longest,
         );
-        ops.topk(
-            "index_topk",
-            &shaders::topk::Params { stride: step.scores_stride, k: topk, length: 0, fixed_length: 0 },
-            [a.scores, inputs.positions, a.selected],
-            ops.tokens,
+        ops.attention_output(
+            kv_b.kind,
+            &shaders::attention_output::Params {
+                heads,
+                nope: c.qk_nope_head_dim,
+                v: c.v_head_dim,
+                kv_lora_rank: c.kv_lora_rank,
+                dense: dense.into(),
+                k: topk,
+                splits,
+                tiles,
+                weight_offset: kv_b.offset,
+                scale_offset: kv_b.scale_offset,
+            },
+            [a.partial, self.kv_b.weights, self.kv_b.scales, inputs.positions, a.attended],
         );
+        let form = Form { accumulate: true, ..Form::default() };
+        let attended = Rows::new(a.attended, self.output.cols);
+        ops.project("o_proj", &self.output, attended, Rows::new(a.h, c.hidden_size), form, ops.tokens);
     }
-    // A split per tile where few tokens must keep the device busy, else one split of all tiles: the same bits.
-    let all = step.longest.min(topk).div_ceil(TILE as u32);
-    let (splits, tiles) = if all * ops.tokens <= step.max_splits { (all, 1) } else { (1, all) };
-    ops.sparse_attention(
-        &shaders::sparse_attention::Params {
-            heads,
-            kv_lora_rank: c.kv_lora_rank,
-            rope_dim: c.qk_rope_head_dim,
-            dense: dense.into(),
-            k: topk,
-            k_stride: topk,
-            pages_per_sequence: step.pages_per_sequence,
-            splits,
-            tiles,
-            scale: c.softmax_scale() as f32,
-        },
-        [
-            a.q_absorbed,
-            caches.latent,
-            a.selected,
-            inputs.positions,
-            inputs.sequences,
-            inputs.page_table,
-            a.partial,
-        ],
-    );
-    ops.attention_output(
-        kv_b.kind,
-        &shaders::attention_output::Params {
-            heads,
-            nope: c.qk_nope_head_dim,
-            v: c.v_head_dim,
-            kv_lora_rank: c.kv_lora_rank,
-            dense: dense.into(),
-            k: topk,
-            splits,
-            tiles,
-            weight_offset: kv_b.offset,
-            scale_offset: kv_b.scale_offset,
-        },
-        [a.partial, w.kv_b.weights, w.kv_b.scales, inputs.positions, a.attended],
-    );
-    let form = Form { accumulate: true, ..Form::default() };
-    let attended = Rows::new(a.attended, w.output.cols);
-    ops.project("o_proj", &w.output, attended, Rows::new(a.h, c.hidden_size), form, ops.tokens);
 }

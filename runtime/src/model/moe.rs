@@ -1,13 +1,12 @@
 //! Mixture of experts: router, picked experts, shared expert, all added to the residual.
 
-use porism_loader::{Family, LayerRole, ModelConfig, Role, Scoring, TopkMethod};
+use porism_loader::{Family, LayerRole, ModelConfig, Scoring, TopkMethod};
 use porism_shaders as shaders;
 use porism_shaders::kernels::matmul;
 
-use super::step::Step;
-use crate::error::Error;
-use crate::ops::{Form, Ops, Rows};
-use crate::weights::{Experts, Norms, Piece, Placer, Slab, SlotLayout};
+use super::buffers::Step;
+use super::ops::{Form, Ops, Rows};
+use crate::weights::pieces::{Experts, Norms, Piece, Slab, SlotLayout};
 
 /// From so many tokens on, pairs are sorted by expert and each expert's weights decoded once for up to eight of them.
 pub(crate) const GROUP_FROM: u32 = 9;
@@ -17,19 +16,8 @@ pub(crate) const GROUP_FROM: u32 = 9;
 pub struct Moe {
     /// The router's matrix.
     pub gate: Piece,
-    /// The shared expert, and the routed ones that stay on the layer's home.
+    /// The shared expert, and the routed ones that lie beside it.
     pub experts: Experts,
-}
-
-impl Moe {
-    /// Places the router, the shared expert and those of the routed ones that stay on the layer's home.
-    pub fn load(placer: &mut Placer<'_, '_>, layer: u32, resident: &[u32]) -> Result<Self, Error> {
-        let mut gate = placer.projection("router", &[Role::Layer { layer, part: LayerRole::RouterGate }])?;
-        if gate.pieces.len() > 1 {
-            return Err(Error::Unsupported("the router exceeds what this device binds at once".into()));
-        }
-        Ok(Moe { gate: gate.pieces.remove(0), experts: placer.experts(layer, resident, true)? })
-    }
 }
 
 /// Records x = rms(h), and which experts each token picks with which weights.
@@ -73,22 +61,25 @@ pub fn route(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step:
     );
 }
 
-/// Records h += moe(x) where all experts of the layer are on its home.
+/// Records h += moe(x) where all experts of the layer are here.
 pub fn all_experts(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
     let one_slab = experts.slabs.len() == 1 && (experts.shared_in_slab || experts.shared_down.is_none());
-    if ops.tokens >= GROUP_FROM || !one_slab {
+    let (inter, picks) = (c.moe_intermediate_size, c.num_experts_per_tok);
+    let one_sum = one_slab && ops.sums_experts(picks, inter, c.shared_intermediate_size());
+    if ops.tokens >= GROUP_FROM || !one_sum {
         some_experts(ops, c, &experts.slot, &experts.slabs, step);
-        combine(ops, c, Some(experts), step);
+        combine(ops, c, experts, step);
         return;
     }
     // A mat-vec per pair of token and expert, the shared expert beside them, and all of it summed in one dispatch.
     let a = &step.activations;
-    let (hidden, inter, picks) = (c.hidden_size, c.moe_intermediate_size, c.num_experts_per_tok);
+    let hidden = c.hidden_size;
     let act = pair_rows(c, step);
     let shared = experts.shared_gate_up.as_ref();
     let x = Rows::new(a.x, hidden);
-    ops.experts_gate_up(&experts.slot, &experts.slabs[0], shared, picks, hidden, x, a.expert_ids, act);
-    ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h);
+    let slab = &experts.slabs[0];
+    let activated = ops.experts_gate_up(&experts.slot, slab, shared, picks, hidden, x, a.expert_ids, act);
+    ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h, activated);
 }
 
 /// Records the rows of `part` of the pairs whose experts lie in `slabs`. A row's bits depend on nothing else.
@@ -101,11 +92,12 @@ pub fn some_experts(ops: &mut Ops<'_>, c: &ModelConfig, slot: &SlotLayout, slabs
     let (x, part) = (Rows::new(a.x, hidden), Rows::new(a.part, hidden));
     if ops.tokens < GROUP_FROM {
         let act = pair_rows(c, step);
+        let mut activated = false; // of all slabs alike
         for slab in slabs {
-            ops.experts_gate_up(slot, slab, None, picks, hidden, x, a.expert_ids, act);
+            activated = ops.experts_gate_up(slot, slab, None, picks, hidden, x, a.expert_ids, act);
         }
         for slab in slabs {
-            ops.experts_down_parts(slot, slab, picks, inter, act, a.expert_ids, part);
+            ops.experts_down_parts(slot, slab, picks, inter, act, a.expert_ids, part, activated);
         }
         return;
     }
@@ -143,28 +135,37 @@ pub fn some_experts(ops: &mut Ops<'_>, c: &ModelConfig, slot: &SlotLayout, slabs
     }
 }
 
-/// Records the sum over the picked experts: on a layer's home h += Σ weight · part + shared expert; on another device,
-/// which has no `experts` of its own to begin with, shared_out = Σ weight · part.
-pub fn combine(ops: &mut Ops<'_>, c: &ModelConfig, home: Option<&Experts>, step: &Step) {
+/// Records h += Σ weight · part + shared expert, over the picked experts.
+pub fn combine(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
     let a = &step.activations;
     let (hidden, picks) = (c.hidden_size, c.num_experts_per_tok);
-    let Some(experts) = home else {
-        ops.experts_combine(hidden, picks, a.part, a.expert_weights, None, a.shared_out, true);
-        return;
-    };
     let mut shared = None;
     if let (Some(gate_up), Some(down)) = (&experts.shared_gate_up, &experts.shared_down) {
         let act = Rows::new(a.shared_act, gate_up.rows);
-        ops.project("shared_gate_up", gate_up, Rows::new(a.x, hidden), act, Form::default(), ops.tokens);
-        let form = Form { swiglu: true, ..Form::default() };
+        let activated = ops.gate_up("shared_gate_up", gate_up, Rows::new(a.x, hidden), act);
+        let form = Form { swiglu: !activated, ..Form::default() };
         ops.project("shared_down", down, act, Rows::new(a.shared_out, hidden), form, ops.tokens);
         shared = Some(a.shared_out);
     }
     ops.experts_combine(hidden, picks, a.part, a.expert_weights, shared, a.h, false);
 }
 
-/// Records h += the vectors in `part`, one per token, which other devices computed. `expert_weights` are ones.
-pub fn add_remote(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step) {
+/// Records shared_out = Σ weight · part, over the picked experts: what others add to their h.
+pub fn sum(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step) {
+    let a = &step.activations;
+    ops.experts_combine(
+        c.hidden_size,
+        c.num_experts_per_tok,
+        a.part,
+        a.expert_weights,
+        None,
+        a.shared_out,
+        true,
+    );
+}
+
+/// Records h += the vectors in `part`, one per token; `expert_weights` are ones.
+pub fn add(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step) {
     let a = &step.activations;
     ops.experts_combine(c.hidden_size, 1, a.part, a.expert_weights, None, a.h, false);
 }

@@ -10,13 +10,14 @@ use porism_loader::Kind;
 use porism_shaders::kernels::matmul;
 
 use super::place::Problem;
-use super::{Device, DevicePlan, Place, Predicted};
-use crate::engine::EngineOptions;
+use super::result::{DevicePlan, Place, Predicted};
+use crate::device::Device;
 use crate::error::Error;
-use crate::layout::Matrices;
+use crate::model::buffers::input_width;
 use crate::model::moe::GROUP_FROM;
-use crate::model::step::input_width;
-use crate::ops::MATMUL_FROM;
+use crate::model::ops::MATMUL_FROM;
+use crate::options::EngineOptions;
+use crate::weights::layout::Matrices;
 
 /// Kernels of attention, from the norm to the output projection, where all positions are attended to.
 const ATTENTION_KERNELS: f64 = 8.0;

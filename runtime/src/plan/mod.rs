@@ -6,243 +6,19 @@
 //! the layer's home, and so are those that it keeps there.
 
 mod cost;
-pub mod nominal;
 mod place;
 mod refusal;
+mod result;
+mod staging;
 
-use std::ops::Range;
+use porism_loader::TensorTable;
 
-use porism_loader::{ModelConfig, TensorTable};
-use serde::{Deserialize, Serialize};
-
-use crate::engine::EngineOptions;
+use crate::device::Device;
 use crate::error::Error;
-use crate::layout::ByKind;
-use crate::staging::Staging;
+use crate::options::EngineOptions;
 pub use cost::Load;
-pub use nominal::Class;
 use place::{Costs, Problem};
-
-/// How fast a device is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
-    /// Bytes per second that it reads its own memory with.
-    pub bandwidth: f64,
-    /// Bytes per second that it exchanges with host memory.
-    pub link: f64,
-    /// Bytes per second that the host reads from disk.
-    pub disk: f64,
-    /// Floating-point operations per second that its mat-muls reach; a product and its addition are two.
-    pub compute: f64,
-    /// Weights per second that a mat-mul turns from codes into numbers, each once for all tokens; infinite where that hides
-    /// behind reading.
-    pub decode: f64,
-    /// Values per second that kernels go through which multiply no matrix: norms, activations, sums over experts.
-    pub values: f64,
-    /// Seconds for starting a kernel.
-    pub dispatch: f64,
-    /// Seconds for a submit that is waited for and read from, besides what it computes.
-    pub handover: f64,
-}
-
-/// A device as the plan sees it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Device {
-    /// For people.
-    pub name: String,
-    /// The CPU side: its weights are the mapped checkpoint.
-    pub host: bool,
-    /// Bytes that may be used; `None` if nobody knows.
-    pub memory: Option<u64>,
-    /// What it is known or expected to do, the same in every run: by this the work is divided.
-    pub nominal: Rates,
-    /// What it was measured to do, where somebody did: by this times are predicted, and nothing else.
-    pub rates: Rates,
-    /// Largest binding, in bytes.
-    pub max_binding_bytes: u64,
-}
-
-impl Device {
-    /// An adapter of which the rates of its memory and its link are known.
-    pub fn adapter(name: &str, memory: Option<u64>, bandwidth: f64, link: f64) -> Self {
-        let rates = nominal::adapter(bandwidth, link);
-        Device {
-            name: name.into(),
-            host: false,
-            memory,
-            nominal: rates,
-            rates,
-            max_binding_bytes: (4 << 30) - 4,
-        }
-    }
-
-    /// The CPU side, of which the rate of its memory is known.
-    pub fn host(memory: Option<u64>, bandwidth: f64) -> Self {
-        Device::new("host", Class::Host, memory, u64::MAX).with(nominal::host(bandwidth))
-    }
-
-    /// A device of which no more is known than what it is.
-    pub fn new(name: &str, class: Class, memory: Option<u64>, max_binding_bytes: u64) -> Self {
-        let rates = class.rates();
-        Device {
-            name: name.into(),
-            host: class == Class::Host,
-            memory,
-            nominal: rates,
-            rates,
-            max_binding_bytes,
-        }
-    }
-
-    /// The same with rates that are known for good.
-    #[must_use]
-    pub fn with(self, rates: Rates) -> Self {
-        Device { nominal: rates, rates, ..self }
-    }
-
-    /// Its share of the work against the others'.
-    pub fn weight(&self) -> f64 {
-        self.nominal.bandwidth
-    }
-
-    fn memory(&self) -> u64 {
-        self.memory.map_or(UNLIMITED, |memory| memory.min(UNLIMITED))
-    }
-}
-
-/// More than any model needs, and far from overflow.
-const UNLIMITED: u64 = 1 << 60;
-
-/// How experts are spread over devices that keep them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Spread {
-    /// Whichever of the others generates faster, as predicted.
-    #[default]
-    Best,
-    /// A layer's experts stay on its home as far as there is room: nothing has to be carried and the host need not see who
-    /// was picked.
-    Home,
-    /// Each layer's experts are divided among all devices in proportion to their bandwidth: all of them read at once.
-    All,
-}
-
-impl std::str::FromStr for Spread {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "best" => Ok(Self::Best),
-            "home" => Ok(Self::Home),
-            "all" => Ok(Self::All),
-            _ => Err(format!("`{text}` is no way to spread experts: give `best`, `home` or `all`")),
-        }
-    }
-}
-
-/// How often each expert was used.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heat {
-    /// Uses by layer and expert: one list per layer, empty for layers without experts.
-    pub uses: Vec<Vec<u64>>,
-}
-
-impl Heat {
-    /// Whether it belongs to a model of this kind; otherwise what differs.
-    ///
-    /// # Errors
-    /// A sentence that says where the two do not agree.
-    pub fn check(&self, config: &ModelConfig) -> Result<(), String> {
-        let layers = config.num_hidden_layers as usize;
-        if self.uses.len() != layers {
-            return Err(format!("it has {} layers, the model has {layers}", self.uses.len()));
-        }
-        for (layer, uses) in (0u32..).zip(&self.uses) {
-            let expected = if config.is_moe(layer) { config.n_routed_experts as usize } else { 0 };
-            if uses.len() != expected {
-                return Err(format!("layer {layer} has {} experts, the model's has {expected}", uses.len()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Where an expert is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Index of the device.
-    pub device: usize,
-    /// Whether its bytes stay there; otherwise they are streamed into a slot when it is picked.
-    pub resident: bool,
-}
-
-/// A device's part of a plan. Bytes are exact.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DevicePlan {
-    /// Weights in its memory by kind, slots for streamed experts among them.
-    pub weights: ByKind,
-    /// Weights that the host reads from disk, since its memory is full; not part of `weights`.
-    pub disk: u64,
-    /// Latent and indexer caches of its layers.
-    pub cache: u64,
-    /// Activations and inputs.
-    pub activations: u64,
-    /// What its executor has besides.
-    pub staging: Staging,
-    /// The layers it is home to.
-    pub layers: Range<u32>,
-    /// Whether it looks tokens up.
-    pub embedding: bool,
-    /// Whether it computes the logits.
-    pub head: bool,
-    /// Experts that it computes and keeps.
-    pub experts: u32,
-    /// Experts that it computes after they were streamed to it.
-    pub streamed: u32,
-    /// Slots for those.
-    pub slots: u32,
-}
-
-impl DevicePlan {
-    /// Bytes of its memory.
-    pub fn total(&self) -> u64 {
-        self.weights.total() + self.cache + self.activations + self.staging.bytes()
-    }
-}
-
-/// What a plan promises.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Predicted {
-    /// Tokens generated per second, all sequences together.
-    pub decode_tokens_per_second: f64,
-    /// Tokens of a prompt per second.
-    pub prefill_tokens_per_second: f64,
-    /// The device and what of it takes most of the time of a step that generates.
-    pub limited_by: String,
-    /// The same for a prompt.
-    pub prefill_limited_by: String,
-}
-
-/// Which device holds what.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// In the order of the devices.
-    pub devices: Vec<DevicePlan>,
-    /// By layer and expert; empty for layers without experts.
-    pub placement: Vec<Vec<Place>>,
-    /// Tokens of a prefill step.
-    pub chunk: usize,
-    /// Rates.
-    pub predicted: Predicted,
-    /// What is worth knowing.
-    pub notes: Vec<String>,
-}
-
-impl Plan {
-    /// Bytes of weights on all devices and on disk.
-    pub fn weights(&self) -> u64 {
-        self.devices.iter().map(|device| device.weights.total() + device.disk).sum()
-    }
-}
+pub use result::{DevicePlan, Place, Plan, Predicted};
 
 /// Divides a model among devices.
 ///
@@ -282,9 +58,9 @@ fn costs<'t>(table: &'t dyn TensorTable, devices: &[Device]) -> Result<Vec<Costs
 mod tests {
     use super::place::{fill, split};
     use super::*;
-    use crate::engine;
-    use crate::layout::Layout;
-    use crate::model::step;
+    use crate::model::buffers;
+    use crate::options::Heat;
+    use crate::weights::layout::Layout;
     use porism_loader::catalog::{self, Catalogued};
     use proptest::prelude::*;
 
@@ -342,7 +118,7 @@ mod tests {
                 let found = &plan.devices[0];
                 let found = (found.weights.total(), found.cache, found.activations);
                 let weights = Layout::new(&model, device.max_binding_bytes).model().unwrap().total();
-                let bytes = step::bytes(TensorTable::config(&model), engine::sizes(&options, plan.chunk));
+                let bytes = buffers::bytes(TensorTable::config(&model), options.sizes(plan.chunk));
                 let expected = (weights, bytes.cache, bytes.activations);
                 assert_eq!(found, expected, "{name}, host {host}");
             }

@@ -4,12 +4,14 @@ use std::ops::Range;
 
 use porism_loader::{Kind, ModelConfig, TensorTable};
 
-use super::{Device, DevicePlan, Load, Place, Plan, Spread};
-use crate::engine::{self, EngineOptions};
+use super::cost::Load;
+use super::result::{DevicePlan, Place, Plan};
+use crate::device::{Device, Staging};
 use crate::error::Error;
-use crate::layout::{ByKind, Layout, Slot};
-use crate::model::step::{self, Sizes};
-use crate::staging::Staging;
+use crate::model::buffers;
+use crate::model::sizes::Sizes;
+use crate::options::{EngineOptions, Spread};
+use crate::weights::layout::{ByKind, Layout, Slot};
 
 /// What parts of a model take on a device: the embedding, each layer, the head.
 pub(super) struct Costs<'t> {
@@ -108,7 +110,7 @@ impl Problem<'_> {
     }
 
     pub(super) fn draft(&self, memory: &[u64], options: &EngineOptions) -> Result<Option<Draft>, Error> {
-        let chunks = engine::chunks(self.config(), options)?;
+        let chunks = options.chunks(self.config())?;
         for slots in [false, true] {
             for chunk in &chunks {
                 if let Some(draft) = self.try_chunk(memory, options, *chunk, slots) {
@@ -128,15 +130,16 @@ impl Problem<'_> {
     /// With `slots` each home has room to stream experts into.
     fn try_chunk(&self, memory: &[u64], options: &EngineOptions, chunk: usize, slots: bool) -> Option<Draft> {
         let config = self.config();
-        let sizes = engine::sizes(options, chunk);
+        let sizes = options.sizes(chunk);
         let layers = config.num_hidden_layers;
         let items = layers as usize + 2;
         let host = self.devices.iter().position(|device| device.host);
         let has_adapter = self.devices.iter().any(|device| !device.host);
-        let whole = step::bytes_of_layers(config, sizes, 0..0);
-        let caches: Vec<u64> =
-            (0..layers).map(|layer| step::bytes_of_layers(config, sizes, layer..layer + 1).cache).collect();
-        let largest = step::bytes(config, sizes).largest_binding;
+        let whole = buffers::bytes_of_layers(config, sizes, 0..0);
+        let caches: Vec<u64> = (0..layers)
+            .map(|layer| buffers::bytes_of_layers(config, sizes, layer..layer + 1).cache)
+            .collect();
+        let largest = buffers::bytes(config, sizes).largest_binding;
         let picks = u64::from(config.num_experts_per_tok);
         let experts = config.n_routed_experts;
 
@@ -204,7 +207,7 @@ impl Problem<'_> {
                 }
                 let run = &runs[device];
                 let fixed = if run.is_empty() {
-                    step::remote_bytes(config, sizes)
+                    buffers::remote_bytes(config, sizes)
                         + self.staging(device, memory[device], sizes, false).bytes()
                 } else {
                     cost(device, run)
@@ -223,7 +226,7 @@ impl Problem<'_> {
         // A host that is no home still needs room to compute in. One that has none is as good as none.
         let host = host.filter(|host| {
             let staging = self.staging(*host, memory[*host], sizes, false).bytes();
-            !runs[*host].is_empty() || step::remote_bytes(config, sizes) + staging <= memory[*host]
+            !runs[*host].is_empty() || buffers::remote_bytes(config, sizes) + staging <= memory[*host]
         });
         if left > 0 && host.is_none() && !slots {
             return None;
@@ -233,8 +236,8 @@ impl Problem<'_> {
 
     fn fits_whole(&self, memory: u64, options: &EngineOptions, chunk: usize) -> bool {
         let config = self.config();
-        let sizes = engine::sizes(options, chunk);
-        let bytes = step::bytes(config, sizes);
+        let sizes = options.sizes(chunk);
+        let bytes = buffers::bytes(config, sizes);
         let staging = self.staging(0, memory, sizes, true).bytes();
         self.costs[0].whole + bytes.cache + bytes.activations + staging <= memory
     }
@@ -263,7 +266,7 @@ impl Problem<'_> {
         let placement = self.place(draft, &shares, spread, home_of);
 
         let options = self.request;
-        let sizes = engine::sizes(options, draft.chunk);
+        let sizes = options.sizes(draft.chunk);
         let mut devices = Vec::new();
         for (index, run) in draft.runs.iter().enumerate() {
             let costs = &self.costs[index];
@@ -303,11 +306,11 @@ impl Problem<'_> {
                 experts += resident;
                 streamed += fleeting;
             }
-            let used = step::bytes_of_layers(config, sizes, home.clone());
+            let used = buffers::bytes_of_layers(config, sizes, home.clone());
             let (cache, activations) = if !run.is_empty() {
                 (used.cache, used.activations)
             } else if experts > 0 {
-                (0, step::remote_bytes(config, sizes))
+                (0, buffers::remote_bytes(config, sizes))
             } else {
                 (0, 0)
             };

@@ -1,10 +1,10 @@
 //! Why there is no plan, and what would help.
 
-use super::UNLIMITED;
 use super::place::Problem;
-use crate::engine::{self, EngineOptions};
+use crate::device::description::UNLIMITED;
 use crate::error::Error;
-use crate::model::step;
+use crate::model::buffers;
+use crate::options::EngineOptions;
 
 impl Problem<'_> {
     /// Why there is no plan, and what would help.
@@ -19,12 +19,11 @@ impl Problem<'_> {
         };
         let options = self.request;
         if !works(UNLIMITED, options)? {
-            let sizes =
-                engine::sizes(options, engine::chunks(self.config(), options)?.last().copied().unwrap_or(1));
+            let sizes = options.sizes(options.chunks(self.config())?.last().copied().unwrap_or(1));
             return Ok(Error::OutOfMemory {
                 device: self.devices[device].name.clone(),
                 label: format!("a context of {} tokens", options.context),
-                bytes: step::bytes(self.config(), sizes).largest_binding,
+                bytes: buffers::bytes(self.config(), sizes).largest_binding,
                 limit: format!(
                     "max_storage_buffer_binding_size is {}",
                     self.devices[device].max_binding_bytes

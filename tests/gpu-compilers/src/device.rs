@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use porism_shaders::KERNELS;
+use porism_shaders::{Features, KERNELS};
 
 use crate::loops::{self, Counts};
 use crate::row::Row;
@@ -143,7 +143,7 @@ pub fn through_wgpu(device: &str) -> Result<()> {
         sets.sort();
         sets.dedup();
         for variant in kernel.variants {
-            if !variant.features.is_empty() && !gpu.features().contains(wgpu::Features::SUBGROUP) {
+            if variant.features != Features::NONE && !gpu.features().contains(wgpu::Features::SUBGROUP) {
                 continue;
             }
             for overrides in &sets {

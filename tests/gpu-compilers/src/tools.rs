@@ -53,7 +53,7 @@ pub fn tint(root: &Path, scratch: &Path) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for kernel in KERNELS {
         for variant in kernel.variants {
-            let features: Vec<String> = variant.features.iter().map(|f| format!("@{f}")).collect();
+            let features: Vec<String> = variant.features.names().map(|f| format!("@{f}")).collect();
             let name = if features.is_empty() { "-".to_owned() } else { features.join(" ") };
             let mut row = Row::new(kernel.name, &name, "tint", Some(compiler.trim()));
             // naga refuses the directive that Tint wants.

@@ -1,13 +1,13 @@
 //! The pipelines that a GPU gets: which overrides the forward pass chooses at the shapes of DeepSeek-V3.2.
 
-use porism_shaders::{KERNELS, Kernel};
+use porism_shaders::{Features, KERNELS, Kernel};
 
 /// One pipeline.
 pub struct Variant {
     /// The kernel.
     pub kernel: &'static Kernel,
     /// `@if` features that are on.
-    pub features: Vec<&'static str>,
+    pub features: Features,
     /// Override constants.
     pub overrides: Vec<(&'static str, u32)>,
     /// What the inner loop does, where the kernel multiplies stored weights.
@@ -26,7 +26,7 @@ pub struct Inner {
 impl Variant {
     /// Overrides and features in words, e.g. `LANES=8 EXPERTS=1`; `-` where there are none.
     pub fn name(&self) -> String {
-        let features = self.features.iter().map(|f| format!("@{f}"));
+        let features = self.features.names().map(|f| format!("@{f}"));
         let overrides = self.overrides.iter().map(|(name, value)| format!("{name}={value}"));
         let words: Vec<String> = features.chain(overrides).collect();
         if words.is_empty() { "-".to_owned() } else { words.join(" ") }
@@ -34,7 +34,7 @@ impl Variant {
 
     /// The linked WGSL.
     pub fn wgsl(&self) -> &'static str {
-        self.kernel.variant(&self.features).wgsl
+        self.kernel.variant(self.features).wgsl
     }
 }
 
@@ -42,15 +42,14 @@ impl Variant {
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
     let mut with = |name: &str,
-                    features: &'static [&'static str],
+                    features: Features,
                     overrides: &[(&'static str, u32)],
                     inner: Option<Inner>| {
         let kernel = KERNELS
             .iter()
             .find(|kernel| kernel.name == name)
             .unwrap_or_else(|| panic!("variants.rs names the kernel `{name}`, which is not there any more"));
-        let features = features.iter().copied().filter(|f| known(kernel).contains(f)).collect();
-        all.push(Variant { kernel, features, overrides: overrides.to_vec(), inner });
+        all.push(Variant { kernel, features: shown(kernel, features), overrides: overrides.to_vec(), inner });
     };
     // Four rows of 16 columns each; 56 blocks are 7168 columns, 144 are 9 experts of 2048.
     let rows = Some(Inner { weights: 64, products: 64 });
@@ -93,17 +92,16 @@ pub fn variants() -> Vec<Variant> {
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
     for kernel in KERNELS.iter().filter(|kernel| !covered.contains(&kernel.name)) {
-        let features = known(kernel).into_iter().filter(|f| GPU.contains(f)).collect();
-        all.push(Variant { kernel, features, overrides: vec![], inner: None });
+        all.push(Variant { kernel, features: shown(kernel, GPU), overrides: vec![], inner: None });
     }
     all
 }
 
 /// The features of a GPU that passes every self-test, and of one that passes none.
-const GPU: &[&str] = &["half", "shuffle"];
-const PORTABLE: &[&str] = &[];
+const GPU: Features = Features::HALF.with(Features::SHUFFLE);
+const PORTABLE: Features = Features::NONE;
 
-/// The features that a kernel has.
-fn known(kernel: &Kernel) -> Vec<&'static str> {
-    kernel.variants.iter().max_by_key(|v| v.features.len()).map_or(vec![], |v| v.features.to_vec())
+/// Those of `features` that the kernel knows.
+fn shown(kernel: &Kernel, features: Features) -> Features {
+    kernel.variant(features).features
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use porism_shaders::float8::E4M3;
 
-use super::{Simd, Vectorised};
+use super::vector::{Simd, Vectorised};
 
 /// Proof that the processor has F, BW and VBMI.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 use porism_shaders::float8::E4M3;
 use porism_shaders::weights::WeightType;
 
-use super::{Simd, Vectorised};
+use super::vector::{Simd, Vectorised};
 
 /// Proof that the processor has NEON.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,7 @@
 
 use porism_shaders::weights::WeightType;
 
-use super::Simd;
+use super::vector::Simd;
 
 /// Any processor.
 #[derive(Clone, Copy, Debug)]

@@ -2,14 +2,16 @@
 
 use porism_shaders as shaders;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{copy_rows, experts_down, index_scores, matmul, matvec, sparse_attention};
+use porism_shaders::kernels::{
+    copy_rows, experts_down, experts_down_lanes, index_scores, matmul, matvec, matvec_lanes, sparse_attention,
+};
 use porism_shaders::weights::WeightType;
 use porism_shaders::{KernelId, Overrides};
 
 use crate::cache::RowCopy;
-use crate::executor::Tuning;
+use crate::device::{Shape, Tuning};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
-use crate::weights::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
+use crate::weights::pieces::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
 
 /// From so many tokens on a mat-mul decodes each weight once for eight of them. Both give the same bits.
 pub(crate) const MATMUL_FROM: u32 = 3;
@@ -44,6 +46,32 @@ pub struct Form {
     pub swiglu: bool,
     /// y += instead of y =.
     pub accumulate: bool,
+}
+
+/// What a mat-vec with the weights of experts does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ExpertsStep {
+    /// Rows [gate | up] of a token's x.
+    GateUp,
+    /// silu(gate) · up of a token's x.
+    Paired,
+    /// A pair's row of x.
+    Down,
+    /// A pair's row [gate | up], which becomes silu(gate) · up on the way.
+    ActivateAndDown,
+}
+
+/// Workgroups of one dimension that WebGPU promises.
+const MAX_GROUPS: u32 = 65535;
+
+/// Whether a row of `cols` columns has its block sums within the workgroup memory of a mat-vec with lanes along K.
+fn fits(cols: u32) -> bool {
+    cols.div_ceil(128) <= matvec_lanes::MOST_BLOCKS
+}
+
+/// The override `BLOCKS` for rows of `cols` columns.
+fn blocks_of(cols: u32) -> u32 {
+    matvec_lanes::blocks_of(cols.div_ceil(128))
 }
 
 /// Records dispatches for `tokens` tokens.
@@ -83,7 +111,8 @@ impl Ops<'_> {
         groups: Groups,
     ) {
         let label = Label { what, layer: self.layer };
-        self.recording.dispatch(Dispatch::new(kernel, overrides, params, bound, groups, label));
+        let features = self.tuning.features;
+        self.recording.dispatch(Dispatch::new(kernel, features, overrides, params, bound, groups, label));
     }
 
     /// Copies rows of a cache of `width` values each.
@@ -183,8 +212,9 @@ impl Ops<'_> {
             let groups = [groups, count.div_ceil(matmul::TOKENS), 1];
             self.push(what, shaders::MATMUL, overrides, &params, &bound, groups);
         } else {
-            let lanes = self.lanes(cols);
-            let (packed, groups) = Segments::pack(segments, matvec::THREADS / lanes, None);
+            let along_k = !form.swiglu && self.along_k(segments, cols);
+            let rows = if along_k { matvec_lanes::ROWS } else { matvec::THREADS };
+            let (packed, groups) = Segments::pack(segments, rows, None);
             let params = shaders::matvec::Params {
                 cols,
                 x_stride: x.stride,
@@ -194,22 +224,70 @@ impl Ops<'_> {
                 ..Default::default()
             }
             .with(&packed);
-            let overrides = Overrides::none().with("LANES", lanes).with("SWIGLU", form.swiglu.into());
+            let (kernel, overrides) = if along_k {
+                (shaders::MATVEC_LANES, Overrides::none().with("BLOCKS", blocks_of(cols)))
+            } else {
+                (shaders::MATVEC, Overrides::none().with("SWIGLU", form.swiglu.into()))
+            };
             let bound = [piece.weights, piece.scales, x.view, self.unused, self.unused, y.view];
-            self.push(what, shaders::MATVEC, overrides, &params, &bound, [groups, count, 1]);
+            self.push(what, kernel, overrides, &params, &bound, [groups, count, 1]);
         }
+    }
+
+    /// Gate and up of x: rows [gate | up] of `act`, or silu(gate) · up at once where the device's mat-vec does that. Returns
+    /// whether it did.
+    pub fn gate_up(&mut self, what: &'static str, weights: &Projection, x: Rows, act: Rows) -> bool {
+        let count = self.tokens;
+        let [piece] = &weights.pieces[..] else {
+            self.project(what, weights, x, act, Form::default(), count);
+            return false;
+        };
+        if count >= MATMUL_FROM || !self.pairs_up(&piece.segments, weights.cols) {
+            self.project(what, weights, x, act, Form::default(), count);
+            return false;
+        }
+        let (packed, _) = Segments::pack(&piece.segments, matvec_lanes::ROWS / 2, None);
+        let params = shaders::matvec::Params {
+            cols: weights.cols,
+            x_stride: x.stride,
+            x_offset: x.offset,
+            y_stride: act.stride,
+            ..Default::default()
+        }
+        .with(&packed);
+        let overrides = Overrides::none().with("PAIRED", 1).with("BLOCKS", blocks_of(weights.cols));
+        let bound = [piece.weights, piece.scales, x.view, self.unused, self.unused, act.view];
+        let groups = [piece.segments[0].rows.div_ceil(matvec_lanes::ROWS / 2), count, 1];
+        self.push(what, shaders::MATVEC_LANES, overrides, &params, &bound, groups);
+        true
+    }
+
+    /// Whether the device's mat-vec has lanes along K and can have them for these weights.
+    fn along_k(&self, segments: &[Segment], cols: u32) -> bool {
+        let groups: u32 = segments.iter().map(|segment| segment.rows.div_ceil(matvec_lanes::ROWS)).sum();
+        self.tuning.shape == Shape::Gpu && fits(cols) && groups <= MAX_GROUPS
+    }
+
+    /// Whether it can have silu(gate) · up of two weights, or of two and then two of a shared expert, as its result.
+    fn pairs_up(&self, segments: &[Segment], cols: u32) -> bool {
+        let alike = |two: &[Segment]| matches!(two, [a, b] if a.rows == b.rows && a.kind == b.kind && fits(a.rows));
+        self.along_k(segments, cols) && segments.chunks(2).all(alike)
+    }
+
+    /// Whether a token's experts can be summed in one dispatch: everywhere where threads have rows, within the workgroup's
+    /// memory where lanes lie along K.
+    pub fn sums_experts(&self, picks: u32, cols: u32, shared_cols: u32) -> bool {
+        let blocks = picks * cols.div_ceil(128) + shared_cols.div_ceil(128);
+        self.tuning.shape == Shape::Cpu
+            || (picks <= experts_down_lanes::MOST_PICKS && blocks <= matvec_lanes::MOST_BLOCKS)
     }
 
     /// Threads of a workgroup that could use `wanted`: few where threads are lanes of a CPU.
     fn threads(&self, wanted: u32) -> u32 {
-        if self.tuning.lanes_per_row == 1 { 32 } else { wanted.next_multiple_of(32).clamp(32, 128) }
-    }
-
-    /// Threads that share a row of `cols` columns: the device's choice where the shader has room for the block sums.
-    fn lanes(&self, cols: u32) -> u32 {
-        let lanes = self.tuning.lanes_per_row;
-        let sums = matvec::THREADS / lanes * cols.div_ceil(128);
-        if sums <= matvec::MAX_BLOCK_SUMS { lanes } else { 1 }
+        match self.tuning.shape {
+            Shape::Cpu => 32,
+            Shape::Gpu => wanted.next_multiple_of(32).clamp(32, 128),
+        }
     }
 
     /// Norms, rope and cache writes of what x was projected to. See `latent_cache.wgsl`.
@@ -311,7 +389,7 @@ impl Ops<'_> {
     }
 
     /// Decode: gate and up of the picked experts in `slab` and, if given, of the shared one, which then lies in it too;
-    /// act has a row per pair, then one per token.
+    /// act has a row per pair, then one per token. Returns whether they are silu(gate) · up already.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_gate_up(
         &mut self,
@@ -323,7 +401,7 @@ impl Ops<'_> {
         x: Rows,
         expert_ids: View,
         act: Rows,
-    ) {
+    ) -> bool {
         let mut segments = slot.gate_up.to_vec();
         let pairs = self.tokens * picks;
         let mut lines = pairs;
@@ -331,11 +409,15 @@ impl Ops<'_> {
             segments.extend(&shared.pieces[0].segments);
             lines += self.tokens;
         }
+        let paired = self.pairs_up(&segments, cols);
+        let step = if paired { ExpertsStep::Paired } else { ExpertsStep::GateUp };
         let what = "experts_gate_up";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, false);
+        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, step);
+        paired
     }
 
-    /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair.
+    /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair; `activated`
+    /// says whether `act` is silu(gate) · up.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down_parts(
         &mut self,
@@ -346,11 +428,13 @@ impl Ops<'_> {
         act: Rows,
         expert_ids: View,
         part: Rows,
+        activated: bool,
     ) {
         let pairs = self.tokens * picks;
         let segments = [slot.down];
+        let step = if activated { ExpertsStep::Down } else { ExpertsStep::ActivateAndDown };
         let what = "experts_down";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, true);
+        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, step);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
@@ -364,11 +448,23 @@ impl Ops<'_> {
         x: Rows,
         expert_ids: View,
         y: Rows,
-        swiglu: bool,
+        step: ExpertsStep,
     ) {
-        let lanes = self.lanes(cols);
+        let along_k = match step {
+            ExpertsStep::GateUp => self.along_k(segments, cols),
+            ExpertsStep::Paired | ExpertsStep::Down => true,
+            ExpertsStep::ActivateAndDown => false,
+        };
+        let rows = match (along_k, step) {
+            (false, _) => matvec::THREADS,
+            (true, ExpertsStep::Paired) => matvec_lanes::ROWS / 2,
+            (true, _) => matvec_lanes::ROWS,
+        };
         let shared_from = (segments.len() > 2).then_some(2);
-        let (packed, groups) = Segments::pack(segments, matvec::THREADS / lanes, shared_from);
+        let (packed, mut groups) = Segments::pack(segments, rows, shared_from);
+        if step == ExpertsStep::Paired {
+            groups = segments.iter().map(|segment| segment.rows.div_ceil(rows)).max().unwrap_or(0);
+        }
         let params = shaders::matvec::Params {
             cols,
             x_stride: x.stride,
@@ -379,13 +475,22 @@ impl Ops<'_> {
             ..Default::default()
         }
         .with(&packed);
-        let overrides =
-            Overrides::none().with("LANES", lanes).with("SWIGLU", swiglu.into()).with("EXPERTS", 1);
+        let experts = Overrides::none().with("EXPERTS", 1);
+        let (kernel, overrides) = if along_k {
+            let overrides = experts
+                .with("PAIRED", (step == ExpertsStep::Paired).into())
+                .with("PAIRS", (step == ExpertsStep::Down).into())
+                .with("BLOCKS", blocks_of(cols));
+            (shaders::MATVEC_LANES, overrides)
+        } else {
+            (shaders::MATVEC, experts.with("SWIGLU", (step == ExpertsStep::ActivateAndDown).into()))
+        };
         let bound = [slab.weights, slab.scales, x.view, expert_ids, slab.slots, y.view];
-        self.push(what, shaders::MATVEC, overrides, &params, &bound, [groups, lines, 1]);
+        self.push(what, kernel, overrides, &params, &bound, [groups, lines, 1]);
     }
 
-    /// Decode with all experts in one slab: down projections, weights, shared expert and residual in one dispatch.
+    /// Decode with all experts in one slab: down projections, weights, shared expert and residual in one dispatch; `activated`
+    /// says whether `act` is silu(gate) · up.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down(
         &mut self,
@@ -397,6 +502,7 @@ impl Ops<'_> {
         expert_ids: View,
         expert_weights: View,
         h: View,
+        activated: bool,
     ) {
         let slab = &experts.slabs[0];
         let shared = experts.shared_down.as_ref().map(|down| (down.cols, down.pieces[0].segments[0]));
@@ -416,8 +522,15 @@ impl Ops<'_> {
             shared_type: shared_segment.kind,
         };
         let bound = [slab.weights, slab.scales, act.view, expert_ids, slab.slots, expert_weights, h];
-        let groups = [rows.div_ceil(experts_down::THREADS), self.tokens, 1];
-        self.push("experts_down", shaders::EXPERTS_DOWN, Overrides::none(), &params, &bound, groups);
+        if activated {
+            let blocks = picks * cols.div_ceil(128) + shared_cols.div_ceil(128);
+            let overrides = Overrides::none().with("BLOCKS", matvec_lanes::blocks_of(blocks));
+            let groups = [rows.div_ceil(matvec_lanes::ROWS), self.tokens, 1];
+            self.push("experts_down", shaders::EXPERTS_DOWN_LANES, overrides, &params, &bound, groups);
+        } else {
+            let groups = [rows.div_ceil(experts_down::THREADS), self.tokens, 1];
+            self.push("experts_down", shaders::EXPERTS_DOWN, Overrides::none(), &params, &bound, groups);
+        }
     }
 
     /// Workgroups in x of the expert mat-mul over `segments`.

@@ -2,10 +2,10 @@
 
 use porism_loader::{Kind, LayerRole, Projection as Matrix, Role, TensorSpec, TensorTable};
 
+use super::place::ROW_UNIT;
+use super::slots::{TABLE_ENTRY_BYTES, scale_bytes};
 use crate::error::Error;
-use crate::experts::{TABLE_ENTRY_BYTES, scale_bytes};
 use crate::recording::View;
-use crate::weights::ROW_UNIT;
 
 /// Bytes by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -335,11 +335,11 @@ impl<'t> Layout<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::{Executor, Tuning};
+    use crate::device::{Executor, Staging, Tuning};
     use crate::host::HostExecutor;
-    use crate::model::forward::{Model, Share};
+    use crate::model::Model;
     use crate::recording::{BufferId, Recording};
-    use crate::staging::Staging;
+    use crate::weights::Share;
     use porism_loader::{Checkpoint, Options};
     use std::path::Path;
 

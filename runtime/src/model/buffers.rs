@@ -6,9 +6,9 @@ use std::ops::Range;
 use porism_loader::ModelConfig;
 use porism_shaders::kernels::{matmul, sparse_attention};
 
-use super::attention::Columns;
+use super::sizes::{Columns, Sizes};
+use crate::device::Executor;
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::recording::{BufferId, View};
 
 /// Candidates brought back per sampled token: with the four words before them 2 KiB.
@@ -17,19 +17,6 @@ pub const CANDIDATES: u32 = 255;
 const MAX_SPLITS: u32 = 128;
 /// Logits computed at once, in bytes.
 const LOGITS_BYTES: u64 = 64 << 20;
-
-/// How large steps may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Sizes {
-    /// Tokens of a step.
-    pub tokens: u32,
-    /// Sequences at once.
-    pub sequences: u32,
-    /// Tokens of a sequence.
-    pub context: u32,
-    /// Tokens cached in all, whole pages.
-    pub cache_tokens: u32,
-}
 
 /// Uploaded at the start of a step.
 #[derive(Clone, Debug)]

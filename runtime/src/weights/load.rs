@@ -7,9 +7,8 @@ use std::sync::atomic::AtomicBool;
 use porism_loader::stream::{Event, Job, Sink, StreamError, StreamOptions, stream};
 use porism_loader::{Checkpoint, Dtype, Location, find_nan};
 
-use crate::engine::LoadProgress;
+use crate::device::Executor;
 use crate::error::Error;
-use crate::executor::Executor;
 use crate::recording::View;
 
 /// Bytes of a checkpoint and where on a device they belong.
@@ -19,6 +18,17 @@ pub struct Fill {
     pub to: View,
     /// The bytes.
     pub from: Location,
+}
+
+/// Bytes loaded so far.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadProgress {
+    /// Number of the device in the list.
+    pub device: usize,
+    /// Bytes on it.
+    pub done: u64,
+    /// Bytes there will be.
+    pub total: u64,
 }
 
 /// A device that is being loaded.

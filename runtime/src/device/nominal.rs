@@ -5,7 +5,27 @@
 
 use porism_shaders::kernels::matmul;
 
-use super::Rates;
+/// How fast a device is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Bytes per second that it reads its own memory with.
+    pub bandwidth: f64,
+    /// Bytes per second that it exchanges with host memory.
+    pub link: f64,
+    /// Bytes per second that the host reads from disk.
+    pub disk: f64,
+    /// Floating-point operations per second that its mat-muls reach; a product and its addition are two.
+    pub compute: f64,
+    /// Weights per second that a mat-mul turns from codes into numbers, each once for all tokens; infinite where that hides
+    /// behind reading.
+    pub decode: f64,
+    /// Values per second that kernels go through which multiply no matrix: norms, activations, sums over experts.
+    pub values: f64,
+    /// Seconds for starting a kernel.
+    pub dispatch: f64,
+    /// Seconds for a submit that is waited for and read from, besides what it computes.
+    pub handover: f64,
+}
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

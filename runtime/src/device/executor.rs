@@ -1,19 +1,9 @@
 //! What the forward pass needs of a device, whichever it is.
 
+use super::staging::Staging;
+use super::tuning::Tuning;
 use crate::error::Error;
 use crate::recording::{BufferId, Recording, View};
-use crate::staging::Staging;
-
-/// How kernels are best shaped for a device. Part of the device plan: changing it may change the last bits of a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuning {
-    /// Threads that share a row in a mat-vec: 1 where threads are lanes of a CPU, more where loads must coalesce.
-    pub lanes_per_row: u32,
-    /// Largest view that can be bound, in bytes.
-    pub max_binding_bytes: u64,
-    /// Largest buffer, in bytes.
-    pub max_buffer_bytes: u64,
-}
 
 /// A device that holds buffers and runs recordings.
 pub trait Executor<'c>: Send {
@@ -95,8 +85,7 @@ pub fn run_case(
     let mut recording = Recording::default();
     let label = Label { what: kernel.kernel().name, layer: None };
     recording.dispatch(Dispatch::from_bytes(
-        kernel,
-        case.overrides,
+        (kernel, executor.tuning().features.without(case.without), case.overrides),
         params,
         &views,
         Groups::Direct(case.groups),

@@ -2,116 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use serde::Serialize;
-
-use super::selftest::{self, SelfTest};
+use crate::device::{Card, DeviceId, DeviceProfile, Limits, Shape, Tuning};
 use crate::error::Error;
-use crate::plan::{Class, Device};
 use crate::recording::Dispatch;
-
-/// A device by the number `porism devices` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeviceIndex {
-    /// An adapter.
-    Adapter(usize),
-    /// The CPU.
-    Host,
-}
-
-impl DeviceIndex {
-    /// The name of a device of this number, which tells equal ones apart.
-    pub fn named(self, name: &str) -> String {
-        match self {
-            DeviceIndex::Adapter(index) => format!("{index}: {name}"),
-            DeviceIndex::Host => name.to_owned(),
-        }
-    }
-}
-
-impl Serialize for DeviceIndex {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            DeviceIndex::Adapter(index) => serializer.serialize_u64(*index as u64),
-            DeviceIndex::Host => serializer.serialize_str("host"),
-        }
-    }
-}
-
-/// The limits that decide how a model is laid out on an adapter.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[expect(missing_docs, reason = "the names are WebGPU's")]
-pub struct Limits {
-    pub max_buffer_size: u64,
-    pub max_storage_buffer_binding_size: u64,
-    pub max_storage_buffers_per_shader_stage: u32,
-    pub max_compute_workgroup_storage_size: u32,
-    pub max_compute_invocations_per_workgroup: u32,
-    pub max_compute_workgroups_per_dimension: u32,
-    pub min_storage_buffer_offset_alignment: u32,
-    pub max_immediate_size: u32,
-    pub min_subgroup_size: u32,
-    pub max_subgroup_size: u32,
-}
-
-/// An adapter as `porism devices` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeviceProfile {
-    /// Its number.
-    pub index: DeviceIndex,
-    /// E.g. `AMD Radeon RX 7900 XTX`.
-    pub name: String,
-    /// `vulkan`, `metal`, `dx12`, `gl`.
-    pub backend: String,
-    /// `discrete-gpu`, `integrated-gpu`, `virtual-gpu`, `cpu`, `other`.
-    pub device_type: String,
-    /// Name of the driver.
-    pub driver: String,
-    /// Version of the driver.
-    pub driver_info: String,
-    /// Bytes of its memory, where the driver tells.
-    pub memory_bytes: Option<u64>,
-    /// What it offers.
-    pub limits: Limits,
-    /// Optional WebGPU features that Porism may use.
-    pub features: Vec<String>,
-    /// Verdicts of the self-test; empty until it has run.
-    pub selftest: Vec<SelfTest>,
-    /// The card that it is on.
-    #[serde(skip)]
-    pub card: Card,
-}
-
-/// What tells physical cards apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Card {
-    /// Ids of who made it and what it is, as its backend has them.
-    pub ids: [u32; 2],
-    /// Where it is plugged in; empty where the backend does not tell.
-    pub bus: String,
-}
-
-impl DeviceProfile {
-    /// Whether it is a driver that computes on the CPU.
-    pub fn is_software(&self) -> bool {
-        self.class() == Class::Software
-    }
-
-    /// As a plan sees it, with so many bytes of its memory to be used.
-    pub fn planned(&self, budget: Option<u64>) -> Device {
-        let binding = self.limits.max_storage_buffer_binding_size;
-        Device::new(&self.index.named(&self.name), self.class(), budget, binding)
-    }
-
-    /// What it is to a plan.
-    pub fn class(&self) -> Class {
-        match self.device_type.as_str() {
-            "discrete-gpu" => Class::Discrete,
-            "integrated-gpu" => Class::Integrated,
-            "cpu" => Class::Software,
-            _ => Class::Other,
-        }
-    }
-}
 
 /// An opened adapter.
 #[derive(Clone)]
@@ -120,8 +13,8 @@ pub struct Gpu {
     pub profile: DeviceProfile,
     pub(crate) device: wgpu::Device,
     pub(crate) queue: wgpu::Queue,
-    /// `@if` features of kernels that are on here.
-    pub(crate) kernel_features: Vec<&'static str>,
+    /// How kernels are shaped for it.
+    pub(crate) tuning: Tuning,
     /// Set by the driver when the device is gone.
     pub(crate) lost: Arc<Mutex<Option<String>>>,
 }
@@ -179,7 +72,7 @@ fn profile(index: usize, adapter: &wgpu::Adapter) -> DeviceProfile {
         wgpu::DeviceType::Other => "other",
     };
     DeviceProfile {
-        index: DeviceIndex::Adapter(index),
+        index: DeviceId::Adapter(index),
         name: info.name,
         backend: info.backend.to_string().to_lowercase(),
         device_type: device_type.to_owned(),
@@ -226,14 +119,6 @@ fn memory_bytes(_adapter: &wgpu::Adapter) -> Option<u64> {
     None
 }
 
-/// Opens adapter `index` and runs its self-test. Paths that fail are switched off; an adapter that fails a test every
-/// model needs is refused.
-pub fn open(index: usize) -> Result<Gpu, Error> {
-    let mut gpu = open_untested(index)?;
-    selftest::run(&mut gpu)?;
-    Ok(gpu)
-}
-
 /// There are only `count` adapters.
 pub fn no_such_device(index: usize, count: usize) -> Error {
     let found = match count {
@@ -244,7 +129,8 @@ pub fn no_such_device(index: usize, count: usize) -> Error {
     Error::NoSuchDevice { index, found }
 }
 
-fn open_untested(index: usize) -> Result<Gpu, Error> {
+/// Opens adapter `index` without a self-test.
+pub(super) fn open(index: usize) -> Result<Gpu, Error> {
     let found = enumerate();
     let Some(adapter) = found.get(index) else { return Err(no_such_device(index, found.len())) };
     let profile = profile(index, adapter);
@@ -284,13 +170,6 @@ fn open_untested(index: usize) -> Result<Gpu, Error> {
     });
     // Errors are taken by scopes; one that slips through must not abort the process.
     device.on_uncaptured_error(Arc::new(|error: wgpu::Error| tracing::error!("outside any scope: {error}")));
-    let mut kernel_features = Vec::new();
-    // One load shared by eight lanes pays where lanes are CPU vector lanes; GPUs do it by themselves.
-    if profile.is_software()
-        && device.features().contains(wgpu::Features::SUBGROUP)
-        && profile.limits.min_subgroup_size >= 8
-    {
-        kernel_features.push("broadcast");
-    }
-    Ok(Gpu { profile, device, queue, kernel_features, lost })
+    let tuning = Tuning::of(&profile, device.features().contains(wgpu::Features::SUBGROUP), Shape::asked());
+    Ok(Gpu { profile, device, queue, tuning, lost })
 }

@@ -1,39 +1,19 @@
-//! What an executor holds besides the buffers it is asked for: known beforehand, like everything else.
+//! How much an executor will hold besides the buffers it is asked for: known beforehand, like everything else.
 
 use porism_loader::ModelConfig;
 use porism_shaders::weights::BLOCK;
 
-use crate::model::step::{self, Sizes};
+use crate::device::Staging;
+use crate::device::staging::{LEAST_UPLOADS, TIMESTAMP_BYTES};
+use crate::model::buffers;
+use crate::model::sizes::Sizes;
 
 /// Staging of an adapter, where nobody limits its memory.
 const MOST: u64 = 64 << 20;
 /// The least of it under a small budget.
 const SMALL: u64 = 1 << 20;
-/// With less than this one would upload word by word.
-pub(crate) const LEAST_UPLOADS: u64 = 64 << 10;
-/// Two timestamps, once where they are written and once where they are read.
-pub const TIMESTAMP_BYTES: u64 = 32;
-
-/// Bytes and values that an executor holds besides its buffers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Staging {
-    /// Bytes of uploads that may be on their way.
-    pub uploads: u64,
-    /// Bytes of the buffer in which the reads of a recording come back. Only [`crate::Engine::logits`] reads more at once:
-    /// that has a buffer of its own meanwhile.
-    pub read_back: u64,
-    /// Bytes of timestamps.
-    pub timestamps: u64,
-    /// f32 of intermediate results, in the host's two pieces of memory for them.
-    pub scratch: [u64; 2],
-}
 
 impl Staging {
-    /// All bytes.
-    pub fn bytes(&self) -> u64 {
-        self.uploads + self.read_back + self.timestamps + 4 * (self.scratch[0] + self.scratch[1])
-    }
-
     /// What an adapter needs for a model of `weights` bytes, with so much memory if that is limited.
     pub fn adapter(c: &ModelConfig, sizes: Sizes, weights: u64, memory: Option<u64>) -> Self {
         // Few devices have all of a model, and a part of one needs no less than the whole of a small one.
@@ -58,7 +38,7 @@ fn read_back(c: &ModelConfig, sizes: Sizes) -> u64 {
     let topk = c.indexer.as_ref().map_or(0, |indexer| u64::from(indexer.index_topk));
     let carried = tokens * (hidden + topk);
     let picked = tokens * (2 * picks + hidden);
-    let sampled = u64::from(sizes.sequences) * u64::from(4 + 2 * step::CANDIDATES);
+    let sampled = u64::from(sizes.sequences) * u64::from(4 + 2 * buffers::CANDIDATES);
     let counted = u64::from(c.num_hidden_layers) * tokens * picks;
     let most = carried.max(picked).max(sampled).max(u64::from(c.vocab_size)) + counted;
     (4 * most).next_multiple_of(16)
@@ -68,7 +48,7 @@ fn read_back(c: &ModelConfig, sizes: Sizes) -> u64 {
 fn scratch(c: &ModelConfig, sizes: Sizes, home: bool) -> [u64; 2] {
     let padded = |values: u32| u64::from(values).next_multiple_of(BLOCK as u64);
     let of = |value: u32| u64::from(value);
-    let (tokens, rows) = (of(sizes.tokens), of(step::logits_rows(c, sizes)));
+    let (tokens, rows) = (of(sizes.tokens), of(buffers::logits_rows(c, sizes)));
     let pairs = tokens * of(c.num_experts_per_tok);
     let inter = c.moe_intermediate_size;
     // Activations of experts, and x where its rows are no whole blocks; results of gate and up, and of down.
@@ -96,7 +76,7 @@ fn scratch(c: &ModelConfig, sizes: Sizes, home: bool) -> [u64; 2] {
             second,
             tokens * of(2 * dense),
             tokens * padded(c.shared_intermediate_size()),
-            tokens * of(step::input_width(c)),
+            tokens * of(buffers::input_width(c)),
             tokens * query_rows,
             tokens * of(c.hidden_size),
             tokens * of(c.n_routed_experts),

@@ -8,45 +8,18 @@ use std::time::Instant;
 
 use porism_loader::{Checkpoint, Tensor};
 use porism_shaders::kernels::segments::{ABSENT, SlotEntry};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::load::Fill;
+use super::pieces::{Slab, SlotLayout};
+use super::place::{expert_roles, expert_tensors, scales_of};
+use crate::device::Executor;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::loading::Fill;
+use crate::options::{HALF_LIFE, Policy};
 use crate::recording::View;
-use crate::weights::{Slab, SlotLayout, expert_roles, expert_tensors, scales_of};
 
 /// Layer and expert.
 pub type Key = (u32, u32);
-
-/// Who leaves when a slot is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Policy {
-    /// The experts that the plan put there stay; all others share the slots that are left.
-    Pinned,
-    /// The one that was not used for longest.
-    Lru,
-    /// The one with the lowest use, where a use counts half as much after [`HALF_LIFE`] more steps.
-    #[default]
-    Lfru,
-}
-
-/// Steps after which a use counts half, under [`Policy::Lfru`].
-pub const HALF_LIFE: f64 = 32.0;
-
-impl std::str::FromStr for Policy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "pinned" => Ok(Self::Pinned),
-            "lru" => Ok(Self::Lru),
-            "lfru" => Ok(Self::Lfru),
-            _ => Err(format!("`{text}` is no policy: give `pinned`, `lru` or `lfru`")),
-        }
-    }
-}
 
 /// What happened to a pool of slots so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]

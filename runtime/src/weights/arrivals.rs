@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use porism_loader::stream::{Arriving, Job, Sink, StreamOptions};
 use porism_loader::{Checkpoint, LayerRole, Role};
 
+use super::load::{Device, Fill, failure};
+use super::slots::Key;
+use crate::device::Executor;
 use crate::error::Error;
-use crate::executor::Executor;
-use crate::experts::Key;
-use crate::loading::{Device, Fill, failure};
 use crate::recording::View;
 
 /// Buffers take no more than this part of what is to come: what is in them comes before what is wanted now.

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use porism_shaders::{KernelId, Overrides};
+use porism_shaders::{Features, KernelId, Overrides};
 
-use super::device::Gpu;
+use super::adapter::Gpu;
 use super::uploads::{Turn, Uploads};
+use crate::device::staging::LEAST_UPLOADS;
+use crate::device::{Executor, Staging, Tuning};
 use crate::error::Error;
-use crate::executor::{Executor, Tuning};
 use crate::recording::{BufferId, Command, Dispatch, Groups, Recording, View};
-use crate::staging::{LEAST_UPLOADS, Staging};
 
 /// Weights reach the adapter in pieces of this size, so that the host never holds more than a few of them.
 const UPLOAD_PIECE_BYTES: usize = 4 << 20;
@@ -21,8 +21,8 @@ const MOST_UPLOAD_BYTES: u64 = 64 << 20;
 pub struct GpuExecutor {
     gpu: Gpu,
     buffers: Vec<wgpu::Buffer>,
-    pipelines: HashMap<(KernelId, Overrides), Pipeline>,
-    bind_groups: HashMap<(KernelId, Overrides, Vec<View>), wgpu::BindGroup>,
+    pipelines: HashMap<Program, Pipeline>,
+    bind_groups: HashMap<(Program, Vec<View>), wgpu::BindGroup>,
     /// Pipeline and bind group of each dispatch of the last recording: the next one is mostly alike.
     prepared: Vec<Prepared>,
     staging: Option<wgpu::Buffer>,
@@ -38,10 +38,23 @@ pub struct GpuExecutor {
     submits: u64,
 }
 
+/// What is compiled: a kernel, the features it is linked with and its override constants.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Program {
+    kernel: KernelId,
+    features: Features,
+    overrides: Overrides,
+}
+
+impl Program {
+    fn of(dispatch: &Dispatch) -> Self {
+        Program { kernel: dispatch.kernel, features: dispatch.features, overrides: dispatch.overrides }
+    }
+}
+
 /// What a dispatch needs besides its Params, and for which dispatch that is.
 struct Prepared {
-    kernel: KernelId,
-    overrides: Overrides,
+    program: Program,
     bindings: Vec<View>,
     pipeline: wgpu::ComputePipeline,
     group: wgpu::BindGroup,
@@ -49,15 +62,28 @@ struct Prepared {
 
 impl Prepared {
     fn is_for(&self, dispatch: &Dispatch) -> bool {
-        self.kernel == dispatch.kernel
-            && self.bindings == dispatch.bindings()
-            && self.overrides == dispatch.overrides
+        self.program == Program::of(dispatch) && self.bindings == dispatch.bindings()
     }
 }
 
 struct Pipeline {
     pipeline: wgpu::ComputePipeline,
     layout: wgpu::BindGroupLayout,
+}
+
+/// Does some work inside error scopes: what the driver finds wrong with it becomes an error instead of ending the process.
+fn scoped<T>(device: &wgpu::Device, work: impl FnOnce() -> T) -> Result<T, wgpu::Error> {
+    let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+    let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
+    let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let result = work();
+    let validation = pollster::block_on(validation.pop());
+    let internal = pollster::block_on(internal.pop());
+    let memory = pollster::block_on(memory.pop());
+    match memory.or(internal).or(validation) {
+        None => Ok(result),
+        Some(error) => Err(error),
+    }
 }
 
 struct Timestamps {
@@ -166,52 +192,31 @@ impl GpuExecutor {
         }
         self.lost()?;
         let device = &self.gpu.device;
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let size = bytes.next_multiple_of(16).max(16);
-        let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size,
-            usage,
-            mapped_at_creation: false,
-        });
-        let validation = pollster::block_on(validation.pop());
-        let internal = pollster::block_on(internal.pop());
-        let memory = pollster::block_on(memory.pop());
-        match (memory, validation.or(internal)) {
-            (None, None) => Ok(buffer),
-            (Some(error), _) => Err(refuse(error.to_string())),
-            (None, Some(error)) => Err(self.driver_error(label, error)),
-        }
+        let descriptor =
+            wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+        scoped(device, || device.create_buffer(&descriptor)).map_err(|error| match error {
+            wgpu::Error::OutOfMemory { .. } => refuse(error.to_string()),
+            _ => self.driver_error(label, error),
+        })
     }
 
-    fn pipeline(&mut self, kernel: KernelId, overrides: Overrides) -> Result<(), Error> {
-        if self.pipelines.contains_key(&(kernel, overrides)) {
+    fn pipeline(&mut self, program: Program) -> Result<(), Error> {
+        if self.pipelines.contains_key(&program) {
             return Ok(());
         }
-        let made = self.create_pipeline(kernel, overrides)?;
-        self.pipelines.insert((kernel, overrides), made);
+        let made = scoped(&self.gpu.device, || self.create_pipeline(program))
+            .map_err(|error| self.driver_error(program.kernel.kernel().name, error))?;
+        self.pipelines.insert(program, made);
         Ok(())
     }
 
-    fn create_pipeline(&self, id: KernelId, overrides: Overrides) -> Result<Pipeline, Error> {
-        let kernel = id.kernel();
+    fn create_pipeline(&self, program: Program) -> Pipeline {
+        let kernel = program.kernel.kernel();
         let device = &self.gpu.device;
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        // Lanes that share a row have different parts of x: nothing to broadcast.
-        let shared_rows = overrides.get("LANES", 1) > 1;
-        let features: Vec<&str> = self
-            .gpu
-            .kernel_features
-            .iter()
-            .copied()
-            .filter(|f| !(shared_rows && *f == "broadcast"))
-            .collect();
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name),
-            source: wgpu::ShaderSource::Wgsl(kernel.variant(&features).wgsl.into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.variant(program.features).wgsl.into()),
         });
         let entries: Vec<wgpu::BindGroupLayoutEntry> = kernel
             .bindings
@@ -237,11 +242,8 @@ impl GpuExecutor {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: kernel.params_bytes,
         });
-        let constants: Vec<(&str, f64)> = overrides
-            .iter()
-            .filter(|(name, _)| kernel.overrides.contains(name))
-            .map(|(name, value)| (name, f64::from(value)))
-            .collect();
+        let constants: Vec<(&str, f64)> =
+            program.overrides.iter().map(|(name, value)| (name, f64::from(value))).collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&pipeline_layout),
@@ -254,12 +256,7 @@ impl GpuExecutor {
             },
             cache: None,
         });
-        let validation = pollster::block_on(validation.pop());
-        let internal = pollster::block_on(internal.pop());
-        match validation.or(internal) {
-            None => Ok(Pipeline { pipeline, layout }),
-            Some(error) => Err(self.driver_error(kernel.name, error)),
-        }
+        Pipeline { pipeline, layout }
     }
 
     /// Makes the pipeline and the bind group of dispatch number `index` unless they are those of the last recording.
@@ -267,9 +264,10 @@ impl GpuExecutor {
         if self.prepared.get(index).is_some_and(|prepared| prepared.is_for(dispatch)) {
             return Ok(());
         }
-        self.pipeline(dispatch.kernel, dispatch.overrides)?;
-        let pipeline = &self.pipelines[&(dispatch.kernel, dispatch.overrides)];
-        let key = (dispatch.kernel, dispatch.overrides, dispatch.bindings().to_vec());
+        let program = Program::of(dispatch);
+        self.pipeline(program)?;
+        let pipeline = &self.pipelines[&program];
+        let key = (program, dispatch.bindings().to_vec());
         if !self.bind_groups.contains_key(&key) {
             let entries: Vec<wgpu::BindGroupEntry<'_>> = dispatch
                 .bindings()
@@ -284,23 +282,21 @@ impl GpuExecutor {
                     }),
                 })
                 .collect();
-            let validation = self.gpu.device.push_error_scope(wgpu::ErrorFilter::Validation);
-            let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            let descriptor = wgpu::BindGroupDescriptor {
                 label: Some(dispatch.label.what),
                 layout: &pipeline.layout,
                 entries: &entries,
-            });
-            if let Some(error) = pollster::block_on(validation.pop()) {
-                return Err(self.driver_error(&dispatch.label.to_string(), error));
-            }
+            };
+            let device = &self.gpu.device;
+            let group = scoped(device, || device.create_bind_group(&descriptor))
+                .map_err(|error| self.driver_error(&dispatch.label.to_string(), error))?;
             self.bind_groups.insert(key.clone(), group);
         }
         let prepared = Prepared {
-            kernel: dispatch.kernel,
-            overrides: dispatch.overrides,
+            program,
             pipeline: pipeline.pipeline.clone(),
             group: self.bind_groups[&key].clone(),
-            bindings: key.2,
+            bindings: key.1,
         };
         match self.prepared.get_mut(index) {
             Some(slot) => *slot = prepared,
@@ -431,17 +427,8 @@ impl GpuExecutor {
     /// Writes in words; waits for earlier writes where too much is on its way.
     fn write_bytes(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let device = self.gpu.device.clone();
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let result = self.write_parts(buffer, offset, bytes);
-        let validation = pollster::block_on(validation.pop());
-        let internal = pollster::block_on(internal.pop());
-        let memory = pollster::block_on(memory.pop());
-        match memory.or(internal).or(validation) {
-            Some(error) => Err(self.driver_error("write", error)),
-            None => result,
-        }
+        scoped(&device, || self.write_parts(buffer, offset, bytes))
+            .map_err(|error| self.driver_error("write", error))?
     }
 
     fn write_parts(&mut self, buffer: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -473,6 +460,33 @@ impl GpuExecutor {
                 Turn::Wait(window) => self.wait(Some(window))?,
             }
         }
+    }
+
+    /// Writes what a recording uploads, and submits its commands, whose pipelines and bind groups are there.
+    fn submit_prepared(
+        &mut self,
+        recording: &Recording,
+        staging: Option<wgpu::Buffer>,
+        started: Instant,
+    ) -> Result<(), Error> {
+        if self.uploads.is_open() {
+            // On their own, so that waiting for them is not waiting for what is computed now.
+            self.submit_uploads();
+        }
+        for command in recording.commands() {
+            if let Command::Upload { to, from } = command {
+                let buffer = self.buffers[to.buffer.0 as usize].clone();
+                self.write_parts(&buffer, to.offset, recording.upload_bytes(*to, *from))?;
+            }
+        }
+        let commands = self.encode(recording, staging.as_ref());
+        self.last_encode_seconds = started.elapsed().as_secs_f64();
+        let by = self.gpu.queue.submit([commands]);
+        // What the recording uploads is little, and goes along with it.
+        self.uploads.submitted(by);
+        self.reading = staging;
+        self.submits += 1;
+        Ok(())
     }
 
     /// Sends what was written on its way.
@@ -511,12 +525,7 @@ impl GpuExecutor {
 
 impl<'c> Executor<'c> for GpuExecutor {
     fn tuning(&self) -> Tuning {
-        let limits = &self.gpu.profile.limits;
-        Tuning {
-            lanes_per_row: if self.gpu.profile.is_software() { 1 } else { 8 },
-            max_binding_bytes: limits.max_storage_buffer_binding_size,
-            max_buffer_bytes: limits.max_buffer_size,
-        }
+        self.gpu.tuning
     }
 
     fn allocate(&mut self, label: &str, bytes: u64) -> Result<BufferId, Error> {
@@ -560,39 +569,8 @@ impl<'c> Executor<'c> for GpuExecutor {
         let read_bytes = recording.read_bytes();
         let staging = if read_bytes > 0 { Some(self.staging(read_bytes)?) } else { None };
         let device = self.gpu.device.clone();
-        let memory = device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
-        let validation = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        if self.uploads.is_open() {
-            // On their own, so that waiting for them is not waiting for what is computed now.
-            self.submit_uploads();
-        }
-        let mut written = Ok(());
-        for command in recording.commands() {
-            if let Command::Upload { to, from } = command {
-                let buffer = self.buffers[to.buffer.0 as usize].clone();
-                written = self.write_parts(&buffer, to.offset, recording.upload_bytes(*to, *from));
-                if written.is_err() {
-                    break;
-                }
-            }
-        }
-        if written.is_ok() {
-            let commands = self.encode(recording, staging.as_ref());
-            self.last_encode_seconds = started.elapsed().as_secs_f64();
-            let by = self.gpu.queue.submit([commands]);
-            // What the recording uploads is little, and goes along with it.
-            self.uploads.submitted(by);
-            self.reading = staging;
-            self.submits += 1;
-        }
-        let validation = pollster::block_on(validation.pop());
-        let internal = pollster::block_on(internal.pop());
-        let memory = pollster::block_on(memory.pop());
-        match memory.or(internal).or(validation) {
-            Some(error) => Err(self.driver_error("step", error)),
-            None => written,
-        }
+        scoped(&device, || self.submit_prepared(recording, staging, started))
+            .map_err(|error| self.driver_error("step", error))?
     }
 
     fn complete(&mut self, recording: &Recording) -> Result<&[u8], Error> {
