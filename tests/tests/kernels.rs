@@ -18,11 +18,10 @@ fn main() {
             let name = short_name(adapter);
             (0..KERNELS.len()).flat_map(move |kernel| {
                 let title = format!("{}::{name}", KERNELS[kernel].name);
-                let as_gpu = (shaped_as().is_none() && KERNELS[kernel].variants.len() > 1)
-                    .then(|| {
-                        let (gpu, title) = (format!("{title}::as-gpu"), title.clone());
-                        Trial::test(gpu, move || run_as_gpu(&title))
-                    });
+                let as_gpu = (shaped_as().is_none() && KERNELS[kernel].variants.len() > 1).then(|| {
+                    let (gpu, title) = (format!("{title}::as-gpu"), title.clone());
+                    Trial::test(gpu, move || run_as_gpu(&title))
+                });
                 let test = Trial::test(title, move || agrees_with_its_twin(KernelId(kernel as u16), index));
                 std::iter::once(test).chain(as_gpu)
             })

@@ -3,7 +3,8 @@
 use porism_shaders as shaders;
 use porism_shaders::kernels::segments::{Segment, Segments};
 use porism_shaders::kernels::{
-    copy_rows, experts_down, experts_down_lanes, index_scores, matmul, matvec, matvec_lanes, sparse_attention,
+    copy_rows, experts_down, experts_down_lanes, index_scores, matmul, matvec, matvec_lanes, router,
+    sparse_attention,
 };
 use porism_shaders::weights::WeightType;
 use porism_shaders::{KernelId, Overrides};
@@ -270,7 +271,8 @@ impl Ops<'_> {
 
     /// Whether it can have silu(gate) · up of two weights, or of two and then two of a shared expert, as its result.
     fn pairs_up(&self, segments: &[Segment], cols: u32) -> bool {
-        let alike = |two: &[Segment]| matches!(two, [a, b] if a.rows == b.rows && a.kind == b.kind && fits(a.rows));
+        let alike =
+            |two: &[Segment]| matches!(two, [a, b] if a.rows == b.rows && a.kind == b.kind && fits(a.rows));
         self.along_k(segments, cols) && segments.chunks(2).all(alike)
     }
 
@@ -366,7 +368,9 @@ impl Ops<'_> {
         let overrides = Overrides::none()
             .with("WEIGHT_TYPE", segment.kind)
             .with("CAREFUL", (!params.cols.is_multiple_of(4)).into())
-            .with("TOKENS", share);
+            .with("TOKENS", share)
+            .with("PLANES", 128 * router::planes(share))
+            .with("JOINED", 16 * router::planes(share));
         let groups = [params.experts.div_ceil(8), self.tokens.div_ceil(share), 1];
         self.push(
             "router",

@@ -10,6 +10,11 @@ use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
 
 const LANES: usize = 128;
 
+/// Planes of sums in workgroup memory where a workgroup has so many tokens, 1 or 4.
+pub fn planes(tokens: u32) -> u32 {
+    if tokens == 1 { 2 } else { 8 }
+}
+
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
@@ -151,7 +156,9 @@ pub fn cases() -> Vec<Case> {
         let overrides = Overrides::none()
             .with("WEIGHT_TYPE", kind as u32)
             .with("CAREFUL", careful)
-            .with("TOKENS", at_once as u32);
+            .with("TOKENS", at_once as u32)
+            .with("PLANES", LANES as u32 * planes(at_once as u32))
+            .with("JOINED", 16 * planes(at_once as u32));
         let groups = [experts.div_ceil(8) as u32, tokens.div_ceil(at_once) as u32, 1];
         Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
             5,

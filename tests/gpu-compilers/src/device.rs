@@ -147,12 +147,8 @@ pub fn through_wgpu(device: &str) -> Result<()> {
                 continue;
             }
             for overrides in &sets {
-                let shown = Variant {
-                    kernel,
-                    features: variant.features.to_vec(),
-                    overrides: overrides.clone(),
-                    inner: None,
-                };
+                let shown =
+                    Variant { kernel, features: variant.features, overrides: overrides.clone(), inner: None };
                 let mut row = Row::new(kernel.name, &shown.name(), device, Some(&compiler));
                 row.error = pipeline(&gpu, kernel, variant.wgsl, overrides);
                 print(&row)?;

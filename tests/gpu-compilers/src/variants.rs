@@ -85,9 +85,9 @@ pub fn variants() -> Vec<Variant> {
     add("index_scores", &[], None);
     add("index_scores", &[("CAREFUL", 1)], None);
     add("topk", &[], None);
-    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1)], None);
+    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
     add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 4)], None);
-    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1)], None);
+    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
     add("embedding", &[("WEIGHT_TYPE", 1)], None);
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
