@@ -105,3 +105,8 @@ const PORTABLE: Features = Features::NONE;
 fn shown(kernel: &Kernel, features: Features) -> Features {
     kernel.variant(features).features
 }
+
+/// Those of a GPU's features that the kernel knows.
+pub fn gpu_features(kernel: &Kernel) -> Features {
+    shown(kernel, GPU)
+}
