@@ -255,9 +255,9 @@ fn key(named: Option<&str>, usual: &str) -> Result<Option<Key>> {
     let value = match std::env::var(variable) {
         Ok(value) if !value.trim().is_empty() => value,
         Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(
-                Failure::usage(format!("the key in {variable} has characters that cannot be sent")).into()
-            );
+            return Err(Failure::usage(format!("the key in {variable} has characters that cannot be sent"))
+                .hint(hint())
+                .into());
         }
         _ if named.is_none() => return Ok(None),
         _ => {

@@ -1,7 +1,13 @@
 //! What went wrong, in words, with an exit code and a way out.
 
+use porism_prover::problem::ProblemError;
+use porism_prover::prompts::PromptError;
 use porism_runtime::chat::ChatError;
+use porism_runtime::plan::WayOut;
 use porism_runtime::text::TextError;
+use porism_runtime::units;
+
+use crate::names;
 
 /// The command line, or a file it names, cannot be used.
 pub const USAGE: u8 = 2;
@@ -108,20 +114,110 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return failure.hint.clone();
         }
-        if let Some(porism_loader::Error::NoModel { .. }) = cause.downcast_ref() {
-            return Some(
-                "give a folder with config.json and its .safetensors files, a name in the Hugging Face cache, or no \
-                 model at all for the embedded porism-tiny"
-                    .to_owned(),
-            );
+        if let Some(error) = cause.downcast_ref() {
+            return loader_hint(error);
         }
         if let Some(porism_runtime::Error::DoesNotFit { ways_out, .. }) = cause.downcast_ref() {
-            return Some(ways_out.join("; or "));
+            let words: Vec<String> = ways_out.iter().map(way_out).collect();
+            return Some(words.join("; or "));
         }
         if let Some(error) = cause.downcast_ref() {
             return Some(http_hint(error).to_owned());
         }
+        if let Some(error) = cause.downcast_ref::<TextError>() {
+            return text_hint(error);
+        }
+        if let Some(error) = cause.downcast_ref::<PromptError>() {
+            return prompt_hint(error);
+        }
+        if let Some(ProblemError::Malformed { .. }) = cause.downcast_ref() {
+            let example = "a set is a JSON array, or lines, of rows such as {\"id\": 1, \"question\": \"Prove that …\"}";
+            return Some(example.to_owned());
+        }
+        if let Some(error) = cause.downcast_ref::<std::io::Error>() {
+            return io_hint(error).map(str::to_owned);
+        }
         cause.downcast_ref::<porism_runtime::Error>().and_then(runtime_hint)
+    })
+}
+
+fn way_out(way: &WayOut) -> String {
+    match way {
+        WayOut::AddHost => {
+            "add `host` to the devices: what does not fit on the others is then computed from host memory"
+                .to_owned()
+        }
+        WayOut::Context(tokens) => format!("shorten the context: `--ctx-size {tokens}` fits"),
+        WayOut::Memory(device, bytes) => format!("give {device} {} more", units::size(*bytes)),
+        WayOut::AddDevice => "add a device".to_owned(),
+    }
+}
+
+/// What can be done in general, where nothing better is known: `verb` is the command that failed.
+pub fn last_hint(code: u8, verb: &str) -> Option<String> {
+    match code {
+        USAGE => Some(format!("`porism {verb} --help` explains the arguments, with examples")),
+        MODEL => Some("`porism doctor MODEL` looks through a model's files".to_owned()),
+        DEVICE => Some("`porism doctor` finds out more; `--device host` works without a GPU".to_owned()),
+        _ => None,
+    }
+}
+
+fn prompt_hint(error: &PromptError) -> Option<String> {
+    let words = match error {
+        PromptError::Malformed { .. } => {
+            "a prompt set has the texts generate, verify, meta_verify and refine, as models/porism-tiny/prompts.toml; leave --prompts \
+             away for the model's or the built-in ones"
+        }
+        PromptError::Missing { .. } => "put it where the text belongs that the model is to read",
+        PromptError::Read { .. } | PromptError::TooLong { .. } => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// What to do about a file.
+fn io_hint(error: &std::io::Error) -> Option<&'static str> {
+    use std::io::ErrorKind as E;
+    Some(match error.kind() {
+        E::NotFound => "check the path; it is read from the folder that the command runs in",
+        E::PermissionDenied => "name a file or folder that you may use, or have its permissions changed",
+        E::IsADirectory => "that is a folder; name a file, perhaps one in it",
+        E::NotADirectory => "a part of the path is a file; name a folder",
+        E::StorageFull | E::QuotaExceeded => "make room there, or name a place on another disk",
+        E::ReadOnlyFilesystem => "nothing can be written there; name another place",
+        E::AlreadyExists => "name another place, or take away what is there",
+        _ => return None,
+    })
+}
+
+fn text_hint(error: &TextError) -> Option<String> {
+    Some(match error {
+        TextError::NoTokenizer { .. } => {
+            "download the tokenizer's files of the model into its folder: tokenizer.json and tokenizer_config.json".to_owned()
+        }
+        TextError::IdOutOfRange { .. } => "`porism tokenize MODEL` writes ids that this model has".to_owned(),
+        _ => return None,
+    })
+}
+
+fn loader_hint(error: &porism_loader::Error) -> Option<String> {
+    use porism_loader::Error as E;
+    let repository = |file: &std::path::Path| porism_loader::repository_of(file);
+    Some(match error {
+        E::NoModel { name, as_directory, as_name } => names::absent(name, as_directory, as_name).hint,
+        E::MissingShard { file, .. } | E::MissingFile { file, .. } | E::Truncated { file, .. } => {
+            match (repository(file), error) {
+                (Some(repository), _) => {
+                    format!("`hf download {repository}` fetches what is missing, and leaves what is there")
+                }
+                (None, E::MissingFile { .. }) => {
+                    "a model is a folder with config.json and its .safetensors files; give the folder that holds them".to_owned()
+                }
+                _ => "download or copy that file again".to_owned(),
+            }
+        }
+        E::Exists { .. } => "name another folder, or empty this one".to_owned(),
+        _ => return None,
     })
 }
 
@@ -158,6 +254,9 @@ fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
         E::ContextBeyondModel { .. } => {
             "ask for fewer tokens (`--ctx-size`, `-n`, `--prefill`, `--depth`), or shorten the prompt"
         }
+        E::TokenOutOfRange { .. } => "`porism tokenize MODEL` writes ids that this model has",
+        E::EmptyPrompt => "give a prompt: as an argument, with `--file`, or on stdin",
+        E::Loader(error) => return loader_hint(error),
         _ => return None,
     };
     Some(words.to_owned())
@@ -176,7 +275,12 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
 pub fn describe(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
-        let words = cause.to_string().replace('\n', " ");
+        let words = match cause.downcast_ref() {
+            Some(porism_loader::Error::NoModel { name, as_directory, as_name }) => {
+                names::absent(name, as_directory, as_name).message
+            }
+            _ => cause.to_string().replace('\n', " "),
+        };
         if line.is_empty() {
             line = words;
         } else if !line.contains(&words) {

@@ -1,5 +1,7 @@
 //! What the CPU side has.
 
+use std::path::Path;
+
 use serde::Serialize;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
@@ -43,6 +45,19 @@ impl HostProfile {
             features: features(),
         }
     }
+}
+
+/// Bytes that can be written where a path is or would be; `None` where the system does not say.
+pub fn free_space(place: &Path) -> Option<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
+    // What is not there yet would be made in the nearest folder above that is.
+    let place = place.ancestors().find_map(|place| {
+        let place = if place.as_os_str().is_empty() { Path::new(".") } else { place };
+        place.canonicalize().ok()
+    })?;
+    // The mount point that is nearest above it.
+    let holding = disks.iter().filter(|disk| place.starts_with(disk.mount_point()));
+    holding.max_by_key(|disk| disk.mount_point().components().count()).map(sysinfo::Disk::available_space)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,7 @@ mod answerer;
 )]
 mod args;
 mod commands;
+mod completion;
 mod devices;
 #[cfg(test)]
 mod docs;
@@ -16,6 +17,7 @@ mod interrupt;
 mod live;
 mod local;
 mod model;
+mod names;
 mod opening;
 mod rig;
 mod settings;
@@ -24,13 +26,15 @@ mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use args::{Cli, Command};
 use ui::Ui;
 
 fn main() -> ExitCode {
     hush_layers();
+    // Ends the program where it is a shell that asks.
+    clap_complete::CompleteEnv::with_factory(Cli::command).var(completion::VARIABLE).complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Command::Report(args) => commands::report::run(args, &ui),
         Command::Synth(args) => commands::synth::run(args, &ui),
         Command::Completions(args) => commands::completions::run(args, &ui),
+        Command::Man(args) => commands::completions::man(args, &ui),
     };
     let code = match result {
         Ok(code) => code,
@@ -62,7 +67,8 @@ fn main() -> ExitCode {
             let code = failure::code(&error);
             // Whoever pressed Ctrl-C knows.
             if code != failure::INTERRUPTED {
-                ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
+                let hint = failure::hint(&error).or_else(|| failure::last_hint(code, cli.command.verb()));
+                ui.error(&failure::describe(&error), hint.as_deref());
             }
             code
         }

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use porism_loader::{Checkpoint, Options, resolve_model};
+use porism_loader::{Checkpoint, Options, catalog, resolve_model};
 use porism_runtime::chat::{ChatError, ChatTemplate};
 use porism_runtime::text::{TextError, Tokenizer};
 
@@ -26,12 +26,17 @@ pub enum Model {
 }
 
 impl Model {
-    /// A folder, a name in the Hugging Face cache, or `porism-tiny`.
+    /// A folder, a name in the Hugging Face cache, a name of the catalogue whose repository is in that cache, or
+    /// `porism-tiny`; names in letters of any case.
     pub fn find(name: &str) -> porism_loader::Result<Self> {
-        match resolve_model(name) {
-            Ok(folder) => Ok(Self::Directory(folder)),
-            Err(_) if name == EMBEDDED_NAME => Ok(Self::Embedded),
-            Err(error) => Err(error),
+        let error = match resolve_model(name) {
+            Ok(folder) => return Ok(Self::Directory(folder)),
+            Err(_) if name.eq_ignore_ascii_case(EMBEDDED_NAME) => return Ok(Self::Embedded),
+            Err(error) => error,
+        };
+        match catalog::repository(name).map(resolve_model) {
+            Some(Ok(folder)) => Ok(Self::Directory(folder)),
+            _ => Err(error),
         }
     }
 
@@ -148,6 +153,8 @@ mod tests {
         let tokenizer = model.tokenizer().unwrap();
         assert!(tokenizer.vocab_size() <= checkpoint.config().vocab_size);
         model.chat_template().unwrap().ensure_vocabulary(&tokenizer).unwrap();
-        assert_eq!(Model::find(EMBEDDED_NAME).unwrap(), Model::Embedded);
+        for name in [EMBEDDED_NAME, "Porism-Tiny"] {
+            assert_eq!(Model::find(name).unwrap(), Model::Embedded, "{name}");
+        }
     }
 }

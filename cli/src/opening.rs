@@ -24,9 +24,17 @@ pub fn open_engine<'c>(
     experts: Option<&ExpertArgs>,
     options: EngineOptions,
 ) -> Result<Engine<'c>> {
-    let specs = devices::choose(device.device.as_ref(), checkpoint.weight_bytes())?;
     let options = placed(options, device, checkpoint.config())?;
-    open_engine_on(&specs, ui, model, checkpoint, experts, options)
+    let chosen = devices::choose(device.device.as_ref(), checkpoint, &options)?;
+    if !chosen.left_out.is_empty() {
+        let names: Vec<String> = chosen.left_out.iter().map(|index| name_of(*index)).collect();
+        ui.aside(&format!(
+            "left out, since the others are faster alone: {}; `--device` names what is used, `porism plan` says more",
+            names.join(", ")
+        ));
+    }
+    let options = EngineOptions { page_cache: chosen.page_cache, ..options };
+    open_engine_on(&chosen.specs, ui, model, checkpoint, experts, options)
 }
 
 /// The options with what was typed about the places of experts.

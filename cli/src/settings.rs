@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use porism_runtime::options::Heat;
+use porism_runtime::sample::{SampleError, SamplingParams};
 use porism_runtime::{DeviceId, DeviceSpec};
 
 use porism_loader::ModelConfig;
 
 use crate::failure::Failure;
 use crate::model::Model;
+use crate::names;
 
 /// The most that is read of a prompt, a conversation or a list of ids.
 const INPUT_LIMIT: u64 = 64 << 20;
@@ -52,7 +54,7 @@ impl FromStr for DeviceList {
 
 fn parse_device(text: &str) -> Result<DeviceSpec, String> {
     let (name, budget) = match text.split_once(':') {
-        Some((name, budget)) => (name, Some(parse_size(budget)?)),
+        Some((name, budget)) => (name, Some(budget)),
         None => (text, None),
     };
     let index = if name.eq_ignore_ascii_case("host") {
@@ -63,27 +65,30 @@ fn parse_device(text: &str) -> Result<DeviceSpec, String> {
         })?;
         DeviceId::Adapter(parsed.into())
     };
+    let budget = budget.map(parse_size).transpose()?;
     Ok(DeviceSpec { index, budget })
 }
 
+/// Units of sizes; the last ends the others' names.
+const UNITS: [(&str, u64); 9] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
 /// `8GiB`, `512 MiB`, `1.5GB` → bytes.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    const UNITS: [(&str, u64); 9] = [
-        ("kib", 1 << 10),
-        ("mib", 1 << 20),
-        ("gib", 1 << 30),
-        ("tib", 1 << 40),
-        ("kb", 1_000),
-        ("mb", 1_000_000),
-        ("gb", 1_000_000_000),
-        ("tb", 1_000_000_000_000),
-        ("b", 1),
-    ];
     let lower = text.trim().to_ascii_lowercase();
     let wrong = || format!("`{text}` is no size: give a number and a unit, as in `8GiB` or `500MB`");
     let (number, unit) = UNITS
         .iter()
-        .find_map(|(unit, factor)| Some((lower.strip_suffix(unit)?, *factor)))
+        .find_map(|(unit, factor)| Some((lower.strip_suffix(&unit.to_ascii_lowercase())?, *factor)))
         .ok_or_else(wrong)?;
     let number = number.trim_end();
     // No exponents, signs or names of numbers.
@@ -100,14 +105,79 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("`{text}` is not between 1 byte and 8 million TB"))
 }
 
+/// A size that [`parse_size`] reads as the same bytes, in the largest unit that has no fraction.
+pub fn exact_size(bytes: u64) -> String {
+    let whole = UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor));
+    let (unit, factor) = whole.max_by_key(|(_, factor)| *factor).expect("a byte has no fraction");
+    format!("{}{unit}", bytes / factor)
+}
+
+/// A whole number within a range, for options such as `-n`.
+pub fn whole<N>(low: u64, high: u64) -> impl Fn(&str) -> Result<N, String> + Clone + Send + Sync + 'static
+where
+    N: TryFrom<u64> + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.trim().parse::<u64>().ok().filter(|number| (low..=high).contains(number));
+        number.and_then(|number| N::try_from(number).ok()).ok_or_else(|| match high {
+            u64::MAX => format!("it must be a whole number from {low}"),
+            _ => format!("it must be a whole number from {low} to {high}"),
+        })
+    }
+}
+
+/// The value of `--temp`.
+pub fn temperature(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.temperature)
+}
+
+/// The value of `--top-p`.
+pub fn top_p(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.top_p)
+}
+
+/// The value of `--min-p`.
+pub fn min_p(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.min_p)
+}
+
+/// The value of `--repetition-penalty`.
+pub fn repetition_penalty(text: &str) -> Result<f32, String> {
+    sampling_number(text, |params| &mut params.repetition_penalty)
+}
+
+/// A number that can be this one of the sampling parameters.
+fn sampling_number(text: &str, of: impl Fn(&mut SamplingParams) -> &mut f32) -> Result<f32, String> {
+    let number: f32 = text.trim().parse().map_err(|_| format!("`{text}` is no number"))?;
+    let mut params = SamplingParams::default();
+    *of(&mut params) = number;
+    match params.validate() {
+        Ok(()) => Ok(number),
+        Err(SampleError::Parameter { wanted, .. }) => Err(format!("it must be {wanted}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The value of `--sure`.
+pub fn share(text: &str) -> Result<f64, String> {
+    let inside = |share: &f64| *share > 0.0 && *share < 1.0;
+    text.trim()
+        .parse()
+        .ok()
+        .filter(inside)
+        .ok_or_else(|| "it must be between 0 and 1, as in `0.9`".to_owned())
+}
+
 /// The value of `--heat`, for a model of this kind.
 pub fn read_heat(path: &Path, config: &ModelConfig) -> Result<Heat> {
     let heat: Heat = serde_json::from_slice(&read_input(path)?).map_err(|error| {
         Failure::usage(format!("{}: no heat statistics: {error}", path.display()))
             .hint("`porism run --heat-out FILE` writes them")
     })?;
-    heat.check(config)
-        .map_err(|reason| Failure::usage(format!("{}: of another model: {reason}", path.display())))?;
+    heat.check(config).map_err(|reason| {
+        Failure::usage(format!("{}: of another model: {reason}", path.display()))
+            .hint("record them with this model: `porism run MODEL --heat-out FILE`")
+    })?;
     Ok(heat)
 }
 
@@ -155,7 +225,9 @@ pub fn model_and_prompt(
     };
     match (named_model, first, second) {
         (Some(_), Some(_), Some(_)) => {
-            Err(Failure::usage("the model is given twice: as an argument and with --model").into())
+            Err(Failure::usage("the model is given twice: as an argument and with --model")
+                .hint("name it once")
+                .into())
         }
         (Some(_), Some(_), None) if other_prompt => Err(too_many("with a flag").into()),
         (Some(name), prompt, None) => Ok(ModelAndPrompt { model: Model::find(name)?, prompt }),
@@ -175,13 +247,20 @@ pub fn model_and_prompt(
             Err(_) if only.contains(char::is_whitespace) => {
                 Ok(ModelAndPrompt { model: Model::Embedded, prompt: Some(only) })
             }
+            // A model's name, and no word of a prompt.
+            Err(error) if names::is_known(&only) => Err(error.into()),
             Err(porism_loader::Error::NoModel { as_directory, as_name, .. }) => {
                 let message = format!(
                     "`{only}` is no model (as a folder, {as_directory}; as a name in the Hugging Face cache, {as_name}) \
                      and no prompt for the embedded model (it has no white space)"
                 );
-                let hint =
-                    format!("for a model, check its path; for a prompt, write `porism run -p \"{only}\"`");
+                let alike = names::similar(&only);
+                let model = if alike.is_empty() {
+                    "for a model, check its path;".to_owned()
+                } else {
+                    names::did_you_mean(&alike)
+                };
+                let hint = format!("{model} for a prompt, write `porism run -p \"{only}\"`");
                 Err(Failure::model(message).hint(hint).into())
             }
             Err(error) => Err(error.into()),
@@ -203,6 +282,7 @@ pub fn read_input(path: &Path) -> Result<Vec<u8>> {
         return Err(Failure::usage(format!(
             "{name} has more than {INPUT_LIMIT} bytes, the most that is read"
         ))
+        .hint("give less, or name the file that was meant")
         .into());
     }
     Ok(bytes)
@@ -213,6 +293,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_input(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::usage(format!("{} is not UTF-8 text: byte {at} begins no character", input_name(path)))
+            .hint("save it as UTF-8, as `iconv -f latin1 -t utf-8` does with older texts")
             .into()
     })
 }
@@ -270,6 +351,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_are_written_as_they_are_read() {
+        for (bytes, text) in [(6_000_000_000, "6GB"), (8 << 30, "8GiB"), (1 << 16, "64KiB"), (1001, "1001B")]
+        {
+            assert_eq!((exact_size(bytes).as_str(), parse_size(text)), (text, Ok(bytes)));
+        }
+    }
+
+    #[test]
     fn durations_are_parsed() {
         assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(parse_duration("1.5h"), Ok(Duration::from_secs(5400)));
@@ -301,6 +390,19 @@ mod tests {
         ] {
             assert!(list(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn sampling_numbers_are_within_their_ranges() {
+        assert_eq!((temperature("0"), temperature(" 0.7")), (Ok(0.0), Ok(0.7)));
+        assert_eq!((top_p("1"), min_p("0"), repetition_penalty("1.1")), (Ok(1.0), Ok(0.0), Ok(1.1)));
+        for wild in ["nan", "inf", "-inf", "-1", "1e38", "1e39", "-1e38", "", "x", "1,5", "0x1"] {
+            for parse in [temperature, top_p, min_p, repetition_penalty] {
+                assert!(parse(wild).is_err(), "{wild}");
+            }
+            assert!(share(wild).is_err(), "{wild}");
+        }
+        assert_eq!((share("0.9"), share("1").is_err()), (Ok(0.9), true));
     }
 
     #[test]

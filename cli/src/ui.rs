@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Color, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use porism_runtime::units;
 use serde::Serialize;
 
 use crate::args::{Global, When};
@@ -56,6 +57,14 @@ impl Ui {
             stdout_colour: colour(AutoStream::choice(&io::stdout())),
             stderr_colour: colour(AutoStream::choice(&io::stderr())),
         }
+    }
+
+    /// Columns of stdout: the terminal's, else what COLUMNS says, else enough for every table.
+    pub fn columns(&self) -> usize {
+        let terminal = || crossterm::terminal::size().ok().filter(|_| self.stdout_is_terminal);
+        let said = || std::env::var("COLUMNS").ok()?.parse::<usize>().ok();
+        let columns = terminal().map(|(columns, _)| usize::from(columns)).or_else(said);
+        columns.filter(|columns| *columns > 0).unwrap_or(120).clamp(30, 200)
     }
 
     /// Whether a person reads stdout.
@@ -307,26 +316,13 @@ fn printable(text: &str) -> Cow<'_, str> {
 
 /// `689.4 GB`
 pub fn bytes(bytes: u64) -> String {
-    let (value, unit) = scaled(bytes as f64);
-    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+    units::size(bytes)
 }
 
 /// `12.3 GB/s`
 pub fn bytes_per_second(rate: f64) -> String {
-    let (value, unit) = scaled(rate);
+    let (value, unit) = units::scaled(rate);
     format!("{value:.1} {unit}/s")
-}
-
-fn scaled(value: f64) -> (f64, &'static str) {
-    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
-    let mut value = value;
-    let mut unit = 0;
-    // 999.95 would be written as 1000.0.
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    (value, UNITS[unit])
 }
 
 /// `671,026,419,200`
@@ -345,6 +341,33 @@ pub fn count(number: u64) -> String {
 /// `1 tensor`, `2 tensors`
 pub fn plural(number: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// `40 µs`, `12 s`, `4 min`, `2.3 h`: as exact as a prediction is.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.0} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 90.0 * 60.0 => format!("{:.0} min", s / 60.0),
+        s if s < 48.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{} days", count((s / 86400.0).round() as u64)),
+    }
+}
+
+/// Lines of at most `room` columns, broken between words; a longer word has a line of its own.
+pub fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Rows as aligned columns two spaces apart; columns named in `right` are aligned to the right.
@@ -377,6 +400,18 @@ mod tests {
         assert_eq!(bytes_per_second(12.34e9), "12.3 GB/s");
         assert_eq!((count(0), count(1234567)), ("0".into(), "1,234,567".into()));
         assert_eq!((plural(1, "shard"), plural(163, "shard")), ("1 shard".into(), "163 shards".into()));
+    }
+
+    #[test]
+    fn durations_are_as_exact_as_predictions() {
+        let found = [4e-5, 0.25, 12.0, 225.0, 8280.0, 400_000.0].map(duration);
+        assert_eq!(found, ["40 µs", "250 ms", "12 s", "4 min", "2.3 h", "5 days"]);
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("one two  three unbreakable", 9), ["one two", "three", "unbreakable"]);
+        assert!(wrap(" ", 9).is_empty());
     }
 
     #[test]

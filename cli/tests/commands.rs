@@ -110,6 +110,48 @@ fn ids_need_no_tokenizer() {
 }
 
 #[test]
+fn a_shell_is_offered_models_and_values() {
+    let script = run(&["completions", "bash"], "");
+    assert!(text(&script.stdout).contains("PORISM_COMPLETE"), "{}", text(&script.stdout));
+    // What the script does when Tab is pressed after these words.
+    let offered = |words: &[&str]| {
+        let mut command = porism();
+        command.args(["--", "porism"]).args(words);
+        command.env("PORISM_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        command.env("_CLAP_COMPLETE_COMP_TYPE", "9").env("_CLAP_COMPLETE_SPACE", "true");
+        let output = command.output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""), "{words:?}");
+        text(&output.stdout).to_owned()
+    };
+    for (words, wanted) in [
+        (&["pl"][..], "plan"),
+        (&["plan", "deepseek-m"], "deepseek-math-v2"),
+        (&["synth", "moon"], "moonlight-16b-a3b"),
+        (&["run", "por"], "porism-tiny"),
+        (&["run", "--spread", "h"], "home"),
+        (&["run", "--expert-cache", "p"], "pinned"),
+        (&["run", "--repet"], "--repetition-penalty"),
+        (&["completions", "z"], "zsh"),
+    ] {
+        assert!(offered(words).lines().any(|line| line.trim() == wanted), "{words:?}: {}", offered(words));
+    }
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let page = run(&["man"], "");
+    assert!(text(&page.stdout).contains(".TH porism 1"), "{}", text(&page.stdout));
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&["man", folder.path().to_str().unwrap()], "");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for name in ["porism.1", "porism-run.1", "porism-prove.1", "porism-plan.1"] {
+        let page = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{name}: {page}");
+    }
+    assert!(!folder.path().join("porism-help.1").exists());
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let mut child =
         porism().args(["completions", "bash"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

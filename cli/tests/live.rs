@@ -1,4 +1,4 @@
-//! The live view of a search on a terminal of the test's own, and its absence where there is none.
+//! The live view of a search on a terminal of the test's own, its absence where there is none, and the chat.
 #![cfg(unix)]
 
 use std::fs::File;
@@ -300,4 +300,29 @@ fn without_colours_there_is_a_view_without_them() {
     terminal.press("q");
     let (_, shown) = terminal.end();
     assert_eq!(styles(&shown), 0, "{shown:?}");
+}
+
+#[test]
+fn the_chat_explains_its_commands_and_sends_none_to_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::start(porism(folder.path(), &["run", "--temp", "0", "-n", "3"]));
+    let mut at = terminal.wait_for(">>> ", 0);
+    for (typed, answers) in [
+        ("/set", ["/set temp               0 ", "/set max-tokens         3"]),
+        ("/set temp 1e38", ["temp cannot be `1e38`", "from 0.0001 to 100"]),
+        ("/set top_k 5", ["it holds from the next answer on", ">>> "]),
+        ("/set", ["/set top-k              5 ", "/set system             none"]),
+        ("/sett temp 1", ["there is no command /sett, did you mean /set?", "begins with a space"]),
+        ("/save my-model", ["there is no command /save", "/help lists them"]),
+        ("/help", ["/set NAME VALUE", "/bye"]),
+    ] {
+        terminal.press(&format!("{typed}\r"));
+        for words in answers {
+            terminal.wait_for(words, at);
+        }
+        at = terminal.wait_for(">>> ", at + typed.len());
+    }
+    terminal.press("/bye\r");
+    let (status, shown) = terminal.end();
+    assert_eq!(status.code(), Some(0), "{shown:?}");
 }

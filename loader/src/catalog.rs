@@ -273,9 +273,28 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KNOWN.iter().map(|known| known.name)
 }
 
-/// A known model by its lower-case name.
+/// Repositories of all known models, in the same order.
+pub fn repositories() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().map(|known| known.repository)
+}
+
+/// The repository of a known model, by any name that [`find`] knows.
+pub fn repository(name: &str) -> Option<&'static str> {
+    known(name).map(|known| known.repository)
+}
+
+/// By its name, its repository or the last part of that, in letters of any case.
+fn known(name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| {
+        let bare = known.repository.rsplit('/').next().unwrap_or_default();
+        [known.name, known.repository, bare].iter().any(|known| known.eq_ignore_ascii_case(name))
+    })
+}
+
+/// A known model: by its name (`deepseek-math-v2`) or its repository (`deepseek-ai/DeepSeek-Math-V2`, with or without the
+/// organisation), in letters of any case.
 pub fn find(name: &str) -> Option<Catalogued> {
-    let known = KNOWN.iter().find(|known| known.name == name)?;
+    let known = known(name)?;
     let source = format!("https://huggingface.co/{}/blob/main/config.json", known.repository);
     let model = Catalogued::from_config(known.name, &source, (known.config)(), known.shards, known.names);
     Some(model.expect("tested: every config of the catalogue is valid"))
@@ -300,6 +319,14 @@ impl Catalogued {
     /// Its name in the catalogue.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Owner and name of its repository on huggingface.co; its own name where its config is from elsewhere.
+    pub fn repository(&self) -> &str {
+        self.source
+            .strip_prefix("https://huggingface.co/")
+            .and_then(|rest| rest.split_once("/blob/"))
+            .map_or(&self.name, |(name, _)| name)
     }
 
     /// Where its config was published.
@@ -462,7 +489,24 @@ mod tests {
                 "{name}: {found} billion, {expected} are published"
             );
         }
-        assert!(find("DeepSeek-V3").is_none() && find("gpt").is_none());
+        assert!(find("gpt").is_none() && find("").is_none() && find("deepseek-ai/").is_none());
+    }
+
+    #[test]
+    fn models_are_found_by_every_name_they_have() {
+        for name in [
+            "deepseek-math-v2",
+            "DEEPSEEK-MATH-V2",
+            "deepseek-ai/DeepSeek-Math-V2",
+            "deepseek-ai/deepseek-math-v2",
+        ] {
+            assert_eq!(find(name).unwrap().name(), "deepseek-math-v2", "{name}");
+            assert_eq!(repository(name), Some("deepseek-ai/DeepSeek-Math-V2"), "{name}");
+        }
+        assert_eq!(find("Kimi-K2-Instruct").unwrap().name(), "kimi-k2");
+        for (name, repository) in names().zip(repositories()) {
+            assert_eq!((find(name).unwrap().name(), find(repository).unwrap().name()), (name, name));
+        }
     }
 
     #[test]

@@ -152,7 +152,7 @@ pub struct Indexer {
 pub struct Generation {
     /// False asks for greedy decoding.
     pub do_sample: Option<bool>,
-    /// Softmax temperature, at least 0; 0, and what is too small to divide by, asks for greedy decoding.
+    /// Softmax temperature, from 0 to 100; 0, and what is too small to divide by, asks for greedy decoding.
     pub temperature: Option<f64>,
     /// Nucleus mass, from 0 to 1; 0 leaves the most likely token only.
     pub top_p: Option<f64>,
@@ -160,7 +160,7 @@ pub struct Generation {
     pub top_k: Option<u32>,
     /// The least probability of a candidate, as a share of the largest one; from 0 to 1, 0 keeps all.
     pub min_p: Option<f64>,
-    /// Divides positive and multiplies negative logits of tokens that occurred; above 0, 1 changes nothing.
+    /// Divides positive and multiplies negative logits of tokens that occurred; from 0.01 to 100, 1 changes nothing.
     pub repetition_penalty: Option<f64>,
     /// Defaults that would change the text and that there is nothing for here, as `key = value`.
     pub ignored: Vec<String>,
@@ -795,15 +795,13 @@ fn read_generation(keys: &Keys<'_>, model: &mut ModelConfig) -> Result<()> {
     if let Some(ids) = keys.token_ids("eos_token_id")? {
         model.eos_token_ids = ids;
     }
-    // The least positive number stands for "above 0".
-    const ABOVE_ZERO: f64 = f64::MIN_POSITIVE;
     model.generation = Generation {
         do_sample: keys.boolean("do_sample")?,
-        temperature: keys.float("temperature", 0.0, 1e6)?,
+        temperature: keys.float("temperature", 0.0, 100.0)?,
         top_p: keys.float("top_p", 0.0, 1.0)?,
         top_k: keys.limit("top_k")?,
         min_p: keys.float("min_p", 0.0, 1.0)?,
-        repetition_penalty: keys.float("repetition_penalty", ABOVE_ZERO, 1e6)?,
+        repetition_penalty: keys.float("repetition_penalty", 0.01, 100.0)?,
         ignored: IGNORED
             .iter()
             .filter_map(|(key, neutral)| {

@@ -6,6 +6,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod disk;
 mod error;
 mod header;
 mod index;
@@ -23,7 +24,7 @@ pub use config::{Family, Indexer, ModelConfig, Quantization, Scoring, TopkMethod
 pub use error::{Error, Result};
 pub use header::{Entry, parse_header};
 pub use index::{Checkpoint, KindBytes, Location, Options, Shard};
-pub use locate::{hub_cache, resolve_model, resolve_model_in};
+pub use locate::{cached_models, hub_cache, repository_of, resolve_model, resolve_model_in};
 pub use names::{Kind, LayerRole, Name, Projection, Role};
 pub use shape::{Dtype, ScaleDtype, Shape};
 pub use stand_in::StandIn;

@@ -123,41 +123,43 @@ fn find_in_cache(argument: &str, cache: Option<&Path>) -> Result<PathBuf, String
         return Err("it is not of the form org/name".into());
     }
     let Some(cache) = cache else { return Err("no cache is known (set HF_HOME)".into()) };
-    let folder = match parts.as_slice() {
-        [organisation, name] => cache.join(format!("models--{organisation}--{name}")),
-        _ => find_bare_name(argument, cache)?,
-    };
-    if !folder.is_dir() {
-        return Err(format!("it is not in {}", cache.display()));
-    }
-    find_snapshot(&folder)
-}
-
-/// `models--*--name`, whatever the organisation, if there is only one.
-fn find_bare_name(name: &str, cache: &Path) -> Result<PathBuf, String> {
-    let ending = format!("--{name}");
-    let mut found: Vec<PathBuf> = Vec::new();
-    for entry in cache.read_dir().into_iter().flatten().flatten() {
-        let file = entry.file_name();
-        let file = file.to_string_lossy();
-        if file.starts_with("models--") && file.ends_with(&ending) {
-            found.push(entry.path());
-        }
-    }
-    found.sort_unstable();
-    match found.as_slice() {
-        [only] => Ok(only.clone()),
-        [] => Err(format!("it is not in {}", cache.display())),
-        several => {
-            let names: Vec<_> = several
-                .iter()
-                .filter_map(|path| {
-                    Some(path.file_name()?.to_str()?.strip_prefix("models--")?.replace("--", "/"))
-                })
-                .collect();
+    let known = repositories(cache);
+    // As it is written; else as it would be written in other letters, which is how people remember names.
+    let same: [fn(&str, &str) -> bool; 2] = [|a, b| a == b, |a, b| a.eq_ignore_ascii_case(b)];
+    let found = same.iter().map(|same| {
+        let is_it = |(repository, _): &&(String, PathBuf)| {
+            let bare = repository.rsplit('/').next().unwrap_or_default();
+            same(if parts.len() == 2 { repository } else { bare }, argument)
+        };
+        known.iter().filter(is_it).collect::<Vec<_>>()
+    });
+    match found.into_iter().find(|found| !found.is_empty()).as_deref() {
+        Some([(_, only)]) => find_snapshot(only),
+        Some(several) => {
+            let names: Vec<_> = several.iter().map(|(repository, _)| repository.as_str()).collect();
             Err(format!("it is ambiguous: {}", names.join(", ")))
         }
+        None => Err(format!("it is not in {}", cache.display())),
     }
+}
+
+/// The models of a Hugging Face cache, each as `org/name`, sorted; complete or not.
+pub fn cached_models(cache: &Path) -> Vec<String> {
+    repositories(cache).into_iter().map(|(repository, _)| repository).collect()
+}
+
+/// The same with their folders.
+fn repositories(cache: &Path) -> Vec<(String, PathBuf)> {
+    let folders = cache.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = folders.filter_map(|path| Some((repository_of(&path)?, path))).collect();
+    found.sort_unstable();
+    found
+}
+
+/// The repository that a file or folder of a Hugging Face cache belongs to: `org/name` for all that is in
+/// `models--org--name`.
+pub fn repository_of(path: &Path) -> Option<String> {
+    path.iter().rev().find_map(|part| Some(part.to_str()?.strip_prefix("models--")?.replacen("--", "/", 1)))
 }
 
 /// The snapshot that `refs/main` names, or the only one there is.

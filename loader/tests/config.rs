@@ -281,7 +281,9 @@ fn sampling_defaults_mean_what_they_mean_elsewhere() {
         ("temperature", json!(-1)),
         ("temperature", json!("hot")),
         ("min_p", json!(2)),
+        ("temperature", json!(1e38)),
         ("repetition_penalty", json!(0)),
+        ("repetition_penalty", json!(1e38)),
         ("do_sample", json!("yes")),
     ] {
         let error = read(json!({key: value})).unwrap_err();

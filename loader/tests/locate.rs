@@ -1,6 +1,6 @@
 //! From what a person calls a model to its directory.
 
-use porism_loader::{hub_cache, resolve_model_in};
+use porism_loader::{cached_models, hub_cache, repository_of, resolve_model_in};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +45,12 @@ fn names_are_found_in_the_cache_with_and_without_organisation() {
     for name in ["deepseek-ai/DeepSeek-Math-V2", "DeepSeek-Math-V2"] {
         assert_eq!(resolve_model_in(name, Some(cache.path())).unwrap(), math);
     }
+    // As people remember them.
+    for name in ["deepseek-ai/deepseek-math-v2", "deepseek-math-v2", "DEEPSEEK-AI/DEEPSEEK-MATH-V2"] {
+        assert_eq!(resolve_model_in(name, Some(cache.path())).unwrap(), math, "{name}");
+    }
+    assert_eq!(cached_models(cache.path()), ["deepseek-ai/DeepSeek-Math-V2", "moonshotai/Moonlight-16B-A3B"]);
+    assert_eq!(repository_of(&math).as_deref(), Some("deepseek-ai/DeepSeek-Math-V2"));
     let moonlight = resolve_model_in("Moonlight-16B-A3B", Some(cache.path())).unwrap();
     assert!(moonlight.ends_with("snapshots/0a"), "{}", moonlight.display());
 }

@@ -130,6 +130,33 @@ def mend_connectors(font):
                 next_part.StartConnectorLength, next_part.EndConnectorLength = connectors
 
 
+# How much wider than itself a radical or bracket may be where it is tall.
+WIDENING = {0x221A: 1.08}
+BRACKETS = [*"()[]{}", "\u2308", "\u2309", "\u230a", "\u230b", "\u27e8", "\u27e9"]
+WIDENING |= {ord(bracket): 1.3 for bracket in BRACKETS}
+
+
+def narrow_tall_forms(font):
+    """Makes tall radicals and brackets narrower. Browsers leave room for the widest form of each, whichever they draw, so that
+    every root in a line of text would be followed by a gap."""
+    cmap, widths, outlines = font.getBestCmap(), font["hmtx"].metrics, font["glyf"]
+    variants = font["MATH"].table.MathVariants
+    constructions = dict(zip(variants.VertGlyphCoverage.glyphs, variants.VertGlyphConstruction, strict=True))
+    for character, widening in WIDENING.items():
+        name = cmap[character]
+        construction = constructions[name]
+        forms = {record.VariantGlyph for record in construction.MathGlyphVariantRecord} - {name}
+        if construction.GlyphAssembly:
+            forms |= {part.glyph for part in construction.GlyphAssembly.PartRecords}
+        for form in forms:
+            advance, bearing = widths[form]
+            scale = widths[name][0] * widening / advance
+            if scale < 1:
+                outlines[form].coordinates.scale((scale, 1))
+                outlines[form].recalcBounds(outlines)
+                widths[form] = (round(advance * scale), round(bearing * scale))
+
+
 def rename(font):
     """A font that was changed has a name of its own, and says what it was made of."""
     names = font["name"]
@@ -154,6 +181,7 @@ def main(path):
     keep_script_forms(font)
     stretch_accents(font)
     mend_connectors(font)
+    narrow_tall_forms(font)
     rename(font)
     subsetter = subset.Subsetter(options)
     subsetter.populate(unicodes=characters(CHARACTERS))

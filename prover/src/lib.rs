@@ -12,6 +12,7 @@ pub mod markdown;
 mod math;
 pub mod pair;
 pub mod parse;
+pub mod place;
 pub mod problem;
 pub mod prompts;
 mod python;

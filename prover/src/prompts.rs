@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::place::toml_error;
 use crate::python;
 use crate::roles::fingerprint;
 
@@ -232,7 +233,7 @@ impl PromptSet {
     pub fn from_toml(text: &str, source: &str) -> Result<Self, PromptError> {
         let file: File = toml::from_str(text).map_err(|error| PromptError::Malformed {
             file: source.to_owned(),
-            what: error.to_string().trim().replace('\n', " "),
+            what: toml_error(text, &error),
         })?;
         let candidate = file.candidate.as_deref().unwrap_or("{solution}\n\n{evaluation}");
         Self {

@@ -18,6 +18,7 @@ use crate::confidence::{FULL_MARKS, Readings};
 use crate::heading;
 use crate::markdown::{self, Rendered};
 use crate::math::escape;
+use crate::place::toml_error;
 use crate::search::End;
 
 /// Everything the page tells.
@@ -137,6 +138,14 @@ pub enum ReportError {
     NotARun {
         /// The folder.
         path: String,
+    },
+    /// `run.toml` is not what `porism prove` writes.
+    #[error("{path}: {what}")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Line, column and what was expected there.
+        what: String,
     },
     /// A file is not what `porism prove` writes.
     #[error("{path}: line {line} is damaged: {what}")]
@@ -796,12 +805,9 @@ impl Report {
             return Err(ReportError::NotARun { path: folder.display().to_string() });
         };
         let manifest: toml::Table =
-            manifest.parse().map_err(|error: toml::de::Error| ReportError::Damaged {
+            manifest.parse().map_err(|error: toml::de::Error| ReportError::Malformed {
                 path: manifest_path.display().to_string(),
-                line: error
-                    .span()
-                    .map_or(1, |span| manifest[..span.start.min(manifest.len())].matches('\n').count() + 1),
-                what: error.message().to_owned(),
+                what: toml_error(&manifest, &error),
             })?;
         let mut problems = Vec::new();
         let mut rows = json_lines(&folder.join("predictions.jsonl"))?;

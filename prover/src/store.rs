@@ -18,6 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::complete::Completion;
+use crate::place::toml_error;
 use crate::problem::Problem;
 use crate::roles::{Key, fingerprint};
 use crate::search::Settings;
@@ -53,6 +54,14 @@ pub enum StoreError {
         /// Which line, from 1.
         line: usize,
         /// What is wrong with it.
+        what: String,
+    },
+    /// `run.toml` is not what this program writes.
+    #[error("{path}: {what}; write it as it was, or name another folder")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// Line, column and what was expected there.
         what: String,
     },
     /// The folder holds something else.
@@ -361,12 +370,8 @@ pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>, StoreError> {
         }
         Err(error) => return Err(file_error(&path, "cannot be read")(error)),
     };
-    let damaged = |error: toml::de::Error| StoreError::Damaged {
-        path: shown(&path),
-        line: error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1),
-        what: error.message().to_owned(),
-    };
-    toml::from_str(&text).map(Some).map_err(damaged)
+    let malformed = |error| StoreError::Malformed { path: shown(&path), what: toml_error(&text, &error) };
+    toml::from_str(&text).map(Some).map_err(malformed)
 }
 
 /// Reads a run's journal without touching it; a torn last line is left out.

@@ -179,7 +179,7 @@ impl<'c> Engine<'c> {
         let specs = devices.iter().map(|device| device.spec).collect();
         let (mut nodes, mut fills, mut later) = (Vec::new(), Vec::new(), Vec::new());
         for (index, device) in devices.into_iter().enumerate() {
-            let total = plan.devices[index].weights.total() + plan.devices[index].disk;
+            let total = plan.devices[index].weights.total() + plan.devices[index].disk.total();
             let mapped = if device.executor.maps_weights() { total } else { 0 };
             let (node, wanted) = node(device, checkpoint, &plan, index, sizes, options.policy)?;
             nodes.push(node);

@@ -2,6 +2,9 @@
 
 use thiserror::Error;
 
+use crate::plan::WayOut;
+use crate::units::size;
+
 /// An error of the runtime.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -32,7 +35,7 @@ pub enum Error {
         reason: String,
     },
     /// A buffer does not fit.
-    #[error("{device} has no memory for `{label}`: {bytes} bytes asked, {limit}")]
+    #[error("{device} has no memory for `{label}`: {} asked, {limit}", size(*bytes))]
     OutOfMemory {
         /// Name of the device.
         device: String,
@@ -62,7 +65,7 @@ pub enum Error {
         reason: String,
     },
     /// What is asked for needs more than the budget.
-    #[error("{what} needs {needed} bytes, the budget of {device} is {budget} bytes")]
+    #[error("{what} needs {}, the budget of {device} is {}", size(*needed), size(*budget))]
     Budget {
         /// Name of the device.
         device: String,
@@ -74,16 +77,21 @@ pub enum Error {
         budget: u64,
     },
     /// No division of the model among the devices works.
-    #[error("{what} does not fit: {shortfall} bytes are missing on {device}")]
+    #[error(
+        "the model ({} of weights) with a context of {context} tokens does not fit: {} are missing on {device}",
+        size(*weights), size(*shortfall)
+    )]
     DoesNotFit {
-        /// Model, context and what it needs at least.
-        what: String,
+        /// Bytes of the model's weights.
+        weights: u64,
+        /// Tokens of the context.
+        context: usize,
         /// The device where that is missing.
         device: String,
         /// Bytes more that would do there.
         shortfall: u64,
         /// What would help, the best first.
-        ways_out: Vec<String>,
+        ways_out: Vec<WayOut>,
     },
     /// More tokens than the context holds.
     #[error("{tokens} tokens do not fit the context of {context}")]

@@ -19,6 +19,7 @@ pub mod recording;
 pub mod rig;
 pub mod sample;
 pub mod text;
+pub mod units;
 pub mod weights;
 
 pub use device::{DeviceId, DeviceSpec};

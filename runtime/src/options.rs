@@ -31,6 +31,9 @@ pub struct EngineOptions {
     pub spread: Spread,
     /// Recorded use of experts, by which they are placed.
     pub heat: Option<Heat>,
+    /// Bytes of host memory in which pages of the checkpoint stay where no host is among the devices. `None`: nobody knows,
+    /// and plans count on none.
+    pub page_cache: Option<u64>,
     /// Whether the use of experts is recorded.
     pub count_experts: bool,
     /// `Some`: the engine is there when all but its routed experts is. Those are read while tokens are computed, and written
@@ -50,6 +53,7 @@ impl EngineOptions {
             policy: Policy::default(),
             spread: Spread::default(),
             heat: None,
+            page_cache: None,
             count_experts: false,
             experts_later: None,
         }

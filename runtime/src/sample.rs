@@ -19,6 +19,7 @@
 //! 24 zero bytes, stream 0; one `u64` per token, its upper 53 bits over 2^53 are u. Greedy sampling draws nothing.
 
 use std::cmp::Ordering;
+use std::ops::RangeInclusive;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -76,7 +77,8 @@ pub enum SampleError {
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
-    /// Divides the logits; 0 is greedy, otherwise at least [`SamplingParams::MIN_TEMPERATURE`].
+    /// Divides the logits; 0 is greedy, otherwise from [`SamplingParams::MIN_TEMPERATURE`] to
+    /// [`SamplingParams::MAX_TEMPERATURE`].
     pub temperature: f32,
     /// Keep so many of the most likely tokens; 0 keeps all.
     pub top_k: u32,
@@ -84,7 +86,8 @@ pub struct SamplingParams {
     pub top_p: f32,
     /// Keep tokens at least this likely compared with the most likely one; in [0, 1], 0 keeps all.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens that occurred; above 0, 1 changes nothing.
+    /// Divides positive and multiplies negative logits of tokens that occurred; within [`SamplingParams::PENALTIES`], 1
+    /// changes nothing.
     pub repetition_penalty: f32,
     /// Seed of the generator; `None` lets the caller pick one, and say which.
     pub seed: Option<u64>,
@@ -100,6 +103,10 @@ impl Default for SamplingParams {
 impl SamplingParams {
     /// The smallest temperature above 0: below it a device's f32 may not hold logit / temperature.
     pub const MIN_TEMPERATURE: f32 = 1e-4;
+    /// The largest one: beyond it all tokens are equally likely anyway.
+    pub const MAX_TEMPERATURE: f32 = 100.0;
+    /// The repetition penalties that leave every logit a number that f32 holds well: nobody means more or less.
+    pub const PENALTIES: RangeInclusive<f32> = 0.01..=100.0;
 
     /// Always the most likely token.
     pub fn greedy() -> Self {
@@ -120,12 +127,13 @@ impl SamplingParams {
             if fine { Ok(()) } else { Err(SampleError::Parameter { name, value, wanted }) }
         };
         let t = self.temperature;
-        let warm = t.is_finite() && t >= Self::MIN_TEMPERATURE;
-        check("temperature", t, t == 0.0 || warm, "0 (greedy), or finite and at least 0.0001")?;
+        let warm = (Self::MIN_TEMPERATURE..=Self::MAX_TEMPERATURE).contains(&t);
+        check("temperature", t, t == 0.0 || warm, "0 (greedy), or from 0.0001 to 100")?;
         check("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
         check("min_p", self.min_p, self.min_p >= 0.0 && self.min_p <= 1.0, "from 0 to 1")?;
         let penalty = self.repetition_penalty;
-        check("repetition_penalty", penalty, penalty.is_finite() && penalty > 0.0, "finite and above 0")
+        let fine = Self::PENALTIES.contains(&penalty);
+        check("repetition_penalty", penalty, fine, "from 0.01 to 100, where 1 changes nothing")
     }
 }
 

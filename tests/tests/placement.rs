@@ -131,10 +131,10 @@ fn parity(name: &str, devices: &[DeviceId], spread: Spread) -> Result<(), Failed
     spread_is_as_wanted(&engine, spread)?;
     for (index, (planned, counter)) in engine.plan().devices.iter().zip(&counters).enumerate() {
         let (weights, found) = (engine.weight_bytes_by_device()[index], counter.load(Ordering::Relaxed));
-        if weights != planned.weights.total() + planned.disk {
+        if weights != planned.weights.total() + planned.disk.total() {
             return Err(format!("device {index}: {weights} bytes of weights, planned {planned:?}").into());
         }
-        let expected = planned.total() - planned.staging.bytes() + planned.disk;
+        let expected = planned.total() - planned.staging.bytes() + planned.disk.total();
         if found != expected {
             return Err(format!("device {index}: {found} bytes allocated, {expected} planned").into());
         }

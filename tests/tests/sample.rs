@@ -241,7 +241,11 @@ fn parameters_out_of_range_are_named() {
         (SamplingParams { top_p: 1.5, ..base.clone() }, "top_p is 1.5"),
         (SamplingParams { top_p: f32::NAN, ..base.clone() }, "top_p is NaN"),
         (SamplingParams { min_p: -0.1, ..base.clone() }, "min_p is -0.1"),
+        (SamplingParams { temperature: 1e38, ..base.clone() }, "from 0.0001 to 100"),
         (SamplingParams { repetition_penalty: 0.0, ..base.clone() }, "repetition_penalty is 0"),
+        (SamplingParams { repetition_penalty: 1e38, ..base.clone() }, "from 0.01 to 100"),
+        (SamplingParams { repetition_penalty: f32::NAN, ..base.clone() }, "repetition_penalty is NaN"),
+        (SamplingParams { repetition_penalty: f32::INFINITY, ..base.clone() }, "repetition_penalty is inf"),
     ];
     for (params, expected) in cases {
         let error = Sampler::new(params, 0).unwrap_err().to_string();

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use porism_loader::Options;
+use porism_runtime::device::Device;
 use porism_runtime::gpu;
 use porism_runtime::measure::{self, BenchRun};
 use porism_runtime::plan::{self, DevicePlan, Load, Predicted};
@@ -9,7 +10,7 @@ use porism_runtime::{DeviceId, EngineOptions};
 use serde_json::{Value, json};
 
 use crate::args::Bench;
-use crate::devices;
+use crate::devices::{Chosen, Hardware, Measured};
 use crate::host::HostProfile;
 use crate::interrupt;
 use crate::model::Model;
@@ -27,14 +28,23 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
         return Err(porism_runtime::Error::ContextBeyondModel { asked: context, limit }.into());
     }
     interrupt::install();
-    let specs = devices::choose(args.device.device.as_ref(), checkpoint.weight_bytes())?;
+    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
+    let options = placed(options, &args.device, checkpoint.config())?;
+    let asked = args.device.device.as_ref();
+    let hardware = Hardware::here(asked);
+    let Chosen { specs, page_cache, .. } = hardware.choose(asked, &checkpoint, &options)?;
+    let options = EngineOptions { page_cache, ..options };
     // While nothing else is on them.
-    let planned = devices::planned(&specs)?;
+    let measured = Measured::new(&specs)?;
+    let devices = specs.iter().map(|spec| hardware.device(spec)).collect::<Result<Vec<_>>>()?;
+    // Measuring the disk takes pieces of the model out of memory.
+    let is_read_from_disk = plan::plan(&checkpoint, &devices, &options)?.disk() > 0;
+    let measured = if is_read_from_disk { measured.with_disk_of(&checkpoint) } else { measured };
+    let planned: Vec<Device> =
+        specs.iter().zip(devices).map(|(spec, device)| measured.apply(spec.index, device)).collect();
     // Of several devices the home of the first layers counts.
     let device = specs[0];
     let device_read = planned[0].rates.bandwidth / 1e9;
-    let options = EngineOptions { sequences: size(&args.batch), ..EngineOptions::new(context) };
-    let options = placed(options, &args.device, checkpoint.config())?;
     let experts = Some(&args.experts);
     let mut engine = open_engine_on(&specs, ui, &model, &checkpoint, experts, options.clone())?;
     // What the engine's plan promises on devices as they were measured.

@@ -7,6 +7,7 @@ use porism_runtime::text::{Tokenizer, read_answer};
 use rustyline::error::ReadlineError;
 
 use super::run::{Job, Page, generate};
+use super::set::{Changed, Settings};
 use crate::failure;
 use crate::interrupt;
 use crate::opening::{pool_lines, write_heat};
@@ -20,11 +21,47 @@ const DEFAULT_CONTEXT: u32 = 8192;
 const QUOTES: &str = "\"\"\"";
 
 const HELP: &str = "\
+/set        show how answers are made: temperature, length, seed and so on
+/set NAME VALUE   change that, as in `/set temp 0.7`
 /clear      forget the conversation
 /regen      answer the last question again
 /bye        leave (Ctrl-D does too)
 \"\"\"         begin and end a text of several lines
-Ctrl-C      end the answer";
+Ctrl-C      end the answer
+A line that begins with a space is sent as it is, `/` or not.";
+
+/// What a line that begins with `/` asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command<'a> {
+    Help,
+    Set(&'a str),
+    Clear,
+    Again,
+    Leave,
+    /// Something that is no command of ours, and which one may have been meant.
+    Unknown(&'a str, Option<&'static str>),
+}
+
+/// The command in a line; `None` for what is to be sent, a path such as `/usr/bin` included.
+fn command(line: &str) -> Option<Command<'_>> {
+    const KNOWN: [&str; 8] = ["/help", "/?", "/set", "/clear", "/regen", "/bye", "/exit", "/quit"];
+    let line = line.trim_end();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    if !word.starts_with('/') || word[1..].contains('/') {
+        return None;
+    }
+    Some(match word {
+        "/set" => Command::Set(rest),
+        "/help" | "/?" => Command::Help,
+        "/clear" => Command::Clear,
+        "/regen" => Command::Again,
+        "/bye" | "/exit" | "/quit" => Command::Leave,
+        _ => {
+            let alike = |known: &&&str| strsim::jaro_winkler(&word.to_lowercase(), known) > 0.85;
+            Command::Unknown(word, KNOWN.iter().find(alike).copied())
+        }
+    })
+}
 
 pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<u8> {
     let (ui, limits) = (job.ui, &job.args.sampling);
@@ -39,27 +76,48 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
     ));
 
     let mut editor = rustyline::DefaultEditor::new()?;
-    let mut messages = job.opening();
-    let mut seed = job.seed;
+    let mut set = Settings {
+        sampling: job.sampling.clone(),
+        max_tokens: limits.max_tokens,
+        seed: job.seed,
+        think: !job.args.input.no_think,
+        system: job.args.input.system.clone(),
+    };
+    let mut messages = opening(&set);
     loop {
         interrupt::reset();
         let question = match read_question(&mut editor, ui)? {
             Some(question) => question,
             None => return Ok(0),
         };
-        match question.trim() {
-            "" => continue,
-            "/bye" | "/exit" | "/quit" => return Ok(0),
-            "/help" | "/?" => {
+        match command(&question) {
+            _ if question.trim().is_empty() => continue,
+            Some(Command::Leave) => return Ok(0),
+            Some(Command::Help) => {
                 ui.note(HELP);
                 continue;
             }
-            "/clear" => {
-                messages = job.opening();
+            Some(Command::Clear) => {
+                messages = opening(&set);
                 ui.aside("the conversation is forgotten");
                 continue;
             }
-            "/regen" => {
+            Some(Command::Set(words)) => {
+                if words.trim().is_empty() {
+                    ui.note(&set.list());
+                    continue;
+                }
+                match set.set(words) {
+                    Ok(Changed::Answers) => ui.aside("it holds from the next answer on; /set shows all"),
+                    Ok(Changed::System) => {
+                        messages = opening(&set);
+                        ui.aside("the conversation begins anew");
+                    }
+                    Err(reason) => ui.warn(&reason),
+                }
+                continue;
+            }
+            Some(Command::Again) => {
                 let last =
                     messages.iter().rposition(|message| message.role == porism_runtime::chat::Role::User);
                 let Some(last) = last else {
@@ -68,14 +126,17 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
                 };
                 messages.truncate(last + 1);
             }
-            command if command.starts_with('/') && !command.contains(char::is_whitespace) => {
-                ui.aside(&format!("unknown command {command}; /help lists them"));
+            Some(Command::Unknown(word, meant)) => {
+                let meant = meant.map_or(String::new(), |meant| format!(", did you mean {meant}?"));
+                ui.warn(&format!(
+                    "there is no command {word}{meant} /help lists them; a line that begins with a space is sent as it is"
+                ));
                 continue;
             }
-            _ => messages.push(Message::user(question)),
+            None => messages.push(Message::user(question)),
         }
 
-        let ids = job.encode(&messages, template, tokenizer)?;
+        let ids = job.encode(&messages, set.think, template, tokenizer)?;
         if ids.len() >= context {
             messages.pop();
             ui.warn(&format!(
@@ -85,8 +146,9 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
             continue;
         }
         let mut request =
-            job.request(limits.max_tokens.map_or(usize::MAX, |tokens| tokens as usize), Some(tokenizer));
-        request.seed = seed;
+            job.request(set.max_tokens.map_or(usize::MAX, |tokens| tokens as usize), Some(tokenizer));
+        request.sampling = set.sampling.clone();
+        request.seed = set.seed;
         let stream = TextStream::new(tokenizer, &ids, &limits.stop)?;
         interrupt::reset();
         let finished = match generate(&mut engine, &ids, &request, Some(stream), Box::new(Page::new(ui))) {
@@ -99,19 +161,24 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
             ui.warn("the context is full; /clear begins a new conversation");
         }
         if job.args.output.verbose {
-            ui.aside(&finished.rates(seed, &engine.device_names()));
+            ui.aside(&finished.rates(set.seed, &engine.device_names()));
             for line in pool_lines(&engine) {
                 ui.aside(&line);
             }
         }
         write_heat(&engine, &job.args.experts)?;
         // Another answer to the same question should differ.
-        seed = seed.wrapping_add(1);
+        set.seed = set.seed.wrapping_add(1);
         let answer = read_answer(finished.text.as_deref().unwrap_or_default(), finished.thinking);
         let mut message = Message::assistant(answer.content.unwrap_or_default());
         message.reasoning_content = answer.reasoning;
         messages.push(message);
     }
+}
+
+/// What stands before the first question.
+fn opening(set: &Settings) -> Vec<Message> {
+    set.system.iter().map(Message::system).collect()
 }
 
 /// What came of asking for a line.
@@ -163,5 +230,23 @@ fn remember(editor: &mut rustyline::DefaultEditor, text: &str) {
     if !text.trim().is_empty() {
         // A line that is not kept is only not offered again.
         let _ = editor.add_history_entry(text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_questions() {
+        assert_eq!(command("/set temp 0.5 "), Some(Command::Set("temp 0.5")));
+        assert_eq!(command("/set"), Some(Command::Set("")));
+        assert_eq!((command("/?"), command("/quit")), (Some(Command::Help), Some(Command::Leave)));
+        assert_eq!(command("/regenerate"), Some(Command::Unknown("/regenerate", Some("/regen"))));
+        assert_eq!(command("/sett temp 1"), Some(Command::Unknown("/sett", Some("/set"))));
+        assert_eq!(command("/save model"), Some(Command::Unknown("/save", None)));
+        for question in ["What is 1/2?", " /set is a command", "/usr/bin is a folder", "", "// a comment"] {
+            assert_eq!(command(question), None, "{question}");
+        }
     }
 }

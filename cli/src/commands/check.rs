@@ -17,12 +17,16 @@ use crate::ui::Ui;
 
 pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
     if args.problem == "-" && args.proof == "-" {
-        return Err(Failure::usage("only one of problem and proof can come from stdin").into());
+        return Err(Failure::usage("only one of problem and proof can come from stdin")
+            .hint("write the other one into a file")
+            .into());
     }
     let problem = Problem::from_text(&text_or_file(&args.problem, "problem")?, &args.problem)?;
     let proof = text_or_file(&args.proof, "proof")?;
     if proof.trim().is_empty() {
-        return Err(Failure::usage("the proof is empty").into());
+        return Err(Failure::usage("the proof is empty")
+            .hint("give a text, a file, or `-` for stdin")
+            .into());
     }
     let setup = Setup::open_reader(&args.prover)?;
     let settings = setup.settings(&args.prover)?;

@@ -12,8 +12,8 @@ use serde_json::json;
 
 use super::devices::{Tested, test_all, verdicts};
 use crate::args::Doctor;
-use crate::failure::describe;
-use crate::host::HostProfile;
+use crate::failure::{describe, hint};
+use crate::host::{HostProfile, free_space};
 use crate::model::Model;
 use crate::ui::{self, Mark, Ui};
 
@@ -68,13 +68,14 @@ pub fn run(args: &Doctor, ui: &Ui) -> Result<u8> {
     adapters(&mut findings, &tested);
     forward_pass(&mut findings, &tested);
     let model = Model::find_or_embedded(args.model.as_deref());
-    let weights = match &model {
-        Ok(model) => check_model(&mut findings, model),
+    let weights = match model {
+        Ok(model) => check_model(&mut findings, &model),
         Err(error) => {
+            let error = error.into();
             findings.fault(
                 "model",
-                error.to_string(),
-                "check the path, or the name with `ls ~/.cache/huggingface/hub`",
+                describe(&error),
+                hint(&error).unwrap_or_else(|| "check the path".to_owned()),
             );
             None
         }
@@ -419,19 +420,15 @@ fn memory(findings: &mut Findings, host: &HostProfile, weights: Option<u64>) {
 
 /// Free space where models are kept, and for results here.
 fn disk(findings: &mut Findings) {
-    // A system that does not tell is not at fault.
-    let Ok(disks) = sysinfo::Disks::new_with_refreshed_list() else { return };
     let mut places: Vec<(&str, PathBuf)> = vec![("disk, this folder", PathBuf::from("."))];
     if let Some(cache) = hub_cache(|name| std::env::var_os(name)).filter(|cache| cache.is_dir()) {
         places.push(("disk, Hugging Face cache", cache));
     }
     for (name, place) in places {
-        let Ok(place) = place.canonicalize() else { continue };
-        // The mount point that is nearest above it.
-        let holding = disks.iter().filter(|disk| place.starts_with(disk.mount_point()));
-        let Some(disk) = holding.max_by_key(|disk| disk.mount_point().components().count()) else { continue };
-        let found = format!("{} free", ui::bytes(disk.available_space()));
-        if disk.available_space() < LITTLE_SPACE {
+        // A system that does not tell is not at fault.
+        let Some(free) = free_space(&place) else { continue };
+        let found = format!("{} free", ui::bytes(free));
+        if free < LITTLE_SPACE {
             findings.note(name, found, "make room before results or models are written there");
         } else {
             findings.good(name, found);

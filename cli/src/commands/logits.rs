@@ -51,10 +51,13 @@ fn folder_of(output: &Path) -> Result<PathBuf> {
             output.display(),
             folder.display()
         ))
+        .hint("make the folder first, or name another place")
         .into());
     }
     if output.is_dir() {
-        return Err(Failure::usage(format!("cannot write {}: it is a folder", output.display())).into());
+        return Err(Failure::usage(format!("cannot write {}: it is a folder", output.display()))
+            .hint(format!("name a file, as in `{}`", output.join("logits.safetensors").display()))
+            .into());
     }
     Ok(folder.to_owned())
 }

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod prove;
 pub mod report;
 pub mod run;
+pub mod set;
 pub mod show;
 pub mod synth;
 pub mod tokenize;

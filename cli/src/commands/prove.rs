@@ -116,10 +116,9 @@ fn search_settings(args: &Prove, setup: &Setup) -> Result<Settings> {
             "--minimum-readings is {}, more than the {} of --verifications",
             settings.minimum_readings, settings.verifications
         );
-        return Err(Failure::usage(message).into());
-    }
-    if settings.sure.is_some_and(|sure| !(sure > 0.0 && sure < 1.0)) {
-        return Err(Failure::usage("--sure must lie between 0 and 1").into());
+        return Err(Failure::usage(message)
+            .hint("raise --verifications, or lower --minimum-readings")
+            .into());
     }
     Ok(settings)
 }
@@ -140,6 +139,7 @@ fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
         return Err(Failure::usage(
             "--only picks problems of a set, and the problem is no .json or .jsonl file",
         )
+        .hint("leave --only away, or give the set's file")
         .into());
     }
     Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
@@ -152,13 +152,17 @@ pub fn text_or_file(argument: &str, what: &str) -> Result<String> {
         return settings::read_text(path);
     }
     if argument.trim().is_empty() {
-        return Err(Failure::usage(format!("the {what} is empty")).into());
+        return Err(Failure::usage(format!("the {what} is empty"))
+            .hint("give a text, a file, or `-` for stdin")
+            .into());
     }
     if argument.contains(char::is_whitespace) {
         return Ok(argument.to_owned());
     }
     let message = format!("`{argument}` is no file, and no {what} either (it has no white space)");
-    Err(Failure::usage(message).hint(format!("check the path, or quote the {what}")).into())
+    Err(Failure::usage(message)
+        .hint(format!("check the path, or type the {what} itself, in quotation marks"))
+        .into())
 }
 
 /// `runs/<date>-<slug>`; an older run of the same problems is gone on with.

@@ -73,7 +73,7 @@ fn sampling(args: &SamplingArgs, config: &ModelConfig) -> Result<SamplingParams>
         min_p: args.min_p.or(of.min_p.map(|p| p as f32)).unwrap_or(own.min_p),
         repetition_penalty: args
             .repetition_penalty
-            .or(of.repetition_penalty.map(|penalty| (penalty as f32).max(f32::MIN_POSITIVE)))
+            .or(of.repetition_penalty.map(|penalty| penalty as f32))
             .unwrap_or(own.repetition_penalty),
         seed: args.seed,
     };
@@ -148,7 +148,7 @@ impl<'a> Job<'a> {
             }
             let mut messages = self.opening();
             messages.push(Message::user(prompt));
-            self.encode(&messages, &self.template(&tokenizer)?, &tokenizer)?
+            self.encode(&messages, !self.args.input.no_think, &self.template(&tokenizer)?, &tokenizer)?
         };
         if ids.is_empty() {
             return Err(porism_runtime::Error::EmptyPrompt.into());
@@ -189,10 +189,11 @@ impl<'a> Job<'a> {
     pub fn encode(
         &self,
         messages: &[Message],
+        thinking: bool,
         template: &ChatTemplate,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>> {
-        let prompt = template.encode_messages(messages, !self.args.input.no_think)?;
+        let prompt = template.encode_messages(messages, thinking)?;
         let ids = tokenizer.encode(&prompt)?;
         let vocab_size = self.checkpoint.config().vocab_size;
         match ids.iter().position(|id| *id >= vocab_size) {

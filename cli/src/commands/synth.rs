@@ -7,7 +7,7 @@ use porism_loader::synth::{self, Content};
 use porism_loader::{Error, TensorTable as _, catalog};
 
 use crate::args::Synth;
-use crate::commands::plan::catalogue_names;
+use crate::commands::plan::unknown_hint;
 use crate::failure::Failure;
 use crate::interrupt;
 use crate::ui::{self, Ui};
@@ -15,13 +15,15 @@ use crate::ui::{self, Ui};
 pub fn run(args: &Synth, ui: &Ui) -> Result<u8> {
     let Some(model) = catalog::find(&args.name) else {
         let message = format!("`{}` is not in the catalogue", args.name);
-        return Err(Failure::model(message).hint(catalogue_names()).into());
+        return Err(Failure::model(message).hint(unknown_hint(&args.name)).into());
     };
     let layers = model.config().num_hidden_layers;
     let model = match args.layers {
         Some(asked) if asked > layers => {
             let message = format!("{asked} layers, {} has {layers}", args.name);
-            return Err(Failure::usage(message).into());
+            return Err(Failure::usage(message)
+                .hint(format!("give at most {layers}, or leave --layers away"))
+                .into());
         }
         Some(asked) => model.with_layers(asked)?,
         None => model,
@@ -30,6 +32,12 @@ pub fn run(args: &Synth, ui: &Ui) -> Result<u8> {
         Some(seed) => Content::Random(seed),
         None => Content::Sparse,
     };
+    // Among other files nobody would find these again.
+    let holds_something = args.directory.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if holds_something {
+        let message = format!("{}: holds other files", args.directory.display());
+        return Err(Failure::usage(message).hint("name a new or an empty folder").into());
+    }
     interrupt::install();
     let total = model.stored_bytes();
     let what = format!("writing {}", args.name);

@@ -54,6 +54,13 @@ const OTHER_BANDWIDTH: f64 = 300e9;
 /// figure for both, kept since placements depend on it.
 const SOFTWARE_BANDWIDTH: f64 = HOST_BANDWIDTH / 8.0;
 
+/// What is reached of the bandwidth that a vendor states for a server's or a desktop's memory: STREAM and its like come to
+/// 75 to 85 % of it.
+pub const HOST_EFFICIENCY: f64 = 0.8;
+/// The same of an adapter's: what compilers make of the mat-vec kernels comes to 30 to 60 % on GPUs of five vendors. An
+/// estimate from their instructions; no real GPU was measured.
+pub const ADAPTER_EFFICIENCY: f64 = 0.5;
+
 /// PCIe 4.0 with eight lanes has 15.8 GB/s, of which about three quarters are reached.
 pub const LINK: f64 = 12e9;
 /// An NVMe drive on PCIe 3.0 with four lanes.

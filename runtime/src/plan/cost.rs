@@ -17,7 +17,7 @@ use crate::model::buffers::input_width;
 use crate::model::moe::GROUP_FROM;
 use crate::model::ops::MATMUL_FROM;
 use crate::options::EngineOptions;
-use crate::weights::layout::Matrices;
+use crate::weights::layout::{ByKind, Matrices};
 
 /// Kernels of attention, from the norm to the output projection, where all positions are attended to.
 const ATTENTION_KERNELS: f64 = 8.0;
@@ -136,6 +136,20 @@ impl Part {
     }
 }
 
+impl DevicePlan {
+    /// Share of the weights that every token needs which is read from disk.
+    fn always_on_disk(&self) -> f64 {
+        let always =
+            |bytes: &ByKind| bytes.total() - bytes.of(Kind::Embedding) - bytes.of(Kind::RoutedExpert);
+        share(always(&self.disk), always(&self.weights))
+    }
+}
+
+/// What part of both the first is.
+fn share(of: u64, rest: u64) -> f64 {
+    of as f64 / (of + rest).max(1) as f64
+}
+
 impl Problem<'_> {
     /// What a plan promises for a load.
     pub(super) fn predict(
@@ -190,7 +204,7 @@ impl Problem<'_> {
             let home = home_of(&|plan| plan.layers.contains(&layer));
             self.carry(&mut seconds, at, home, hidden);
             at = home;
-            self.attention(&mut seconds, home, layer, step)?;
+            self.attention(&mut seconds, (home, &plans[home]), layer, step)?;
             if config.is_moe(layer) {
                 let (places, shares) = (&placement[layer as usize], &shares[layer as usize]);
                 self.experts(&mut seconds, plans, (layer, home), places, shares, step)?;
@@ -202,7 +216,7 @@ impl Problem<'_> {
         }
         let matrix = self.costs[head].layout.logits()?;
         let pieces = matrix.bytes as f64 / self.devices[head].max_binding_bytes as f64;
-        seconds.matrices(head, &self.devices[head], matrix, step.rows);
+        seconds.matrices(head, &self.devices[head], (matrix, plans[head].always_on_disk()), step.rows);
         seconds.add(head, Limit::Dispatches, pieces.ceil() * self.devices[head].rates.dispatch);
         seconds.add(head, Limit::HandOver, self.devices[head].rates.handover);
         Ok(seconds)
@@ -218,7 +232,13 @@ impl Problem<'_> {
     }
 
     /// What a layer's home does in any case: attention, then a dense feed-forward or the choice of experts.
-    fn attention(&self, seconds: &mut Seconds, home: usize, layer: u32, step: &Step) -> Result<(), Error> {
+    fn attention(
+        &self,
+        seconds: &mut Seconds,
+        (home, plan): (usize, &DevicePlan),
+        layer: u32,
+        step: &Step,
+    ) -> Result<(), Error> {
         let (config, device) = (self.config(), &self.devices[home]);
         let layout = &self.costs[home].layout;
         let topk = f64::from(config.indexer.as_ref().map_or(u32::MAX, |i| i.index_topk));
@@ -231,7 +251,7 @@ impl Problem<'_> {
             bytes: always.bytes - unused(more.bytes),
             weights: always.weights - unused(more.weights),
         };
-        seconds.matrices(home, device, read, step.tokens);
+        seconds.matrices(home, device, (read, plan.always_on_disk()), step.tokens);
 
         // Each token reads its latents for scores and sums, and the indexer every key.
         let attended = step.attended(topk);
@@ -305,7 +325,7 @@ impl Problem<'_> {
                 if index == home {
                     part.always.add(index, Limit::Dispatches, kernels * rates.dispatch);
                     let shared = self.costs[index].layout.shared(layer)?;
-                    part.always.matrices(index, device, shared, step.tokens);
+                    part.always.matrices(index, device, (shared, plan.always_on_disk()), step.tokens);
                 } else {
                     part.once.add(index, Limit::Dispatches, kernels * rates.dispatch);
                     part.once.add(index, Limit::HandOver, rates.handover);
@@ -373,16 +393,20 @@ impl Problem<'_> {
         }
         let [mut there, brought] = asked;
         let mut picks = Seconds::default();
-        if plan.disk > 0 {
-            let routed = (plan.disk + plan.weights.of(Kind::RoutedExpert)).max(1) as f64;
-            let on_disk = there.bytes * plan.disk as f64 / routed;
-            there.bytes -= on_disk;
-            picks.add(index, Limit::Disk, on_disk / device.rates.disk);
-        }
+        let rates = &device.rates;
+        let of = |bytes: &ByKind| bytes.of(Kind::RoutedExpert);
+        let on_disk = there.bytes * share(of(&plan.disk), of(&plan.weights));
+        there.bytes -= on_disk;
+        picks.add(index, Limit::Disk, on_disk / rates.disk);
         picks.work(index, device, there);
-        // They come while those that are there are computed.
+        // They come while those that are there are computed; what is read from disk passes the link meanwhile.
         let hidden = picks.total();
-        picks.add(index, Limit::Link, (brought.bytes / device.rates.link - hidden).max(0.0));
+        let on_disk = brought.bytes * share(plan.files.disk, plan.files.page_cache);
+        let from_disk = on_disk / rates.disk.min(rates.link);
+        let over_link = (brought.bytes - on_disk) / rates.link;
+        let waited = (1.0 - hidden / (from_disk + over_link)).max(0.0);
+        picks.add(index, Limit::Disk, from_disk * waited);
+        picks.add(index, Limit::Link, over_link * waited);
         picks.work(index, device, brought);
         Ok(picks)
     }
@@ -543,14 +567,16 @@ impl Seconds {
         }
     }
 
-    /// Matrices that each of `tokens` tokens is multiplied with.
-    fn matrices(&mut self, index: usize, device: &Device, matrices: Matrices, tokens: f64) {
+    /// Matrices that each of `tokens` tokens is multiplied with, a share of which is read from disk.
+    fn matrices(&mut self, index: usize, device: &Device, (matrices, on_disk): (Matrices, f64), tokens: f64) {
         let weights = matrices.weights as f64;
         let tile = f64::from(matmul::TOKENS);
         let in_tiles = !device.host && tokens >= f64::from(MATMUL_FROM);
         let computed = if in_tiles { (tokens / tile).ceil() * tile } else { tokens };
-        let asked = Asked { bytes: matrices.bytes as f64, weights, operations: 2.0 * weights * computed };
-        self.work(index, device, asked);
+        let bytes = matrices.bytes as f64;
+        self.add(index, Limit::Disk, bytes * on_disk / device.rates.disk);
+        let bytes = bytes * (1.0 - on_disk);
+        self.work(index, device, Asked { bytes, weights, operations: 2.0 * weights * computed });
     }
 
     fn extend(&mut self, other: Seconds) {

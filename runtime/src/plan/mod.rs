@@ -4,7 +4,11 @@
 //! and their memory allows. Each routed expert has one device that computes it: adapters first, a layer's on its
 //! home or divided among all ([`Spread`]), then the host, where there is one; without a host the rest is streamed into slots on
 //! the layer's home, and so are those that it keeps there.
+//!
+//! What is computed on the host and what is streamed lies in the mapped files. Of those, pages stay in host memory as far as
+//! it goes; the others are read from disk again for each step, and a plan says how many bytes that are.
 
+mod choose;
 mod cost;
 mod place;
 mod refusal;
@@ -16,9 +20,10 @@ use porism_loader::TensorTable;
 use crate::device::Device;
 use crate::error::Error;
 use crate::options::EngineOptions;
+pub use choose::{Speed, fastest};
 pub use cost::Load;
 use place::{Costs, Problem};
-pub use result::{DevicePlan, Place, Plan, Predicted};
+pub use result::{DevicePlan, Files, Note, Place, Plan, Predicted, WayOut};
 
 /// Divides a model among devices.
 ///
@@ -136,7 +141,7 @@ mod tests {
         let plan = plan(&model, &devices, &EngineOptions::new(8192)).unwrap();
         check(&model, &devices, &plan);
         assert!(plan.devices[..4].iter().all(|device| !device.layers.is_empty() && device.experts > 100));
-        assert!(plan.devices[4].layers.is_empty() && plan.devices[4].disk > 0);
+        assert!(plan.devices[4].layers.is_empty() && plan.devices[4].disk.total() > 0);
     }
 
     #[test]
@@ -165,7 +170,7 @@ mod tests {
             let plan = plan(&model, &devices, &EngineOptions::new(4096)).unwrap();
             check(&model, &devices, &plan);
             assert!(plan.devices[0].streamed > 0, "{:?}", plan.devices[0]);
-            assert_eq!(plan.devices[1].total() + plan.devices[1].disk, 0);
+            assert_eq!(plan.devices[1].total() + plan.devices[1].disk.total(), 0);
         }
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use porism_loader::{Kind, ModelConfig, TensorTable};
 
 use super::cost::Load;
-use super::result::{DevicePlan, Place, Plan};
+use super::result::{DevicePlan, Files, Note, Place, Plan};
 use crate::device::{Device, Staging};
 use crate::error::Error;
 use crate::model::buffers;
@@ -67,6 +67,15 @@ pub(super) struct Draft {
     capacity: Vec<u64>,
 }
 
+/// What a device needs room for.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Each home streams experts into slots.
+    slots: bool,
+    /// The host needs none for weights: all of them may stay on disk.
+    from_disk: bool,
+}
+
 pub(super) struct Problem<'p> {
     pub(super) table: &'p dyn TensorTable,
     pub(super) devices: &'p [Device],
@@ -111,24 +120,33 @@ impl Problem<'_> {
 
     pub(super) fn draft(&self, memory: &[u64], options: &EngineOptions) -> Result<Option<Draft>, Error> {
         let chunks = options.chunks(self.config())?;
-        for slots in [false, true] {
-            for chunk in &chunks {
-                if let Some(draft) = self.try_chunk(memory, options, *chunk, slots) {
-                    return Ok(Some(draft));
-                }
-                // One device is filled as the engine does it: a smaller step rather than streamed experts. Among
-                // several the step shrinks only where the plan would fail otherwise.
-                if self.devices.len() > 1 && !slots && self.try_chunk(memory, options, *chunk, true).is_some()
-                {
-                    break;
+        let has_host = self.devices.iter().any(|device| device.host);
+        // Weights that every token needs are read from disk at every step only where there is no other way.
+        for from_disk in [false, true] {
+            if from_disk && !has_host {
+                continue;
+            }
+            for slots in [false, true] {
+                for chunk in &chunks {
+                    let room = Room { slots, from_disk };
+                    if let Some(draft) = self.try_chunk(memory, options, *chunk, room) {
+                        return Ok(Some(draft));
+                    }
+                    // One device is filled as the engine does it: a smaller step rather than streamed experts. Among
+                    // several the step shrinks only where the plan would fail otherwise.
+                    let streaming = Room { slots: true, from_disk };
+                    let several = self.devices.len() > 1 && !slots;
+                    if several && self.try_chunk(memory, options, *chunk, streaming).is_some() {
+                        break;
+                    }
                 }
             }
         }
         Ok(None)
     }
 
-    /// With `slots` each home has room to stream experts into.
-    fn try_chunk(&self, memory: &[u64], options: &EngineOptions, chunk: usize, slots: bool) -> Option<Draft> {
+    fn try_chunk(&self, memory: &[u64], options: &EngineOptions, chunk: usize, room: Room) -> Option<Draft> {
+        let Room { slots, from_disk } = room;
         let config = self.config();
         let sizes = options.sizes(chunk);
         let layers = config.num_hidden_layers;
@@ -155,6 +173,9 @@ impl Problem<'_> {
             let mut bytes = costs.dense[run.end] - costs.dense[run.start];
             if config.tie_word_embeddings && run.start == 0 && run.end < items {
                 bytes += costs.dense[items] - costs.dense[items - 1];
+            }
+            if from_disk && profile.host {
+                bytes = 0;
             }
             let home = layers_of(run, layers);
             bytes += caches[home.start as usize..home.end as usize].iter().sum::<u64>();
@@ -326,16 +347,15 @@ impl Problem<'_> {
                 slots = self.slots(index, memory[index].saturating_sub(fixed), experts + streamed);
                 weights.extend(&costs.layout.pool(costs.slot, slots.into()));
             }
-            let mut disk = 0;
+            let mut disk = ByKind::default();
             if profile.host {
-                // What is beyond the host's memory stays on disk: experts, since all else was found to fit.
                 let room = memory[index].saturating_sub(cache + activations + staging.bytes());
-                disk = weights.total().saturating_sub(room).min(weights.of(Kind::RoutedExpert));
-                weights = less(&weights, Kind::RoutedExpert, disk);
+                (weights, disk) = kept(&weights, room);
             }
             devices.push(DevicePlan {
                 weights,
                 disk,
+                files: Files::default(),
                 cache,
                 activations,
                 staging,
@@ -357,9 +377,40 @@ impl Problem<'_> {
             );
         }
         debug_assert_eq!(devices.len(), count);
+        self.place_files(&mut devices, &placement, memory)?;
         let predicted = self.predict(&devices, &placement, draft.chunk, &Load::of(self.request))?;
         let notes = self.notes(&devices);
         Ok(Plan { devices, placement, chunk: draft.chunk, predicted, notes })
+    }
+
+    /// Streamed experts are in the files: as pages in host memory as far as it goes, beyond that on disk.
+    fn place_files(
+        &self,
+        devices: &mut [DevicePlan],
+        placement: &[Vec<Place>],
+        memory: &[u64],
+    ) -> Result<(), Error> {
+        let host = self.devices.iter().position(|device| device.host);
+        let mut room = match host {
+            Some(host) => memory[host] - devices[host].total(),
+            None => self.request.page_cache.unwrap_or(0),
+        };
+        let mut streamed = vec![0u64; devices.len()];
+        for (layer, places) in (0u32..).zip(placement).filter(|(_, places)| !places.is_empty()) {
+            let bytes = self.costs[0].layout.expert(layer)?.bytes;
+            for place in places.iter().filter(|place| !place.resident) {
+                streamed[place.device] += bytes;
+            }
+        }
+        let mut left: u64 = streamed.iter().sum();
+        for (device, bytes) in devices.iter_mut().zip(streamed).filter(|(_, bytes)| *bytes > 0) {
+            // In proportion to what each streams.
+            let kept = (u128::from(room.min(left)) * u128::from(bytes)).div_ceil(u128::from(left)) as u64;
+            let kept = kept.min(bytes).min(room);
+            device.files = Files { page_cache: kept, disk: bytes - kept };
+            (room, left) = (room - kept, left - bytes);
+        }
+        Ok(())
     }
 
     /// Slots that fit into `room` bytes, no more than there are experts.
@@ -491,43 +542,39 @@ impl Problem<'_> {
         quotas
     }
 
-    fn notes(&self, plans: &[DevicePlan]) -> Vec<String> {
+    fn notes(&self, plans: &[DevicePlan]) -> Vec<Note> {
         let mut notes = Vec::new();
-        let config = self.config();
         for (index, plan) in plans.iter().enumerate() {
             let (device, costs) = (&self.devices[index], &self.costs[index]);
             let here = plan.experts + plan.streamed;
             if !device.host && here > 0 {
                 let per_layer = here.div_ceil(self.moe_layers().len().max(1) as u32);
-                let slabs = u64::from(per_layer).div_ceil(costs.layout.slots_per_slab(costs.slot).max(1));
-                if slabs > 1 {
-                    notes.push(format!(
-                        "{} binds {} bytes at once, {} experts: a layer's experts there lie in {slabs} bindings",
-                        device.name,
-                        device.max_binding_bytes,
-                        costs.layout.slots_per_slab(costs.slot)
-                    ));
+                let experts = costs.layout.slots_per_slab(costs.slot);
+                let bindings = u64::from(per_layer).div_ceil(experts.max(1));
+                if bindings > 1 {
+                    let at_once = device.max_binding_bytes;
+                    notes.push(Note::Bindings { device: index, at_once, experts, bindings });
                 }
             }
-            if plan.disk > 0 {
-                notes.push(format!(
-                    "{} bytes of experts stay on disk and are read through the page cache of {}",
-                    plan.disk, device.name
-                ));
-            }
             if plan.streamed > 0 {
-                notes.push(format!(
-                    "{} experts are streamed into {} slots of {} when they are picked; the prediction assumes that the files \
-                     are in memory",
-                    plan.streamed, plan.slots, device.name
-                ));
+                notes.push(Note::Streamed {
+                    device: index,
+                    experts: plan.streamed,
+                    slots: plan.slots,
+                    files: plan.files,
+                });
+            }
+            if plan.disk.total() > 0 {
+                let experts = plan.disk.of(Kind::RoutedExpert);
+                let always = plan.disk.total() - experts - plan.disk.of(Kind::Embedding);
+                notes.push(Note::Disk { device: index, experts, always });
             }
             if here == 0 && plan.layers.is_empty() && !plan.embedding && !plan.head {
-                notes.push(format!("{} has nothing to do", device.name));
+                notes.push(Note::Idle { device: index });
             }
         }
-        if config.num_nextn_predict_layers > 0 {
-            notes.push("the multi-token-prediction head is left out".to_owned());
+        if self.config().num_nextn_predict_layers > 0 {
+            notes.push(Note::NoMultiTokenPrediction);
         }
         notes
     }
@@ -539,12 +586,29 @@ fn layers_of(run: &Range<usize>, layers: u32) -> Range<u32> {
     clamp(run.start)..clamp(run.end)
 }
 
-fn less(bytes: &ByKind, kind: Kind, by: u64) -> ByKind {
-    let mut left = ByKind::default();
-    for (of, amount) in bytes.rows() {
-        left.add(of, if of == kind { amount - by } else { amount });
+/// The host's weights that stay in `room` bytes of memory, and those that are read from disk. What is wanted least goes
+/// first: rows of the embedding, of which a token reads one; routed experts, of which it picks some; the others all alike.
+fn kept(weights: &ByKind, room: u64) -> (ByKind, ByKind) {
+    let (mut stay, mut disk) = (*weights, ByKind::default());
+    let mut over = weights.total().saturating_sub(room);
+    let mut leave = |kind: Kind, bytes: u64| {
+        stay.remove(kind, bytes);
+        disk.add(kind, bytes);
+    };
+    for kind in [Kind::Embedding, Kind::RoutedExpert] {
+        let bytes = over.min(weights.of(kind));
+        leave(kind, bytes);
+        over -= bytes;
     }
-    left
+    let rest = |kind: &Kind| !matches!(kind, Kind::Embedding | Kind::RoutedExpert);
+    let mut left: u64 = weights.rows().filter(|(kind, _)| rest(kind)).map(|(_, bytes)| bytes).sum();
+    for (kind, bytes) in weights.rows().filter(|(kind, _)| rest(kind)) {
+        let part = (u128::from(over) * u128::from(bytes)).div_ceil(u128::from(left)) as u64;
+        let part = part.min(bytes).min(over);
+        leave(kind, part);
+        (over, left) = (over - part, left - bytes);
+    }
+    (stay, disk)
 }
 
 /// Divides `total` in proportion to `weights`, no part above its capacity; the sum is the smaller of `total` and all

@@ -1,6 +1,7 @@
 //! Why there is no plan, and what would help.
 
 use super::place::Problem;
+use super::result::WayOut;
 use crate::device::description::UNLIMITED;
 use crate::error::Error;
 use crate::model::buffers;
@@ -37,29 +38,23 @@ impl Problem<'_> {
         }
         let mut ways_out = Vec::new();
         if !self.devices.iter().any(|device| device.host) {
-            ways_out.push(
-                "add `host` to the devices: what does not fit on the others is then computed from host memory"
-                    .to_owned(),
-            );
+            ways_out.push(WayOut::AddHost);
         }
         let mut shorter = options.clone();
         while shorter.context > 256 {
             shorter.context /= 2;
             if works(0, &shorter)? {
-                ways_out.push(format!("shorten the context: `--ctx-size {}` fits", shorter.context));
+                ways_out.push(WayOut::Context(shorter.context));
                 break;
             }
         }
-        ways_out.push(format!("give {} {high} bytes more", self.devices[device].name));
+        ways_out.push(WayOut::Memory(self.devices[device].name.clone(), high));
         if ways_out.len() < 2 {
-            ways_out.push("add a device".to_owned());
+            ways_out.push(WayOut::AddDevice);
         }
-        let weights = self.costs[device].whole;
         Ok(Error::DoesNotFit {
-            what: format!(
-                "the model ({weights} bytes of weights) with a context of {} tokens",
-                options.context
-            ),
+            weights: self.costs[device].whole,
+            context: options.context,
             device: self.devices[device].name.clone(),
             shortfall: high,
             ways_out,

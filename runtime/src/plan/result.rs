@@ -17,10 +17,13 @@ pub struct Place {
 /// A device's part of a plan. Bytes are exact.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DevicePlan {
-    /// Weights in its memory by kind, slots for streamed experts among them.
+    /// Weights in its memory by kind, slots for streamed experts among them. The host's are pages of the mapped files.
     pub weights: ByKind,
-    /// Weights that the host reads from disk, since its memory is full; not part of `weights`.
-    pub disk: u64,
+    /// The host's weights that are read from disk again whenever they are wanted, since its memory is full. Not part of
+    /// `weights`.
+    pub disk: ByKind,
+    /// Where the experts are that are streamed to it.
+    pub files: Files,
     /// Latent and indexer caches of its layers.
     pub cache: u64,
     /// Activations and inputs.
@@ -41,7 +44,21 @@ pub struct DevicePlan {
     pub slots: u32,
 }
 
+/// Bytes of streamed experts in the files, by where those are read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Pages that host memory keeps.
+    pub page_cache: u64,
+    /// On disk, read again at each use.
+    pub disk: u64,
+}
+
 impl DevicePlan {
+    /// Bytes that are read from disk for it again whenever they are wanted.
+    pub fn from_disk(&self) -> u64 {
+        self.disk.total() + self.files.disk
+    }
+
     /// Bytes of its memory.
     pub fn total(&self) -> u64 {
         self.weights.total() + self.cache + self.activations + self.staging.bytes()
@@ -61,6 +78,62 @@ pub struct Predicted {
     pub prefill_limited_by: String,
 }
 
+/// What is worth knowing about a plan. Devices are named by their index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A layer's experts lie in several bindings, which takes more dispatches.
+    Bindings {
+        /// Where.
+        device: usize,
+        /// Bytes that it binds at once.
+        at_once: u64,
+        /// Experts that those hold.
+        experts: u64,
+        /// Bindings of a layer.
+        bindings: u64,
+    },
+    /// Weights of the host for which its memory has no room.
+    Disk {
+        /// The host.
+        device: usize,
+        /// Bytes of routed experts, of which a step reads those that are picked.
+        experts: u64,
+        /// Bytes of weights that every token needs.
+        always: u64,
+    },
+    /// Experts that are brought when they are picked.
+    Streamed {
+        /// Where they are computed.
+        device: usize,
+        /// How many.
+        experts: u32,
+        /// Slots there.
+        slots: u32,
+        /// Where they come from.
+        files: Files,
+    },
+    /// A device without anything to do.
+    Idle {
+        /// Which.
+        device: usize,
+    },
+    /// The checkpoint has layers that predict several tokens; they are not used.
+    NoMultiTokenPrediction,
+}
+
+/// What would make a plan possible that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// Let the host compute what fits no adapter.
+    AddHost,
+    /// A context of so many tokens fits.
+    Context(usize),
+    /// So many bytes more on the device of this name.
+    Memory(String, u64),
+    /// Another device.
+    AddDevice,
+}
+
 /// Which device holds what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -73,12 +146,22 @@ pub struct Plan {
     /// Rates.
     pub predicted: Predicted,
     /// What is worth knowing.
-    pub notes: Vec<String>,
+    pub notes: Vec<Note>,
 }
 
 impl Plan {
-    /// Bytes of weights on all devices and on disk.
+    /// Bytes of weights wherever they are: on devices, in host memory and on disk.
     pub fn weights(&self) -> u64 {
-        self.devices.iter().map(|device| device.weights.total() + device.disk).sum()
+        self.loaded() + self.disk()
+    }
+
+    /// Bytes that are read from disk again whenever they are wanted.
+    pub fn disk(&self) -> u64 {
+        self.devices.iter().map(DevicePlan::from_disk).sum()
+    }
+
+    /// Bytes that are read from disk once until every weight is where the plan has it.
+    pub fn loaded(&self) -> u64 {
+        self.devices.iter().map(|device| device.weights.total() + device.files.page_cache).sum()
     }
 }

@@ -138,7 +138,9 @@ impl Rig<'_> {
         }
         let node = &mut self.nodes[device];
         let (mut ops, model, step) = node.recorder(tokens, Some(layer));
-        match model.layer(layer).experts().filter(|_| home) {
+        // A layer's own experts are known at home only.
+        let experts = if home { model.layer(layer).experts() } else { None };
+        match experts {
             Some(experts) => moe::combine(&mut ops, &model.config, experts, step),
             None => moe::sum(&mut ops, &model.config, step),
         }

@@ -17,6 +17,11 @@ impl ByKind {
         self.0[kind as usize] += bytes;
     }
 
+    /// Takes bytes from a kind that has them.
+    pub fn remove(&mut self, kind: Kind, bytes: u64) {
+        self.0[kind as usize] -= bytes;
+    }
+
     /// Adds all of another.
     pub fn extend(&mut self, other: &ByKind) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0) {
