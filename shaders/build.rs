@@ -1,7 +1,8 @@
 //! Links every kernel (WESL imports and `@if` features), validates each linked variant with naga for SPIR-V, MSL
-//! and HLSL, reflects its bindings and `Params`, and writes `kernels.rs`: a bad shader fails `cargo check`.
+//! and HLSL, and writes what callers need as Rust: `Params`, bindings, override constants and constants of each kernel
+//! (`interfaces.rs`), and the table of all of them (`table.rs`). A bad shader fails `cargo check`, and so does a wrong call.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs};
@@ -14,6 +15,8 @@ const MAX_IMMEDIATE_BYTES: u32 = 128;
 const MAX_WORKGROUP_BYTES: u32 = 32 * 1024;
 /// WebGPU promises 8 storage buffers per shader stage. No kernel has needed more than 7, so that one is left.
 const MAX_BINDINGS: usize = 7;
+/// `Constants::MAX`
+const MAX_OVERRIDES: usize = 6;
 
 fn main() {
     println!("cargo:rerun-if-changed=src/kernels");
@@ -27,24 +30,27 @@ fn main() {
 
     let mut out = String::from("// Written by build.rs.\n");
     let mut features = BTreeSet::new();
-    let mut table =
-        String::from("/// Every kernel, in alphabetical order.\npub static KERNELS: &[Kernel] = &[\n");
-    for name in &names {
-        let kernel = build(name);
+    let mut pieces = BTreeMap::new();
+    let mut table = String::from(
+        "// Written by build.rs.\n/// Every kernel, in alphabetical order.\npub static KERNELS: &[Kernel] = &[\n",
+    );
+    for (index, name) in names.iter().enumerate() {
+        let kernel = build(name, &mut pieces);
         features.extend(kernel.features);
-        out.push_str(&kernel.params);
+        out.push_str(&kernel.interface);
         table.push_str(&kernel.entry);
+        let id = name.to_uppercase();
+        writeln!(out, "/// Index of `{name}` in [`KERNELS`].\npub const {id}: KernelId = KernelId({index});")
+            .unwrap();
     }
     table.push_str("];\n");
-    out.push_str(&table);
-    for (index, name) in names.iter().enumerate() {
-        writeln!(
-            out,
-            "/// Index of `{name}` in [`KERNELS`].\npub const {}: KernelId = KernelId({index});",
-            name.to_uppercase()
-        )
-        .unwrap();
+    out.push_str("/// Constants of the pieces that kernels share.\npub mod lib {\n");
+    for (piece, constants) in &pieces {
+        writeln!(out, "/// Of `lib/{piece}.wgsl`.\npub mod {piece} {{").unwrap();
+        constants.values().for_each(|constant| out.push_str(constant));
+        out.push_str("}\n");
     }
+    out.push_str("}\n");
     let list: String =
         features.iter().map(|name| format!("({name:?}, Features::{}), ", name.to_uppercase())).collect();
     writeln!(out, "const FEATURES: &[(&str, Features)] = &[{list}];").unwrap();
@@ -55,16 +61,21 @@ fn main() {
             .unwrap();
     }
     out.push_str("}\n");
-    fs::write(Path::new(&env::var("OUT_DIR").unwrap()).join("kernels.rs"), out).unwrap();
+    let folder = env::var("OUT_DIR").unwrap();
+    fs::write(Path::new(&folder).join("interfaces.rs"), out).unwrap();
+    fs::write(Path::new(&folder).join("table.rs"), table).unwrap();
 }
+
+/// Constants as Rust by name, of each piece in `lib/`.
+type Pieces = BTreeMap<String, BTreeMap<String, String>>;
 
 struct Built {
     features: Vec<String>,
-    params: String,
+    interface: String,
     entry: String,
 }
 
-fn build(name: &str) -> Built {
+fn build(name: &str, pieces: &mut Pieces) -> Built {
     let source = fs::read_to_string(format!("src/kernels/{name}.wgsl")).unwrap();
     let features = features_of(&source);
     let mut variants = String::new();
@@ -77,13 +88,15 @@ fn build(name: &str) -> Built {
             .map(|(_, f)| f.as_str())
             .collect();
         let wgsl = link(name, &features, &on);
-        let this = validate(name, &on, &wgsl);
-        match &reflected {
+        let mut this = validate(name, &on, &wgsl, pieces);
+        match &mut reflected {
             None => reflected = Some(this),
-            Some(first) => assert!(
-                first.interface() == this.interface(),
-                "{name}: bindings or Params differ between variants"
-            ),
+            Some(first) => {
+                // A constant that differs between variants is nobody else's business.
+                first.constants.retain(|name, text| this.constants.get(name) == Some(text));
+                this.constants.clone_from(&first.constants);
+                assert!(*first == this, "{name}: bindings, overrides or Params differ between variants");
+            }
         }
         let on: String =
             on.iter().map(|feature| format!(".with(Features::{})", feature.to_uppercase())).collect();
@@ -91,12 +104,22 @@ fn build(name: &str) -> Built {
             .unwrap();
     }
     let reflected = reflected.unwrap();
+    let bindings: String = reflected
+        .bindings
+        .iter()
+        .map(|(name, writes)| format!("Binding {{ name: {name:?}, writes: {writes} }}, "))
+        .collect();
+    let overrides: String = reflected
+        .overrides
+        .iter()
+        .map(|(name, default)| format!("Override {{ name: {name:?}, default: {default} }}, "))
+        .collect();
     let entry = format!(
-        "    Kernel {{ name: {name:?}, bindings: &[{}], overrides: &{:?}, params_bytes: {}, variants: &[\n{variants}    ], \
-         twin: crate::kernels::{name}::twin, cases: crate::kernels::{name}::cases }},\n",
-        reflected.bindings, reflected.overrides, reflected.params_bytes,
+        "    Kernel {{ name: {name:?}, bindings: &[{bindings}], overrides: &[{overrides}], params_bytes: {}, \
+         variants: &[\n{variants}    ], twin: crate::kernels::{name}::twin, cases: crate::kernels::{name}::cases }},\n",
+        reflected.params_bytes,
     );
-    Built { features, params: reflected.params, entry }
+    Built { features, interface: reflected.interface(name), entry }
 }
 
 /// Names used in `@if(...)`, here and in the imported pieces.
@@ -144,21 +167,104 @@ fn with_plain_overrides(name: &str, wgsl: String) -> String {
     })
 }
 
+/// What whoever calls a kernel has to know.
 #[derive(PartialEq)]
 struct Reflected {
-    bindings: String,
-    overrides: Vec<String>,
-    params: String,
+    /// Names, and whether they are written.
+    bindings: Vec<(String, bool)>,
+    /// Names and defaults.
+    overrides: Vec<(String, u32)>,
+    /// The fields of `Params`.
+    fields: String,
+    /// What has to hold for them.
+    asserts: String,
     params_bytes: u32,
+    /// The shader's own constants by name, as Rust.
+    constants: BTreeMap<String, String>,
 }
 
 impl Reflected {
-    fn interface(&self) -> (&str, &str) {
-        (&self.bindings, &self.params)
+    /// The Rust module of a kernel.
+    fn interface(&self, name: &str) -> String {
+        let Reflected { fields, asserts, params_bytes, .. } = self;
+        let constants: String = self.constants.values().map(String::as_str).collect();
+        let id = name.to_uppercase();
+        let count = self.bindings.len();
+        let describe = "#[expect(missing_docs, reason = \"described in the shader\")]";
+        let list = |names: &[String], with: &dyn Fn(&str) -> String| -> String {
+            names.iter().map(|name| with(name)).collect::<Vec<_>>().join(", ")
+        };
+        let bindings: Vec<String> = self.bindings.iter().map(|(name, _)| name.clone()).collect();
+        let overrides: Vec<String> = self.overrides.iter().map(|(name, _)| name.to_lowercase()).collect();
+        let defaults: Vec<String> = self
+            .overrides
+            .iter()
+            .map(|(name, default)| format!("{}: {default}", name.to_lowercase()))
+            .collect();
+        let zeros = self.overrides.iter().all(|(_, default)| *default == 0);
+        let default = format!(
+            "    impl Default for Overrides {{
+        fn default() -> Self {{ Overrides {{ {} }} }}
+    }}
+",
+            defaults.join(", ")
+        );
+        let default = if zeros { String::new() } else { default };
+        let struct_of =
+            |names: &[String], ty: &str| list(names, &|name| format!("{describe} pub {name}: {ty}"));
+        format!(
+            "/// Generated from `{name}.wgsl`.
+pub mod {name} {{
+    use crate::interface::{{Constants, Interface}};
+    /// What `{name}` is told at each dispatch.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+    pub struct Params {{
+{fields}    }}
+    const _: () = assert!(core::mem::size_of::<Params>() == {params_bytes});
+{asserts}
+    /// What is bound to `{name}`, in binding order.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Bindings<T> {{ {bindings_struct} }}
+    impl<T> IntoIterator for Bindings<T> {{
+        type Item = T;
+        type IntoIter = core::array::IntoIter<T, {count}>;
+        fn into_iter(self) -> Self::IntoIter {{ [{bindings_self}].into_iter() }}
+    }}
+    /// The override constants of `{name}`; each combination is compiled by itself.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq{derived_default})]
+    pub struct Overrides {{ {overrides_struct} }}
+{default}    impl Interface for Params {{
+        const KERNEL: crate::KernelId = crate::{id};
+        type Bindings<T> = Bindings<T>;
+        type Overrides = Overrides;
+        fn bind<T>(mut all: impl Iterator<Item = T>) -> Option<Bindings<T>> {{
+            Some(Bindings {{ {bind} }})
+        }}
+        fn constants({all_overrides}: Overrides) -> Constants {{ Constants::new(&[{overrides_self}]) }}
+        fn overrides({all_constants}: &Constants) -> Overrides {{ Overrides {{ {overrides_from} }} }}
+    }}
+{constants}}}
+",
+            bindings_struct = struct_of(&bindings, "T"),
+            bindings_self = list(&bindings, &|name| format!("self.{name}")),
+            bind = list(&bindings, &|name| format!("{name}: all.next()?")),
+            overrides_struct = struct_of(&overrides, "u32"),
+            derived_default = if zeros { ", Default" } else { "" },
+            all_overrides = if overrides.is_empty() { "_" } else { "of" },
+            overrides_self = list(&overrides, &|name| format!("of.{name}")),
+            all_constants = if overrides.is_empty() { "_" } else { "of" },
+            overrides_from = overrides
+                .iter()
+                .enumerate()
+                .map(|(index, name)| format!("{name}: of.get({index})"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        )
     }
 }
 
-fn validate(name: &str, on: &[&str], wgsl: &str) -> Reflected {
+fn validate(name: &str, on: &[&str], wgsl: &str, pieces: &mut Pieces) -> Reflected {
     let what = format!("{name} with features {on:?}");
     let module = naga::front::wgsl::parse_str(wgsl)
         .unwrap_or_else(|error| panic!("{what}: {}", error.emit_to_string_with_path(wgsl, name)));
@@ -188,7 +294,7 @@ fn validate(name: &str, on: &[&str], wgsl: &str) -> Reflected {
     .unwrap_or_else(|error| panic!("{what}: {error:?}"));
     emit_all(&what, &fixed, &fixed_info);
     check_workgroup_memory(&what, &fixed);
-    reflect(&what, name, &module)
+    reflect(&what, &module, pieces)
 }
 
 fn emit_all(what: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
@@ -231,7 +337,24 @@ fn check_workgroup_memory(what: &str, module: &naga::Module) {
     );
 }
 
-fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
+/// The name of something in the shader: what is imported from `lib/PIECE.wgsl` is called `package_lib_PIECE_NAME` there.
+fn own_name(name: &str) -> (Option<String>, &str) {
+    let Some(rest) = name.strip_prefix("package_lib_") else { return (None, name) };
+    let piece = fs::read_dir("src/lib")
+        .expect("src/lib")
+        .filter_map(|file| Some(file.ok()?.path().file_stem()?.to_str()?.to_owned()))
+        .find(|piece| rest.strip_prefix(piece.as_str()).is_some_and(|rest| rest.starts_with('_')));
+    let piece = piece.unwrap_or_else(|| panic!("`{name}` is of no file in src/lib"));
+    let name = &rest[piece.len() + 1..];
+    // A name with underscores is preceded by their number: `_1REDUCE_LANES`.
+    let name = match name.strip_prefix('_') {
+        Some(counted) => counted.trim_start_matches(|c: char| c.is_ascii_digit()),
+        None => name,
+    };
+    (Some(piece), name)
+}
+
+fn reflect(what: &str, module: &naga::Module, pieces: &mut Pieces) -> Reflected {
     let mut bindings = Vec::new();
     let mut params = None;
     for (_, variable) in module.global_variables.iter() {
@@ -240,7 +363,7 @@ fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
                 let at = variable.binding.as_ref().unwrap();
                 assert!(at.group == 0, "{what}: bindings are in group 0");
                 let writes = access.contains(naga::StorageAccess::STORE);
-                bindings.push((at.binding, variable.name.clone().unwrap(), writes));
+                bindings.push((at.binding, own_name(variable.name.as_ref().unwrap()).1.to_owned(), writes));
             }
             naga::AddressSpace::Immediate => params = Some(variable.ty),
             naga::AddressSpace::WorkGroup | naga::AddressSpace::Private => {}
@@ -256,26 +379,72 @@ fn reflect(what: &str, name: &str, module: &naga::Module) -> Reflected {
     for (position, binding) in bindings.iter().enumerate() {
         assert!(binding.0 as usize == position, "{what}: bindings are numbered 0, 1, 2, …");
     }
-    let bindings: String = bindings
-        .iter()
-        .map(|(_, name, writes)| format!("Binding {{ name: {name:?}, writes: {writes} }}, "))
-        .collect();
-    let mut overrides: Vec<String> = module.overrides.iter().filter_map(|(_, o)| o.name.clone()).collect();
+    let bindings = bindings.into_iter().map(|(_, name, writes)| (name, writes)).collect();
+    let mut overrides = Vec::new();
+    for (_, constant) in module.overrides.iter() {
+        let name = constant.name.as_ref().unwrap();
+        let default = constant.init.and_then(|init| literal(module, init));
+        let Some(Value::U32(default)) = default else {
+            panic!("{what}: override {name} is no u32 with a default")
+        };
+        overrides.push((name.clone(), default));
+    }
     overrides.sort();
-    let (params, params_bytes) = match params {
-        Some(ty) => params_struct(what, name, module, ty),
-        None => (String::new(), 0),
-    };
-    Reflected { bindings, overrides, params, params_bytes }
+    assert!(
+        overrides.len() <= MAX_OVERRIDES,
+        "{what}: {} overrides, at most {MAX_OVERRIDES}",
+        overrides.len()
+    );
+    let mut constants = BTreeMap::new();
+    for (_, constant) in module.constants.iter() {
+        let Some((name, value)) = constant.name.as_ref().zip(literal(module, constant.init)) else {
+            continue;
+        };
+        let (piece, name) = own_name(name);
+        let text = match value {
+            Value::U32(value) => {
+                format!("    #[doc = \"`{name}` of the shader.\"]\n    pub const {name}: u32 = {value};\n")
+            }
+            Value::F32(value) => {
+                format!("    #[doc = \"`{name}` of the shader.\"]\n    pub const {name}: f32 = {value:?};\n")
+            }
+        };
+        match piece {
+            None => {
+                constants.insert(name.to_owned(), text);
+            }
+            Some(piece) => {
+                let known = pieces.entry(piece).or_default().entry(name.to_owned()).or_insert(text.clone());
+                // One that a feature changes is left out.
+                if *known != text {
+                    known.clear();
+                }
+            }
+        }
+    }
+    let params = params.unwrap_or_else(|| panic!("{what}: `Params` is a var<immediate>"));
+    let (fields, asserts, params_bytes) = params_struct(what, module, params);
+    Reflected { bindings, overrides, fields, asserts, params_bytes, constants }
 }
 
-/// `Params` as Rust: only 4-byte scalars and vec4 (the layouts on which WGSL, MSL and HLSL root constants agree).
-fn params_struct(
-    what: &str,
-    name: &str,
-    module: &naga::Module,
-    ty: naga::Handle<naga::Type>,
-) -> (String, u32) {
+enum Value {
+    U32(u32),
+    F32(f32),
+}
+
+/// What a constant expression is, if it is a number.
+fn literal(module: &naga::Module, expression: naga::Handle<naga::Expression>) -> Option<Value> {
+    match module.global_expressions[expression] {
+        naga::Expression::Literal(naga::Literal::U32(value)) => Some(Value::U32(value)),
+        naga::Expression::Literal(naga::Literal::F32(value)) => Some(Value::F32(value)),
+        naga::Expression::Constant(constant) => literal(module, module.constants[constant].init),
+        _ => None,
+    }
+}
+
+/// `Params` as Rust: only 4-byte scalars and vec4 (the layouts on which WGSL, MSL and HLSL root constants agree). Its fields,
+/// what has to hold for them, and its size in bytes.
+fn params_struct(what: &str, module: &naga::Module, ty: naga::Handle<naga::Type>) -> (String, String, u32) {
     let naga::TypeInner::Struct { members, span } = &module.types[ty].inner else {
         panic!("{what}: var<immediate> must be a struct");
     };
@@ -305,17 +474,11 @@ fn params_struct(
         )
         .unwrap();
     }
-    let mut padding = String::new();
     if *span > offset {
         let words = (*span - offset) / 4;
-        writeln!(padding, "        #[doc(hidden)]\n        pub _padding: [u32; {words}],").unwrap();
+        writeln!(fields, "        #[doc(hidden)]\n        pub _padding: [u32; {words}],").unwrap();
     }
-    let text = format!(
-        "/// Generated from `{name}.wgsl`.\npub mod {name} {{\n    /// What `{name}` is told at each dispatch.\n    #[repr(C)]\n    \
-         #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]\n    pub struct Params {{\n{fields}{padding}    }}\n    \
-         const _: () = assert!(core::mem::size_of::<Params>() == {span});\n{asserts}}}\n"
-    );
-    (text, *span)
+    (fields, asserts, *span)
 }
 
 fn scalar_name(what: &str, scalar: &naga::Scalar) -> &'static str {

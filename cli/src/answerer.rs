@@ -15,9 +15,10 @@ use porism_runtime::engine::Engine;
 use porism_runtime::sample::SamplingParams;
 
 use crate::args::{EndpointArgs, ProverArgs};
+use crate::domain::Bounds;
 use crate::failure::Failure;
 use crate::local::{Local, Words};
-use crate::model::{EMBEDDED_DOMAIN, EMBEDDED_NAME, Model};
+use crate::model::Model;
 use crate::opening::{open_engine, write_heat};
 use crate::ui::Ui;
 
@@ -32,6 +33,8 @@ pub struct Setup {
     /// Another one than the writer.
     reader: Option<Source>,
     pub prompts: PromptSet,
+    /// What the local ones know.
+    pub bounds: Bounds,
 }
 
 /// A model, and where it is.
@@ -67,16 +70,21 @@ impl Setup {
             Some(file) => PromptSet::open(file)?,
             None => Self::prompts(std::iter::once(&writer).chain(&reader))?,
         };
-        Ok(Self { writer, reader, prompts })
+        let models = std::iter::once(&writer).chain(&reader).filter_map(|source| match source {
+            Source::Local { model, .. } => Some(model),
+            Source::Remote { .. } => None,
+        });
+        let bounds = Bounds::of(models)?;
+        Ok(Self { writer, reader, prompts, bounds })
     }
 
     /// The first set that a model brings along.
     fn prompts<'a>(sources: impl Iterator<Item = &'a Source>) -> Result<PromptSet> {
         for source in sources {
             if let Source::Local { model, .. } = source
-                && let Some(text) = model.prompts()?
+                && let Some(prompts) = model.prompts()?
             {
-                return Ok(PromptSet::from_toml(&text, &format!("{}/prompts.toml", model.label()))?);
+                return Ok(prompts);
             }
         }
         Ok(PromptSet::built_in())
@@ -89,16 +97,6 @@ impl Setup {
     /// Whether nobody else reads what the writer wrote.
     pub fn reads_itself(&self) -> bool {
         self.reader.is_none()
-    }
-
-    /// What a reading is worth, if it is worth nothing outside a small domain.
-    pub fn reservation(&self) -> Option<String> {
-        match self.reader() {
-            Source::Local { model: Model::Embedded, .. } => Some(format!(
-                "{EMBEDDED_NAME} is for trying Porism out: {EMBEDDED_DOMAIN}, and nothing it says of others counts"
-            )),
-            _ => None,
-        }
     }
 
     /// Which models write and read.

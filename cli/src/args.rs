@@ -159,6 +159,8 @@ const RUN_DETAILS: &str = "\
 The prompt is PROMPT, or stdin when it is piped; in a terminal without a prompt this is a chat. A single argument is the \
 model if it is one; otherwise, if it contains white space, it is a prompt for the embedded model.
 
+A model that states what it knows, as the embedded one does, refuses other questions (exit code 2).
+
 The answer goes to stdout. The reasoning before it is shown dimmed in a terminal; where stdout is a file or a pipe, it \
 goes to stderr (-q leaves it out). Ctrl-C finishes the token and ends with what was generated; twice quits.
 
@@ -220,6 +222,9 @@ pub struct RunInput {
     /// Take the prompt as it is: no chat encoding, no BOS
     #[arg(long, conflicts_with = "system")]
     pub raw: bool,
+    /// Ask a model that states what it knows about something else; nothing of the answer counts, so the exit code is 1
+    #[arg(long)]
+    pub outside_domain: bool,
 }
 
 /// How tokens are chosen, and how many.
@@ -410,9 +415,14 @@ environment variable and is written nowhere. What fails is asked again, later ea
 keeps failing costs its attempt only; when nothing works any more the command ends with 5, and the same \
 command goes on later. The verifier may be another model, here or elsewhere.
 
+A model that states what it knows, as the embedded one does, refuses other problems (exit code 2). \
+Where a program can recompute proofs, one that passes its readings passes only if the program \
+agrees, and a false statement is called false.
+
 The chosen proof goes to stdout. --json prints one object per line instead: `start`, `completion`, \
 `notice`, `proof`, `chosen`, `end`. \
-Exits with 0 when a proof of every problem passed, with 1 when not.";
+Exits with 0 when a proof of every problem passed, with 1 when not, or when --outside-domain let the \
+model try a problem that it does not know.";
 
 const PROVE_EXAMPLES: &str = "\
 Examples:
@@ -485,6 +495,12 @@ pub struct ProverArgs {
     /// A prompts.toml or a published math_templates.py [default: the model's, else the built-in]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub prompts: Option<PathBuf>,
+    /// Let a model that states what it knows try other problems; whatever comes of it does not count
+    #[arg(long)]
+    pub outside_domain: bool,
+    /// Leave the proofs to the verifier alone, where a program could recompute them: to measure the verifier
+    #[arg(long, hide = true)]
+    pub no_recompute: bool,
     /// Readings of a proof [default: 8]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = settings::whole::<u32>(1, 100_000))]
     pub verifications: Option<u32>,
@@ -566,7 +582,8 @@ pub struct EndpointArgs {
     after_long_help = "\
 Reads the proof several times and prints each evaluation: 1 complete and rigorous, 0.5 right with omissions, 0 wrong. A \
 reading that says less than 1 is judged in turn, and counts as much as the judge agrees. Exits with 0 when every counted \
-reading says 1, with 1 when not.
+reading says 1, with 1 when not, or when a program that can recompute the proof finds a flaw. \
+A model that states what it knows refuses other problems (exit code 2).
 
 Examples:
   porism check \"Prove that gcd(84, 30) = 6.\" proof.md

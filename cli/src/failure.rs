@@ -3,7 +3,7 @@
 use porism_prover::problem::ProblemError;
 use porism_prover::prompts::PromptError;
 use porism_runtime::chat::ChatError;
-use porism_runtime::plan::WayOut;
+use porism_runtime::error::WayOut;
 use porism_runtime::text::TextError;
 use porism_runtime::units;
 
@@ -24,7 +24,7 @@ pub const INTERRUPTED: u8 = 130;
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done
-  1    ran fine, and the answer is no (`doctor` found a fault)
+  1    ran fine, and the answer is no (`doctor` found a fault, or --outside-domain was needed)
   2    the command line, or a file it names, cannot be used
   3    model files are missing or damaged
   4    no usable device, or out of memory
@@ -129,6 +129,9 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
         }
         if let Some(error) = cause.downcast_ref::<PromptError>() {
             return prompt_hint(error);
+        }
+        if let Some(ProblemError::Empty(_)) = cause.downcast_ref() {
+            return Some("give a text, a file, or `-` for stdin, and a statement in it".to_owned());
         }
         if let Some(ProblemError::Malformed { .. }) = cause.downcast_ref() {
             let example = "a set is a JSON array, or lines, of rows such as {\"id\": 1, \"question\": \"Prove that …\"}";

@@ -11,6 +11,7 @@ mod completion;
 mod devices;
 #[cfg(test)]
 mod docs;
+mod domain;
 mod failure;
 mod host;
 mod interrupt;
@@ -23,6 +24,7 @@ mod rig;
 mod settings;
 mod stream;
 mod ui;
+mod words;
 
 use std::process::ExitCode;
 

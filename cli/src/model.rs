@@ -4,14 +4,12 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use porism_loader::{Checkpoint, Options, catalog, resolve_model};
+use porism_prover::prompts::{PromptError, PromptSet};
 use porism_runtime::chat::{ChatError, ChatTemplate};
 use porism_runtime::text::{TextError, Tokenizer};
 
 /// The name of the embedded model.
 pub const EMBEDDED_NAME: &str = "porism-tiny";
-
-/// What it knows; its model card has the ranges in full.
-pub const EMBEDDED_DOMAIN: &str = "it knows gcd(a, b) with a up to 120 and b up to 40, equations ax ± b = c and divisors of a*b ± c with small numbers";
 
 /// Its files, by name.
 const EMBEDDED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
@@ -83,12 +81,18 @@ impl Model {
     }
 
     /// The prompt set that comes with the model.
-    pub fn prompts(&self) -> std::io::Result<Option<String>> {
+    pub fn prompts(&self) -> Result<Option<PromptSet>, PromptError> {
         match self {
-            Self::Embedded => Ok(embedded(PROMPTS).map(|bytes| String::from_utf8_lossy(bytes).into_owned())),
-            Self::Directory(folder) => match std::fs::read_to_string(folder.join(PROMPTS)) {
-                Ok(text) => Ok(Some(text)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Self::Embedded => {
+                let text = embedded(PROMPTS).map(String::from_utf8_lossy);
+                let source = format!("{EMBEDDED_NAME}/{PROMPTS}");
+                text.map(|text| PromptSet::from_toml(&text, &source)).transpose()
+            }
+            Self::Directory(folder) => match PromptSet::open(&folder.join(PROMPTS)) {
+                Ok(prompts) => Ok(Some(prompts)),
+                Err(PromptError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             },
         }

@@ -6,7 +6,7 @@ use porism_loader::{cached_models, catalog, hub_cache};
 
 use crate::host::free_space;
 use crate::model::EMBEDDED_NAME;
-use crate::ui;
+use crate::words;
 
 /// Names that are this much alike may be meant: 1 is the same.
 const ALIKE: f64 = 0.75;
@@ -63,7 +63,7 @@ fn known(name: &str) -> Option<Absent> {
     let repository = catalog::repository(model.name())?;
     let bytes = model.stored_bytes();
     let what =
-        format!("{repository}, {} in {}", ui::bytes(bytes), ui::plural(model.shards().into(), "shard"));
+        format!("{repository}, {} in {}", words::bytes(bytes), words::plural(model.shards().into(), "shard"));
     let plan = format!("`porism plan {}` shows what this machine would make of it", model.name());
     if is_path {
         let name = folder.display();
@@ -97,10 +97,10 @@ fn known(name: &str) -> Option<Absent> {
 fn room(place: &Path, bytes: u64) -> String {
     let Some(free) = free_space(place) else { return String::new() };
     let short = match bytes.checked_sub(free) {
-        Some(short) if short > 0 => format!(", {} too little", ui::bytes(short)),
+        Some(short) if short > 0 => format!(", {} too little", words::bytes(short)),
         _ => String::new(),
     };
-    format!("; the disk of {} has {} free{short}", place.display(), ui::bytes(free))
+    format!("; the disk of {} has {} free{short}", place.display(), words::bytes(free))
 }
 
 /// Names that may have been meant: of folders beside the one that is not there, of the catalogue, of models in the cache.

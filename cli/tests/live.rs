@@ -303,6 +303,24 @@ fn without_colours_there_is_a_view_without_them() {
 }
 
 #[test]
+fn a_chat_refuses_what_the_model_does_not_know_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::start(porism(folder.path(), &["run", "-n", "40", "--no-think"]));
+    let at = terminal.wait_for(">>> ", 0);
+    assert!(terminal.shown().contains("porism-tiny knows gcd(a, b)"), "{}", terminal.shown());
+    terminal.press("Prove that 1 = 2.\r");
+    let at = terminal.wait_for("porism-tiny does not know such problems", at);
+    terminal.press("gcd(84,30) = 6\r");
+    let at = terminal.wait_for("read as: Prove that gcd(84, 30) = 6.", at);
+    // Not only the first question is looked at.
+    terminal.press("Prove that sqrt(2) is irrational.\r");
+    terminal.wait_for("porism-tiny does not know such problems", at);
+    terminal.press("/bye\r");
+    let (status, shown) = terminal.end();
+    assert!(status.success(), "{shown}");
+}
+
+#[test]
 fn the_chat_explains_its_commands_and_sends_none_to_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let mut terminal = Terminal::start(porism(folder.path(), &["run", "--temp", "0", "-n", "3"]));

@@ -58,7 +58,7 @@ fn problems_that_cannot_be_used_are_refused_with_the_reason() {
         (&[""][..], "the problem is empty"),
         (&["  "], "the problem is empty"),
         (&["empty.md"], "empty.md: the problem is empty"),
-        (&["-"], "-: the problem is empty"),
+        (&["-"], "stdin: the problem is empty"),
         (&["nothing"], "`nothing` is no file, and no problem either"),
         (&["set.json", "--only", "3"], "set.json: no problem is called `3`; there are 1, 2"),
         (&[QUESTION, "--only", "1"], "--only picks problems of a set"),

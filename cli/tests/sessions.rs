@@ -12,7 +12,7 @@ fn sessions() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::env::set_current_dir(root).expect("the repository is there");
     // Runs of earlier tests would be gone on with.
-    for run in ["runs/session-prove", "runs/session-docs"] {
+    for run in ["runs/session-prove", "runs/session-false", "runs/session-docs", "runs/session-doubt"] {
         let _ = std::fs::remove_dir_all(run);
     }
     let cases = trycmd::TestCases::new();

@@ -121,6 +121,9 @@ def write_checkpoint(model, config, tok_dir, out_dir):
         file.write("{candidates} is one or more `candidate` blocks.\n")
         for role, text in data.PROMPTS.items():
             file.write(f"{role} = {json.dumps(text)}\n")
+        # What the model knows is written by hand, beside the numbers of data.py.
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "domain.toml")) as domain:
+            file.write(domain.read())
     print(len(all_tensors), "tensors,", total, "bytes in", len(parts), "shards")
 
 

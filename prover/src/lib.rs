@@ -6,6 +6,7 @@
 pub mod check;
 pub mod complete;
 pub mod confidence;
+pub mod domain;
 mod heading;
 pub mod http;
 pub mod markdown;
@@ -16,7 +17,9 @@ pub mod place;
 pub mod problem;
 pub mod prompts;
 mod python;
+pub mod recompute;
 pub mod report;
 pub mod roles;
 pub mod search;
+pub mod settings;
 pub mod store;

@@ -50,6 +50,7 @@ impl Problem {
     pub fn from_text(text: &str, from: &str) -> Result<Self, ProblemError> {
         let question = text.trim();
         if question.is_empty() {
+            let from = if from == "-" { "stdin" } else { from };
             return Err(ProblemError::Empty(from.to_owned()));
         }
         Ok(Self { source: "problem".to_owned(), problem_idx: slug(question), question: question.to_owned() })

@@ -3,13 +3,14 @@
 //! A prompt set has the keys `generate`, `verify`, `meta_verify`, `refine`, and may have `candidate` (one proof with its
 //! evaluations, as `refine` shows it) and `compare`. Placeholders: `{problem}`, `{solution}`, `{evaluation}`,
 //! `{candidates}`, `{instruction}` (the whole generate prompt), `{other}` (the second proof of a comparison). Other braces
-//! stand for themselves.
+//! stand for themselves. The set that a model brings along may have a table [`domain`](crate::domain).
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::place::toml_error;
+use crate::domain::{self, Domain};
+use crate::place::{place, toml_error};
 use crate::python;
 use crate::roles::fingerprint;
 
@@ -163,6 +164,31 @@ impl Template {
         self.0.contains(&Piece::Slot(slot))
     }
 
+    /// What stands in the place of a placeholder, if this is the template filled in.
+    fn find<'a>(&self, slot: Slot, text: &'a str) -> Option<&'a str> {
+        let mut rest = text;
+        let mut open = None;
+        let mut found = None;
+        for (index, piece) in self.0.iter().enumerate() {
+            match piece {
+                Piece::Slot(this) => open = Some(*this),
+                Piece::Text(literal) => {
+                    let last = index + 1 == self.0.len();
+                    let at = match (open, last) {
+                        (None, _) => rest.starts_with(literal.as_str()).then_some(0)?,
+                        (Some(_), true) => rest.strip_suffix(literal.as_str())?.len(),
+                        (Some(_), false) => rest.find(literal.as_str())?,
+                    };
+                    if open == Some(slot) && found.is_none() {
+                        found = Some(&rest[..at]);
+                    }
+                    rest = &rest[at + literal.len()..];
+                }
+            }
+        }
+        found.filter(|_| rest.is_empty())
+    }
+
     fn fill(&self, values: &[(Slot, &str)]) -> String {
         let mut text = String::new();
         for piece in &self.0 {
@@ -180,7 +206,7 @@ impl Template {
 }
 
 /// The prompts of all roles.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PromptSet {
     source: String,
     fingerprint: String,
@@ -191,6 +217,7 @@ pub struct PromptSet {
     candidate: Template,
     compare: Option<Template>,
     numbered: bool,
+    domain: Option<Domain>,
 }
 
 #[derive(Deserialize)]
@@ -202,6 +229,7 @@ struct File {
     refine: String,
     candidate: Option<String>,
     compare: Option<String>,
+    domain: Option<domain::Table>,
 }
 
 impl PromptSet {
@@ -231,14 +259,25 @@ impl PromptSet {
     /// # Errors
     /// [`PromptError`].
     pub fn from_toml(text: &str, source: &str) -> Result<Self, PromptError> {
-        let file: File = toml::from_str(text).map_err(|error| PromptError::Malformed {
-            file: source.to_owned(),
-            what: toml_error(text, &error),
-        })?;
+        let malformed = |what: String| PromptError::Malformed { file: source.to_owned(), what };
+        let file: File = toml::from_str(text).map_err(|error| malformed(toml_error(text, &error)))?;
         let candidate = file.candidate.as_deref().unwrap_or("{solution}\n\n{evaluation}");
+        let domain = file.domain.map(domain::Table::read).transpose();
+        let domain =
+            domain.map_err(|(span, key, why)| malformed(format!("{}: {key} {why}", place(text, &span))))?;
+        // What the model knows is no part of the questions: a run goes on when only that was changed.
+        let own = match domain {
+            None => fingerprint([text.as_bytes()]),
+            Some(_) => {
+                let questions = [&file.generate, &file.verify, &file.meta_verify, &file.refine];
+                let others = [candidate, file.compare.as_deref().unwrap_or_default()];
+                fingerprint(questions.into_iter().map(String::as_str).chain(others).map(str::as_bytes))
+            }
+        };
         Self {
             source: source.to_owned(),
-            fingerprint: fingerprint([text.as_bytes()]),
+            fingerprint: own,
+            domain,
             generate: Template::plain(&file.generate),
             verify: Template::plain(&file.verify),
             meta_verify: Template::plain(&file.meta_verify),
@@ -296,6 +335,7 @@ impl PromptSet {
             candidate: Template::plain("--- Solution 0 ---\n{solution}\n\n{evaluation}"),
             compare: None,
             numbered: true,
+            domain: None,
         }
         .checked()
     }
@@ -337,6 +377,20 @@ impl PromptSet {
     /// Whether there is a prompt for comparisons.
     pub fn compares(&self) -> bool {
         self.compare.is_some()
+    }
+
+    /// What the model knows that this set belongs to, if that is little enough to be written down.
+    pub fn domain(&self) -> Option<&Domain> {
+        self.domain.as_ref()
+    }
+
+    /// What is the problem of a prompt, if it is one of these, filled in; for each that it may be.
+    pub fn problems_of<'a>(&self, prompt: &'a str) -> impl Iterator<Item = &'a str> {
+        let prompt = prompt.trim();
+        let templates = [&self.generate, &self.verify, &self.meta_verify, &self.refine];
+        let direct = templates.into_iter().filter_map(move |template| template.find(Slot::Problem, prompt));
+        let instruction = self.refine.find(Slot::Instruction, prompt);
+        direct.chain(instruction.and_then(|instruction| self.generate.find(Slot::Problem, instruction)))
     }
 
     /// Asks for a proof.

@@ -20,6 +20,7 @@ use crate::markdown::{self, Rendered};
 use crate::math::escape;
 use crate::place::toml_error;
 use crate::search::End;
+use crate::store;
 
 /// Everything the page tells.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Report {
     pub rerun: String,
     /// Whether the problems are of the kind that the published calibration is about.
     pub contest: bool,
+    /// What the model knows, and that nothing else counts that it says; empty where nobody wrote it down.
+    pub reservation: String,
     /// Remarks, such as what a rerun need not repeat.
     pub notes: Vec<String>,
 }
@@ -53,6 +56,10 @@ pub struct ProblemReport {
     pub chosen: Option<u64>,
     /// Whether the search accepted it.
     pub passed: bool,
+    /// Whether the problem is none that the model knows: then nothing counts.
+    pub outside_domain: bool,
+    /// Why the statement is false, where a program finds that.
+    pub falsehood: Option<String>,
     /// Why the search ended before all its rounds were done, if it did: the middle of a sentence.
     pub unfinished: Option<String>,
     /// All proofs, in the order they were made.
@@ -80,12 +87,23 @@ pub struct PooledProof {
     pub meanscore: Option<f64>,
     /// Where the search left it, in a word.
     pub state: String,
+    /// What a program found that recomputed it.
+    pub recomputed: Option<Recomputed>,
     /// Its readings.
     pub evaluations: Vec<Evaluation>,
     /// Readings that gave no score.
     pub unreadable: u64,
     /// Tokens generated for it and its readings.
     pub tokens: u64,
+}
+
+/// What a program found that recomputed a proof.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recomputed {
+    /// Whether every step holds, and the last one is what was asked.
+    pub holds: bool,
+    /// What does not.
+    pub why: String,
 }
 
 /// One reading of a proof.
@@ -178,6 +196,11 @@ static FONT: LazyLock<String> =
 const POOL_BYTES: usize = 4 << 20;
 
 impl ProblemReport {
+    /// Whether a proof passed, of a problem that the model knows.
+    fn is_accepted(&self) -> bool {
+        self.passed && !self.outside_domain
+    }
+
     fn proof(&self, proof_id: u64) -> Option<&PooledProof> {
         self.pool.iter().find(|proof| proof.proof_id == proof_id)
     }
@@ -217,6 +240,19 @@ impl ProblemReport {
     /// How sure a proof is: its readings, and those of the same text in other rounds.
     fn statement(&self, proof: &PooledProof, contest: bool) -> String {
         let readings = proof.readings();
+        if let Some(Recomputed { holds, why }) = &proof.recomputed {
+            let Readings { passed, count, .. } = readings;
+            return match holds {
+                true => format!(
+                    "Recomputed by a program: every step holds, and the last one is what was asked. It passed {passed} of \
+                     {count} readings by the verifier, too, which alone would be no certainty."
+                ),
+                false => format!(
+                    "Recomputed by a program, which finds a flaw: {why}. It passed {passed} of {count} readings by the \
+                     verifier, which was mistaken."
+                ),
+            };
+        }
         let mut others = self.others(proof).peekable();
         if others.peek().is_none() {
             return readings.statement(contest);
@@ -256,7 +292,7 @@ impl ProblemReport {
         let mut text = format!("# {}\n\n{}\n\n", self.problem_idx, self.question.trim());
         match self.chosen() {
             Some(proof) => {
-                let heading = if self.passed { "Proof" } else { "Best attempt (not accepted)" };
+                let heading = if self.is_accepted() { "Proof" } else { "Best attempt (not accepted)" };
                 let statement = self.statement(proof, contest);
                 let _ =
                     writeln!(text, "## {heading}\n\n{}\n\n## How sure\n\n{statement}", proof.proof.trim());
@@ -335,7 +371,7 @@ impl Writer {
             heading::html(&report.title).unwrap_or_else(|| (escaped(&heading::plain(&report.title)), 0));
         self.page.formulas += formulas;
         html!(self, "<body>\n<header>\n<h1>{title}</h1>");
-        let passed = report.problems.iter().filter(|problem| problem.passed).count();
+        let passed = report.problems.iter().filter(|problem| problem.is_accepted()).count();
         let several = report.problems.len() > 1;
         if several {
             html!(
@@ -352,6 +388,9 @@ impl Writer {
                 );
             }
             html!(self, "</ul>");
+        }
+        if !report.reservation.is_empty() {
+            html!(self, "<p class=\"meta\">{}</p>", escaped(&report.reservation));
         }
         html!(self, "</header>\n<main>");
         for (index, problem) in report.problems.iter().enumerate() {
@@ -381,6 +420,19 @@ impl Writer {
         html!(self, "<div class=\"problem\">");
         self.text(&problem.question);
         html!(self, "</div>");
+        if problem.outside_domain {
+            html!(
+                self,
+                "<div class=\"sure\"><p><strong>The model does not know such problems: nothing below counts.</strong></p></div>"
+            );
+        }
+        if let Some(why) = &problem.falsehood {
+            html!(
+                self,
+                "<div class=\"sure\"><p><strong>The statement is false, as a program finds: {}.</strong></p></div>",
+                escaped(why)
+            );
+        }
         let chosen = problem.chosen();
         if let Some(proof) = chosen {
             html!(
@@ -388,7 +440,7 @@ impl Writer {
                 "<h2>How sure</h2>\n<div class=\"sure\"><p>{}</p></div>",
                 escaped(&problem.statement(proof, contest))
             );
-            let heading = if problem.passed { "Proof" } else { "Best attempt" };
+            let heading = if problem.is_accepted() { "Proof" } else { "Best attempt" };
             html!(self, "<div class=\"beside\">\n<article>\n<h2>{heading}</h2>");
             let line = summary(proof);
             html!(self, "<p class=\"meta\">{line}</p>");
@@ -573,7 +625,9 @@ impl Writer {
         html!(self, "<div class=\"pool\">\n<h3>All proofs, best first</h3>");
         let mut ranked: Vec<&PooledProof> = problem.pool.iter().collect();
         let key = |proof: &PooledProof| {
-            (proof.meanscore.unwrap_or(-1.0), proof.evaluations.len(), proof.self_eval_score.unwrap_or(-1.0))
+            let is_flawed = proof.recomputed.as_ref().is_some_and(|found| !found.holds);
+            let mean = if is_flawed { -1.0 } else { proof.meanscore.unwrap_or(-1.0) };
+            (mean, proof.evaluations.len(), proof.self_eval_score.unwrap_or(-1.0))
         };
         ranked.sort_by(|a, b| {
             let ((mean_a, count_a, self_a), (mean_b, count_b, self_b)) = (key(a), key(b));
@@ -663,6 +717,12 @@ impl Writer {
 
 /// Class and words of a problem's outcome. "Passed" is as much as anyone can say.
 fn verdict(problem: &ProblemReport) -> (&'static str, String) {
+    if problem.outside_domain {
+        return ("bad", "outside of what the model knows".to_owned());
+    }
+    if problem.falsehood.is_some() {
+        return ("bad", "the statement is false".to_owned());
+    }
     let Some(proof) = problem.chosen() else {
         return match problem.unfinished {
             Some(_) => ("half", "unfinished: no proof yet".to_owned()),
@@ -674,7 +734,12 @@ fn verdict(problem: &ProblemReport) -> (&'static str, String) {
     if all.count > readings.count {
         let _ = write!(words, ", {} of {} in all rounds", all.passed, all.count);
     }
-    if problem.passed {
+    let recomputed = proof.recomputed.as_ref().map(|found| found.holds);
+    if problem.passed && recomputed == Some(true) {
+        ("good", format!("recomputed by a program, and passed {words}"))
+    } else if recomputed == Some(false) {
+        ("bad", "no proof passed; a program finds a flaw in the best".to_owned())
+    } else if problem.passed {
         ("good", format!("passed {words}"))
     } else if problem.unfinished.is_some() {
         ("half", format!("unfinished: no proof passed yet; the best has {words}"))
@@ -702,6 +767,13 @@ fn summary(proof: &PooledProof) -> String {
     }
     if let Some(twin) = proof.again {
         let _ = write!(line, " · the text of proof {twin} again");
+    }
+    match &proof.recomputed {
+        Some(Recomputed { holds: true, .. }) => line.push_str(" · recomputed"),
+        Some(Recomputed { holds: false, why }) => {
+            let _ = write!(line, " · a program finds a flaw: {}", escaped(why));
+        }
+        None => {}
     }
     if !proof.state.is_empty() {
         let _ = write!(line, " · {}", escaped(&proof.state));
@@ -822,6 +894,8 @@ impl Report {
                 question: word(row, "question"),
                 chosen: row["proof_id"].as_u64(),
                 passed: row["passed"].as_bool().unwrap_or(false),
+                outside_domain: row["outside_domain"].as_bool().unwrap_or(false),
+                falsehood: row["falsehood"].as_str().map(str::to_owned),
                 unfinished: unfinished(row),
                 pool: Vec::new(),
             });
@@ -850,7 +924,8 @@ impl Report {
         }
         for problem in problems.iter_mut().filter(|problem| problem.chosen.is_none()) {
             // Not chosen yet: the best so far.
-            let read = problem.pool.iter().filter(|proof| proof.meanscore.is_some());
+            let is_flawed = |proof: &PooledProof| proof.recomputed.as_ref().is_some_and(|found| !found.holds);
+            let read = problem.pool.iter().filter(|proof| proof.meanscore.is_some() && !is_flawed(proof));
             // Of the same text the last, as the search does.
             let replaced: Vec<u64> = read.clone().filter_map(|proof| proof.again).collect();
             let best = read.filter(|proof| !replaced.contains(&proof.proof_id)).max_by(|a, b| {
@@ -862,6 +937,12 @@ impl Report {
 
         let generator =
             manifest.get("generator").and_then(|model| model.get("name")).and_then(toml::Value::as_str);
+        let domain = manifest.get("domain").and_then(|domain| domain.clone().try_into::<store::Known>().ok());
+        let domain = domain.as_ref();
+        let outside = domain.map_or(&[][..], |known| known.outside.as_slice());
+        for problem in &mut problems {
+            problem.outside_domain |= outside.contains(&problem.problem_idx);
+        }
         let mut settings = Vec::new();
         flatten(&mut settings, "", &manifest);
         let mut notes = Vec::new();
@@ -887,8 +968,9 @@ impl Report {
             spent: spent(&json_lines(&folder.join("events.jsonl"))?),
             rerun: rerun(&manifest, generator, folder.join("problems.jsonl").exists()),
             settings,
-            // The demo model knows no contest problems.
-            contest: !generator.is_some_and(|name| name.contains("porism-tiny")),
+            // A model whose domain is written down knows no contest problems.
+            contest: domain.is_none(),
+            reservation: domain.map(store::Known::reservation).unwrap_or_default(),
             notes,
         })
     }
@@ -976,6 +1058,9 @@ fn pooled_proof(line: &Value) -> PooledProof {
         self_eval_score: number(&line["self_eval"]["self_eval_score"]),
         meanscore: number(&line["meanscore"]),
         state: word(line, "state").replace('_', " "),
+        recomputed: line["recomputed"]["holds"]
+            .as_bool()
+            .map(|holds| Recomputed { holds, why: word(&line["recomputed"], "why") }),
         evaluations: evaluations.into_iter().map(|(_, evaluation)| evaluation).collect(),
         unreadable: line["unreadable"].as_u64().unwrap_or_default(),
         tokens: line["tokens"].as_u64().unwrap_or_default(),
@@ -1035,6 +1120,9 @@ fn rerun(manifest: &toml::Table, generator: Option<&str>, set: bool) -> String {
                 let _ = write!(command, " {flag} {}", plain(value));
             }
         }
+    }
+    if manifest.get("domain").is_some_and(|domain| domain.get("outside").is_some()) {
+        command.push_str(" --outside-domain");
     }
     command.push_str(" --out again");
     command

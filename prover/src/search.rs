@@ -14,6 +14,9 @@
 //!   stays undecided when more than half as many as asked were dismissed: so much doubt is not talked away
 //! ```
 //!
+//! Where a program can recompute the proofs ([`Recompute`]), one that would pass does so only if the program agrees; and where
+//! it finds the statement false, the search ends with the first proof.
+//!
 //! A proof that is written twice in a round is read once. One that did not pass and is written again in a later round is read
 //! again, for an objection may be wrong. Once that is decided it takes the place of the earlier one, whose readings are kept
 //! and told.
@@ -31,74 +34,10 @@ use crate::complete::{Complete, CompleteError, Completion, Finish, Request};
 use crate::parse::{self, Attempt, Score};
 use crate::problem::Problem;
 use crate::prompts::PromptSet;
+use crate::recompute::{Flaw, Recompute};
 use crate::roles::{Key, Role, fingerprint};
-use crate::store::{Manifest, Record, Run, StoreError};
-
-/// How much is asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// Rounds at most: the first writes, the others refine.
-    pub rounds: u32,
-    /// Proofs per round.
-    pub proofs: u32,
-    /// Readings of a proof, all 1, for it to pass.
-    pub verifications: u32,
-    /// Readings before a decision.
-    pub minimum_readings: u32,
-    /// A proof whose readings are all 1 passes earlier, once the lower end of their 95 % Wilson interval is at least this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sure: Option<f64>,
-    /// Whether scores below 1 are judged in turn.
-    pub meta_verify: bool,
-    /// So many of the best proofs are refined.
-    pub keep: u32,
-    /// Evaluations shown to the one who refines, lowest scores first.
-    pub evaluations_to_refine: u32,
-    /// Read all proofs of a round before choosing, not only up to the first that passes.
-    pub finish_round: bool,
-    /// No completion is asked for once those before it took so many tokens.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_tokens_total: Option<u64>,
-    /// Tokens of a proof at most, thinking included.
-    pub max_tokens_per_proof: u32,
-    /// Tokens of a reading at most, thinking included.
-    pub max_tokens_per_reading: u32,
-    /// Of those who write.
-    pub temperature: f32,
-    /// Of those who read.
-    pub reading_temperature: f32,
-    /// Of all roles.
-    pub top_p: f32,
-}
-
-impl Settings {
-    /// The temperature of a role.
-    pub fn temperature(&self, role: Role) -> f32 {
-        if role.writes() { self.temperature } else { self.reading_temperature }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            rounds: 4,
-            proofs: 8,
-            verifications: 8,
-            minimum_readings: 2,
-            sure: None,
-            meta_verify: true,
-            keep: 4,
-            evaluations_to_refine: 8,
-            finish_round: false,
-            max_tokens_total: None,
-            max_tokens_per_proof: 128 * 1024,
-            max_tokens_per_reading: 64 * 1024,
-            temperature: 1.0,
-            reading_temperature: 1.0,
-            top_p: 0.95,
-        }
-    }
-}
+pub use crate::settings::Settings;
+use crate::store::{Known, Manifest, Record, Run, StoreError};
 
 /// One reading of a proof.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,8 +66,10 @@ pub enum State {
     Duplicate(u32),
     /// Being read.
     Reading,
-    /// Every counted reading says 1, and there are enough.
+    /// Every counted reading says 1, there are enough, and no program found otherwise.
     Passed,
+    /// The readings would let it pass, and a program found a flaw.
+    Refuted,
     /// A counted reading says less.
     Rejected,
     /// Too few readings could be read, or too many were dismissed.
@@ -156,6 +97,8 @@ pub struct Proof {
     pub unreadable: u32,
     /// What is known.
     pub state: State,
+    /// What a program found that recomputed it; it is asked about proofs that the readings would let pass.
+    pub recomputed: Option<Result<(), Flaw>>,
     /// Tokens spent on it and its readings.
     pub tokens: u64,
 }
@@ -192,7 +135,12 @@ impl Proof {
         !matches!(self.state, State::Writing | State::Failed(_) | State::Duplicate(_))
     }
 
-    /// Better ones first: mean, readings, self score, earlier.
+    /// Whether the readings let it pass and a program found a flaw.
+    pub fn is_refuted(&self) -> bool {
+        self.state == State::Refuted
+    }
+
+    /// Better ones first: not refuted, mean, readings, self score, earlier.
     fn rank(&self, other: &Proof) -> Ordering {
         self.quality(other).then(self.proof_id.cmp(&other.proof_id))
     }
@@ -202,13 +150,14 @@ impl Proof {
         let passed = |proof: &Proof| proof.state == State::Passed;
         passed(other)
             .cmp(&passed(self))
+            .then(self.is_refuted().cmp(&other.is_refuted()))
             .then(mean(other).total_cmp(&mean(self)))
             .then(other.weight().total_cmp(&self.weight()))
             .then(other.self_score().total_cmp(&self.self_score()))
     }
 
     /// A line of the published pool, with fields of ours after the published ones.
-    fn pool_line(&self) -> serde_json::Value {
+    fn pool_line(&self, program: Option<&str>) -> serde_json::Value {
         let attempt = self.attempt.as_ref();
         let mut score2ratings = serde_json::Map::new();
         for score in [Score::One, Score::Half, Score::Zero] {
@@ -229,7 +178,7 @@ impl Proof {
             };
             score2ratings.insert(score.key().to_owned(), ratings.iter().map(rating).collect());
         }
-        json!({
+        let mut line = json!({
             "proof": self.text(),
             "meanscore": self.mean(),
             "score2ratings": score2ratings,
@@ -247,8 +196,19 @@ impl Proof {
             "unreadable": self.unreadable,
             "weight": self.weight(),
             "tokens": self.tokens,
-        })
+        });
+        if let Some(found) = recomputed(self, program) {
+            line["recomputed"] = found;
+        }
+        line
     }
+}
+
+/// What a program found, as files and events spell it.
+fn recomputed(proof: &Proof, program: Option<&str>) -> Option<serde_json::Value> {
+    let found = proof.recomputed.as_ref()?;
+    let why = found.as_ref().err().map(|flaw| &flaw.why);
+    Some(json!({"by": program, "holds": found.is_ok(), "why": why}))
 }
 
 /// Why the search of a problem ended.
@@ -257,6 +217,8 @@ impl Proof {
 pub enum End {
     /// A proof passed.
     Passed,
+    /// A program finds the statement false.
+    Refuted,
     /// All rounds are done.
     Rounds,
     /// The tokens are spent.
@@ -274,7 +236,7 @@ impl End {
     /// `unfinished: `.
     pub fn unfinished(self) -> Option<&'static str> {
         match self {
-            Self::Passed | Self::Rounds => None,
+            Self::Passed | Self::Refuted | Self::Rounds => None,
             Self::Tokens => Some(
                 "its tokens are spent; the same command with a larger --max-tokens-total goes on with it",
             ),
@@ -294,6 +256,8 @@ pub struct Plan {
     wanted: Vec<Ask>,
     /// How it ended, and the id of the chosen proof; `None` while completions are wanted.
     pub end: Option<(End, Option<u32>)>,
+    /// Why the statement is false, where a program finds that.
+    pub falsehood: Option<String>,
 }
 
 impl Plan {
@@ -339,12 +303,12 @@ struct Ask {
 /// The completions of a run by key, and what they were asked with.
 #[derive(Debug, Default)]
 struct Results {
-    by_key: HashMap<Key, Vec<Known>>,
+    by_key: HashMap<Key, Vec<Finished>>,
     spent: Spent,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Finished {
     request: String,
     tokens: u64,
     wasted: u64,
@@ -394,7 +358,7 @@ impl Results {
                 (0, Outcome::Nothing(record.error.clone().unwrap_or_default()))
             }
         };
-        let known = Known { request: record.request.clone(), tokens, wasted: record.wasted, outcome };
+        let known = Finished { request: record.request.clone(), tokens, wasted: record.wasted, outcome };
         self.by_key.entry(record.key).or_default().push(known);
     }
 }
@@ -422,6 +386,9 @@ struct Planner<'a> {
     problem: &'a Problem,
     prompts: &'a PromptSet,
     manifest: &'a Manifest,
+    recompute: Option<&'a dyn Recompute>,
+    // Whether the statement is false is computed once.
+    falsehood: Option<&'a str>,
     results: &'a Results,
     // Fingerprints of requests by key: prompts are long, and a key's never changes once it can be asked.
     requests: &'a RefCell<HashMap<Key, String>>,
@@ -461,7 +428,8 @@ impl Planner<'_> {
             }
             Err(Halt::Pending | Halt::Spent) => None,
         };
-        Plan { proofs: walk.proofs, wanted: walk.wanted, end }
+        let falsehood = self.falsehood.map(str::to_owned);
+        Plan { proofs: walk.proofs, wanted: walk.wanted, end, falsehood }
     }
 
     fn rounds(&self, walk: &mut Walk) -> Result<(End, Option<u32>), Halt> {
@@ -480,6 +448,9 @@ impl Planner<'_> {
                     return Ok((End::Passed, newest.map(|proof| proof.proof_id)));
                 }
                 settled &= decided;
+                if settled && self.falsehood.is_some() {
+                    return Ok((End::Refuted, best(&walk.proofs).map(|proof| proof.proof_id)));
+                }
                 halt?;
                 if walk.wanted.len() >= self.enough {
                     return Err(Halt::Pending);
@@ -508,8 +479,12 @@ impl Planner<'_> {
             proof.readings.iter().filter(|reading| reading.weight > 0.0).collect();
         // Stable: equal scores stay in the order of reading.
         readings.sort_by_key(|reading| reading.score);
-        readings.truncate(self.settings().evaluations_to_refine as usize);
-        let texts: Vec<&str> = readings.iter().map(|reading| reading.text.as_str()).collect();
+        // What was computed comes before what was read.
+        let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
+        let computed = flaw.map(|flaw| flaw.evaluation.as_str());
+        let read = readings.iter().map(|reading| reading.text.as_str());
+        let texts: Vec<&str> =
+            computed.into_iter().chain(read).take(self.settings().evaluations_to_refine as usize).collect();
         self.prompts.refine(&self.problem.question, proof.text(), &texts)
     }
 
@@ -532,6 +507,7 @@ impl Planner<'_> {
             readings: Vec::new(),
             unreadable: 0,
             state: State::Writing,
+            recomputed: None,
             tokens: 0,
         };
         let before = walk.tokens;
@@ -571,8 +547,9 @@ impl Planner<'_> {
         }
         let same = |other: &&Proof| other.counts() && other.text() == proof.text();
         if let Some(twin) = walk.proofs.iter().rfind(same) {
-            // At temperature 0 the same question has the same answer.
-            if twin.round == proof.round || self.settings().reading_temperature == 0.0 {
+            // At temperature 0 the same question has the same answer, and a program always says the same.
+            let is_certain = self.settings().reading_temperature == 0.0 || twin.is_refuted();
+            if twin.round == proof.round || is_certain {
                 proof.state = State::Duplicate(twin.proof_id);
                 return Ok(());
             }
@@ -632,7 +609,12 @@ impl Planner<'_> {
             let weight = meta.as_ref().map_or(1.0, |(_, score)| score.value());
             proof.readings.push(Reading { number, text, score, meta, weight });
             if let Some(state) = decide(settings, &proof.readings) {
-                proof.state = state;
+                if state == State::Passed {
+                    proof.recomputed =
+                        self.recompute.and_then(|program| program.recompute(question, &attempt.proof));
+                }
+                let is_flawed = proof.recomputed.as_ref().is_some_and(Result::is_err);
+                proof.state = if is_flawed { State::Refuted } else { state };
                 return Ok(());
             }
         }
@@ -792,7 +774,9 @@ fn latest(proofs: &[Proof]) -> impl Iterator<Item = &Proof> {
         let place = proof.again.and_then(|twin| places.get(&twin).copied());
         places.insert(proof.proof_id, place.unwrap_or(latest.len()));
         match place {
-            Some(place) if matches!(proof.state, State::Passed | State::Rejected) => latest[place] = proof,
+            Some(place) if matches!(proof.state, State::Passed | State::Refuted | State::Rejected) => {
+                latest[place] = proof;
+            }
             Some(_) => {}
             None => latest.push(proof),
         }
@@ -818,6 +802,9 @@ pub enum Event<'a> {
         seed: u64,
         /// Completions that are there already.
         resumed: u64,
+        /// What the model knows that writes or reads, and the problems that are none of it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        domain: Option<&'a Known>,
     },
     /// A completion came or was lost.
     Completion {
@@ -863,6 +850,9 @@ pub enum Event<'a> {
         readings: usize,
         /// The proof of an earlier round with the same text.
         again: Option<u32>,
+        /// What a program found that recomputed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recomputed: Option<serde_json::Value>,
     },
     /// A problem is done.
     Chosen {
@@ -878,6 +868,15 @@ pub enum Event<'a> {
         meanscore: Option<f64>,
         /// How many readings it has.
         readings: usize,
+        /// What a program found that recomputed it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        recomputed: Option<serde_json::Value>,
+        /// Why the statement is false, where a program finds that.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        falsehood: Option<&'a str>,
+        /// Whether the problem is none that the model knows: then nothing of this counts.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        outside_domain: bool,
     },
     /// All is done, or as much as there was time for.
     End {
@@ -887,11 +886,19 @@ pub enum Event<'a> {
         unfinished: usize,
         /// Problems.
         problems: usize,
+        /// Problems that are none that the model knows.
+        #[serde(skip_serializing_if = "is_zero")]
+        outside_domain: usize,
         /// What the run has cost.
         spent: Spent,
         /// Seconds of this session.
         seconds: f64,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Why a search cannot go on. What was found is saved.
@@ -913,20 +920,32 @@ pub struct Limits<'a> {
     pub deadline: Option<Instant>,
 }
 
+/// What is searched for, and how.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// The run's settings.
+    pub manifest: &'a Manifest,
+    /// What is to be proved.
+    pub problems: &'a [Problem],
+    /// What is asked.
+    pub prompts: &'a PromptSet,
+    /// The program whose word stands above the readings, where there is one.
+    pub recompute: Option<&'a dyn Recompute>,
+}
+
 /// Searches for proofs of all problems of a run and writes its files. Returns one finished plan per problem.
 ///
 /// # Errors
 /// [`SearchError`]; the folder then holds all that was found, and the same call goes on from there.
 pub fn search(
     run: &mut Run,
-    manifest: &Manifest,
-    problems: &[Problem],
-    prompts: &PromptSet,
+    task: &Task<'_>,
     complete: &mut dyn Complete,
     limits: &Limits<'_>,
     observe: &mut dyn FnMut(&Event<'_>),
 ) -> Result<Vec<Plan>, SearchError> {
     let started = Instant::now();
+    let Task { manifest, problems, recompute, .. } = *task;
     let mut results = Results::default();
     run.records().iter().for_each(|record| results.add(record));
     let folder = run.folder().display().to_string();
@@ -935,12 +954,13 @@ pub fn search(
         problems: problems.len(),
         seed: manifest.seed,
         resumed: results.spent.completions,
+        domain: manifest.domain.as_ref(),
     });
+    let falsehood = |problem: &Problem| recompute.and_then(|program| program.falsehood(&problem.question));
     let mut driver = Driver {
         run,
-        manifest,
-        problems,
-        prompts,
+        task,
+        falsehoods: problems.iter().map(falsehood).collect(),
         results,
         requests: RefCell::new(HashMap::new()),
         under_way: HashMap::new(),
@@ -979,9 +999,9 @@ pub fn search(
 
 struct Driver<'a> {
     run: &'a mut Run,
-    manifest: &'a Manifest,
-    problems: &'a [Problem],
-    prompts: &'a PromptSet,
+    task: &'a Task<'a>,
+    // By problem.
+    falsehoods: Vec<Option<String>>,
     results: Results,
     requests: RefCell<HashMap<Key, String>>,
     under_way: HashMap<u64, Ask>,
@@ -1000,7 +1020,7 @@ impl Driver<'_> {
     ) -> Result<(), SearchError> {
         const WAIT: Duration = Duration::from_millis(100);
         // The problem whose completion came last; at first all of them.
-        let mut stale: Vec<usize> = (0..self.problems.len()).collect();
+        let mut stale: Vec<usize> = (0..self.task.problems.len()).collect();
         loop {
             for index in std::mem::take(&mut stale) {
                 self.replan(index, complete.width(), observe)?;
@@ -1013,7 +1033,7 @@ impl Driver<'_> {
                     self.under_way.retain(|_, ask| !is_its(ask));
                 }
             }
-            if (0..self.problems.len()).all(|index| self.is_finished(index)) {
+            if (0..self.task.problems.len()).all(|index| self.is_finished(index)) {
                 return Ok(());
             }
             if (limits.interrupted)() {
@@ -1074,8 +1094,8 @@ impl Driver<'_> {
                 prompt: ask.prompt.clone(),
                 seed: ask.seed,
                 max_tokens: ask.max_tokens,
-                temperature: self.manifest.settings.temperature(ask.key.role),
-                top_p: self.manifest.settings.top_p,
+                temperature: self.task.manifest.settings.temperature(ask.key.role),
+                top_p: self.task.manifest.settings.top_p,
             });
             self.under_way.insert(ticket, ask.clone());
         }
@@ -1093,16 +1113,18 @@ impl Driver<'_> {
     ) -> Result<(), SearchError> {
         let planner = Planner {
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            problem: &self.problems[index],
-            prompts: self.prompts,
-            manifest: self.manifest,
+            problem: &self.task.problems[index],
+            prompts: self.task.prompts,
+            manifest: self.task.manifest,
+            recompute: self.task.recompute,
+            falsehood: self.falsehoods[index].as_deref(),
             results: &self.results,
             requests: &self.requests,
             // What is under way is wanted still, and comes first.
             enough: width.max(1) * 2,
         };
         let plan = planner.plan();
-        let problem_idx = self.problems[index].problem_idx.as_str();
+        let problem_idx = self.task.problems[index].problem_idx.as_str();
         let mut news = false;
         for proof in plan.proofs.iter().filter(|proof| proof.is_settled()) {
             if self.told.insert((index, proof.proof_id), proof.state.clone()).as_ref() != Some(&proof.state) {
@@ -1115,6 +1137,7 @@ impl Driver<'_> {
                     meanscore: proof.mean(),
                     readings: proof.readings.len(),
                     again: proof.again,
+                    recomputed: recomputed(proof, self.program()),
                 });
             }
         }
@@ -1131,7 +1154,7 @@ impl Driver<'_> {
 
     /// Ends the problems that have not ended with the best proof so far.
     fn stop(&mut self, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
-        for index in 0..self.problems.len() {
+        for index in 0..self.task.problems.len() {
             let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
                 continue;
             };
@@ -1151,7 +1174,13 @@ impl Driver<'_> {
         observe(&Event::End {
             passed: plans().filter(|plan| plan.passed()).count(),
             unfinished: plans().filter(|plan| plan.unfinished().is_some()).count(),
-            problems: self.problems.len(),
+            problems: self.task.problems.len(),
+            outside_domain: self
+                .task
+                .problems
+                .iter()
+                .filter(|problem| self.task.manifest.is_outside(problem))
+                .count(),
             spent: self.results.spent,
             seconds,
         });
@@ -1165,13 +1194,20 @@ impl Driver<'_> {
         };
         let chosen = plan.chosen();
         observe(&Event::Chosen {
-            problem_idx: &self.problems[index].problem_idx,
+            problem_idx: &self.task.problems[index].problem_idx,
             end,
             proof_id,
             proof: chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str()),
             meanscore: chosen.and_then(Proof::mean),
             readings: chosen.map_or(0, |proof| proof.readings.len()),
+            recomputed: chosen.and_then(|proof| recomputed(proof, self.program())),
+            falsehood: plan.falsehood.as_deref(),
+            outside_domain: self.task.manifest.is_outside(&self.task.problems[index]),
         });
+    }
+
+    fn program(&self) -> Option<&str> {
+        self.task.recompute.map(Recompute::name)
     }
 
     fn tell(&self, record: &Record, observe: &mut dyn FnMut(&Event<'_>)) {
@@ -1185,7 +1221,7 @@ impl Driver<'_> {
         };
         let key = record.key;
         observe(&Event::Completion {
-            problem_idx: &self.problems[key.problem as usize].problem_idx,
+            problem_idx: &self.task.problems[key.problem as usize].problem_idx,
             role: key.role.name(),
             round_idx: key.round + 1,
             proof: key.proof + 1,
@@ -1199,15 +1235,16 @@ impl Driver<'_> {
     }
 
     fn write_pools(&self) -> Result<(), StoreError> {
-        (0..self.problems.len()).try_for_each(|index| self.write_pool(index))
+        (0..self.task.problems.len()).try_for_each(|index| self.write_pool(index))
     }
 
     fn write_pool(&self, index: usize) -> Result<(), StoreError> {
         let Some(plan) = &self.plans[index] else {
             return Ok(());
         };
-        let problem = &self.problems[index];
-        let lines: String = plan.pool().map(|proof| format!("{}\n", proof.pool_line())).collect();
+        let problem = &self.task.problems[index];
+        let lines: String =
+            plan.pool().map(|proof| format!("{}\n", proof.pool_line(self.program()))).collect();
         let name = Path::new("pool").join(&problem.source).join(format!("{}.jsonl", problem.problem_idx));
         self.run.write(&name, &lines)
     }
@@ -1215,10 +1252,11 @@ impl Driver<'_> {
     fn write_results(&self) -> Result<(), StoreError> {
         let mut predictions = String::new();
         let mut solution = String::new();
-        for (problem, plan) in self.problems.iter().zip(self.plans.iter().flatten()) {
+        for (problem, plan) in self.task.problems.iter().zip(self.plans.iter().flatten()) {
             let chosen = plan.chosen();
             let proof = chosen.and_then(|proof| proof.attempt.as_ref()).map(|attempt| attempt.proof.as_str());
-            let prediction = json!({
+            let outside = self.task.manifest.is_outside(problem);
+            let mut prediction = json!({
                 "question": problem.question,
                 "problem_idx": problem.problem_idx,
                 "model_prediction": {
@@ -1232,16 +1270,34 @@ impl Driver<'_> {
                 "readings": chosen.map_or(0, |proof| proof.readings.len()),
                 "other_readings": chosen.map_or(0, |proof| plan.other_readings(proof).count()),
             });
+            if let Some(found) = chosen.and_then(|proof| recomputed(proof, self.program())) {
+                prediction["recomputed"] = found;
+            }
+            if let Some(why) = &plan.falsehood {
+                prediction["falsehood"] = json!(why);
+            }
+            if outside {
+                prediction["outside_domain"] = json!(true);
+            }
             predictions.push_str(&format!("{prediction}\n"));
-            solution.push_str(&solution_text(problem, plan));
+            solution.push_str(&solution_text(problem, plan, outside));
+        }
+        if let Some(known) = &self.task.manifest.domain {
+            solution.push_str(&format!("{}\n", known.reservation()));
         }
         self.run.write("predictions.jsonl".as_ref(), &predictions)?;
         self.run.write("solution.md".as_ref(), &solution)
     }
 }
 
-fn solution_text(problem: &Problem, plan: &Plan) -> String {
+fn solution_text(problem: &Problem, plan: &Plan, outside: bool) -> String {
     let mut text = format!("# {}\n\n{}\n\n", problem.problem_idx, problem.question);
+    if outside {
+        text.push_str("**Outside of what the model knows: nothing that follows counts.**\n\n");
+    }
+    if let Some(why) = &plan.falsehood {
+        text.push_str(&format!("**The statement is false, as a program finds: {why}.**\n\n"));
+    }
     if let Some(why) = plan.unfinished() {
         text.push_str(&format!("**Unfinished**: {why}.\n\n"));
     }
@@ -1252,12 +1308,20 @@ fn solution_text(problem: &Problem, plan: &Plan) -> String {
     };
     let (ones, counted) = tally(&proof.readings);
     let verdict = if plan.passed() { "Passed" } else { "Did not pass" };
+    let heading = if plan.passed() && !outside { "Proof" } else { "Best attempt (not accepted)" };
+    let computed = match &proof.recomputed {
+        Some(Ok(())) => {
+            "Recomputed by a program: every step holds, and the last one is what was asked.\n\n".to_owned()
+        }
+        Some(Err(flaw)) => format!("Recomputed by a program, which finds a flaw: {}.\n\n", flaw.why),
+        None => String::new(),
+    };
     let other = match tally(plan.other_readings(proof)) {
         (_, 0) => String::new(),
         (ones, counted) => format!(" In other rounds {ones} of {counted} of the same text did."),
     };
     text.push_str(&format!(
-        "## Proof\n\n{}\n\n{verdict}: {ones} of {counted} counted readings by the verifier say 1.{other}\n\n",
+        "## {heading}\n\n{}\n\n{computed}{verdict}: {ones} of {counted} counted readings by the verifier say 1.{other}\n\n",
         attempt.proof
     ));
     text
@@ -1287,6 +1351,7 @@ mod tests {
             readings: Vec::new(),
             unreadable: 0,
             state,
+            recomputed: None,
             tokens: 0,
         };
         let mut proofs = vec![

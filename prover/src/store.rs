@@ -21,7 +21,7 @@ use crate::complete::Completion;
 use crate::place::toml_error;
 use crate::problem::Problem;
 use crate::roles::{Key, fingerprint};
-use crate::search::Settings;
+use crate::settings::Settings;
 
 /// What goes wrong with a run's folder.
 #[derive(Debug, thiserror::Error)]
@@ -140,11 +140,41 @@ pub struct Manifest {
     pub prompts: Prompts,
     /// How much is asked.
     pub settings: Settings,
+    /// What the model knows that writes or reads, where that is written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Known>,
+}
+
+/// What a model knows, as far as a run is concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The model.
+    pub model: String,
+    /// Its domain in words.
+    pub knows: String,
+    /// The program that recomputes proofs of its problems, unless that is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
+    /// The problems that are none of it, and are asked all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outside: Vec<String>,
+}
+
+impl Known {
+    /// What its word is worth.
+    pub fn reservation(&self) -> String {
+        format!("{} knows {}; nothing it says of other problems counts.", self.model, self.knows)
+    }
 }
 
 impl Manifest {
     /// The version this program writes.
     pub const VERSION: u32 = 1;
+
+    /// Whether a problem is none that the model knows.
+    pub fn is_outside(&self, problem: &Problem) -> bool {
+        self.domain.as_ref().is_some_and(|known| known.outside.contains(&problem.problem_idx))
+    }
 
     /// Fingerprint of a list of problems.
     pub fn problems(problems: &[Problem]) -> String {

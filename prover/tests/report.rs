@@ -99,6 +99,7 @@ fn report(text: &str) -> Report {
             passed: true,
             unfinished: None,
             pool,
+            ..ProblemReport::default()
         }],
         settings: vec![(text.to_owned(), text.to_owned())],
         rerun: text.to_owned(),

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
+use porism_prover::recompute::{Flaw, Recompute};
 use porism_prover::report::Report;
 use porism_prover::roles::{Key, Role};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, Task, search, tally};
 use porism_prover::store::{Line, Manifest, Model, Prompts, Run, StoreError, read_journal};
 
 /// Answers so many requests at once, in an order of its own, and breaks after so many answers.
@@ -129,6 +130,7 @@ fn manifest(seed: u64, settings: Settings) -> Manifest {
             fingerprint: prompts.fingerprint().to_owned(),
         },
         settings,
+        domain: None,
     }
 }
 
@@ -136,7 +138,8 @@ fn go(folder: &Path, manifest: &Manifest, complete: &mut Scripted) -> Result<Vec
     let problems = problems();
     let mut run = Run::open(folder, manifest, &problems, false)?;
     let limits = Limits { interrupted: &|| false, deadline: None };
-    search(&mut run, manifest, &problems, &PromptSet::built_in(), complete, &limits, &mut |_| {})
+    let task = Task { manifest, problems: &problems, prompts: &PromptSet::built_in(), recompute: None };
+    search(&mut run, &task, complete, &limits, &mut |_| {})
 }
 
 /// All result files of a run.
@@ -390,16 +393,9 @@ fn a_deadline_takes_the_best_so_far() {
     let (manifest, problems) = (manifest(5, settings()), problems());
     let mut run = Run::open(folder.path(), &manifest, &problems, false).unwrap();
     let limits = Limits { interrupted: &|| false, deadline: Some(Instant::now()) };
-    let plans = search(
-        &mut run,
-        &manifest,
-        &problems,
-        &PromptSet::built_in(),
-        &mut Scripted::new(1, 0),
-        &limits,
-        &mut |_| {},
-    )
-    .unwrap();
+    let prompts = PromptSet::built_in();
+    let task = Task { manifest: &manifest, problems: &problems, prompts: &prompts, recompute: None };
+    let plans = search(&mut run, &task, &mut Scripted::new(1, 0), &limits, &mut |_| {}).unwrap();
     assert_eq!(plans[0].end, Some((End::Time, None)));
     let solution = fs::read_to_string(folder.path().join("solution.md")).unwrap();
     assert!(solution.contains("No proof was written"), "{solution}");
@@ -420,19 +416,13 @@ fn a_search_that_is_stopped_leaves_what_it_has() {
     let mut complete = Scripted::new(1, 0);
     complete.left = 3;
     let mut ended = None;
-    let stopped = search(
-        &mut run,
-        &manifest,
-        &problems,
-        &PromptSet::built_in(),
-        &mut complete,
-        &limits,
-        &mut |event| {
-            if let Event::End { passed, unfinished, problems, .. } = event {
-                ended = Some((*passed, *unfinished, *problems));
-            }
-        },
-    );
+    let prompts = PromptSet::built_in();
+    let task = Task { manifest: &manifest, problems: &problems, prompts: &prompts, recompute: None };
+    let stopped = search(&mut run, &task, &mut complete, &limits, &mut |event| {
+        if let Event::End { passed, unfinished, problems, .. } = event {
+            ended = Some((*passed, *unfinished, *problems));
+        }
+    });
     assert!(matches!(stopped, Err(SearchError::Complete(CompleteError::Interrupted))));
     assert_eq!(ended, Some((0, problems.len(), problems.len())));
     drop(run);
@@ -485,8 +475,8 @@ fn events_tell_every_completion_and_every_decision_once() {
         }
     };
     let prompts = PromptSet::built_in();
-    search(&mut run, &manifest, &problems, &prompts, &mut Scripted::new(3, 0), &limits, &mut observe)
-        .unwrap();
+    let task = Task { manifest: &manifest, problems: &problems, prompts: &prompts, recompute: None };
+    search(&mut run, &task, &mut Scripted::new(3, 0), &limits, &mut observe).unwrap();
     assert_eq!((completions as usize, chosen), (run.records().len(), 2));
     assert!(!decided.is_empty());
 }
@@ -521,8 +511,9 @@ fn a_changed_setting_is_named_and_refused_and_a_fork_uses_what_still_fits() {
     assert_ne!(run.folder(), path);
     let mut complete = Scripted::new(1, 0);
     let limits = Limits { interrupted: &|| false, deadline: None };
-    search(&mut run, &fork, &problems(), &PromptSet::built_in(), &mut complete, &limits, &mut |_| {})
-        .unwrap();
+    let (problems, prompts) = (problems(), PromptSet::built_in());
+    let task = Task { manifest: &fork, problems: &problems, prompts: &prompts, recompute: None };
+    search(&mut run, &task, &mut complete, &limits, &mut |_| {}).unwrap();
     assert!(!complete.answered.is_empty() && complete.answered.iter().all(|key| !key.role.writes()));
     assert_eq!(files(&path), files(run.folder()));
 }
@@ -550,5 +541,133 @@ fn folders_that_are_no_runs_or_damaged_or_in_use_are_refused() {
     assert_eq!(read_journal(&run).unwrap().len(), 2, "a torn line is dropped, and the session noted");
     fs::write(run.join("run.toml"), "version = 1\nseed = true\n").unwrap();
     let error = open(&run).unwrap_err().to_string();
-    assert!(error.contains("run.toml: line 2 is damaged"), "{error}");
+    assert!(error.contains("run.toml: line 2, column 8 (`seed = true`)"), "{error}");
+}
+
+/// A program that finds a flaw in proofs with an even number, and one problem false.
+struct Parity {
+    false_one: &'static str,
+}
+
+impl Recompute for Parity {
+    fn name(&self) -> &str {
+        "parity"
+    }
+
+    fn falsehood(&self, question: &str) -> Option<String> {
+        (question == self.false_one).then(|| "it is odd".to_owned())
+    }
+
+    fn recompute(&self, _: &str, proof: &str) -> Option<Result<(), Flaw>> {
+        let number: u64 = proof.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0);
+        let flaw = || Flaw { why: "an even number".to_owned(), evaluation: "EVEN\n\\boxed{0}".to_owned() };
+        Some(if number % 2 == 1 { Ok(()) } else { Err(flaw()) })
+    }
+}
+
+/// Readers who find everything right, and writers of proofs 1 to 50.
+fn credulous(request: &Request) -> Result<String, String> {
+    match request.key.role {
+        Role::Verify => Ok("Fine.\n\\boxed{1}".to_owned()),
+        _ => noisy(request),
+    }
+}
+
+fn go_with(
+    folder: &Path,
+    manifest: &Manifest,
+    complete: &mut Scripted,
+    recompute: Option<&dyn Recompute>,
+) -> Result<Vec<Plan>, SearchError> {
+    let problems = problems();
+    let mut run = Run::open(folder, manifest, &problems, false)?;
+    let limits = Limits { interrupted: &|| false, deadline: None };
+    let task = Task { manifest, problems: &problems, prompts: &PromptSet::built_in(), recompute };
+    search(&mut run, &task, complete, &limits, &mut |_| {})
+}
+
+#[test]
+fn a_proof_that_a_program_refutes_never_passes_and_the_search_goes_on() {
+    let parity = Parity { false_one: "" };
+    let (mut refuted, mut passed, mut refined) = (0, 0, 0);
+    for seed in 0..12 {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = manifest(seed, Settings { finish_round: true, ..settings() });
+        let mut complete = Scripted { script: credulous, ..Scripted::new(1, 0) };
+        let plans = go_with(folder.path(), &manifest, &mut complete, Some(&parity)).unwrap();
+        for plan in &plans {
+            for proof in &plan.proofs {
+                let is_even = |proof: &porism_prover::search::Proof| {
+                    parity.recompute("", proof.text()).is_some_and(|found| found.is_err())
+                };
+                match proof.state {
+                    State::Passed => assert!(proof.recomputed == Some(Ok(())) && !is_even(proof)),
+                    State::Refuted => {
+                        assert!(proof.mean() == Some(1.0) && is_even(proof));
+                        refuted += 1;
+                    }
+                    _ => assert_eq!(proof.recomputed, None),
+                }
+            }
+            // A refuted proof is the best only where there is nothing else.
+            let chosen = plan.chosen().unwrap();
+            assert!(!chosen.is_refuted() || plan.pool().all(|proof| proof.state == State::Refuted));
+            passed += u32::from(plan.passed());
+        }
+        let predictions = fs::read_to_string(folder.path().join("predictions.jsonl")).unwrap();
+        let pool = fs::read_to_string(folder.path().join("pool/set/a.jsonl")).unwrap();
+        assert!(predictions.contains(r#""recomputed":{"by":"parity","holds":"#), "{predictions}");
+        assert!(pool.contains(r#""state":"refuted""#) || pool.contains(r#""holds":true"#), "{pool}");
+        // Wherever it was killed, and in whatever order answers came, it ends the same.
+        let broken = tempfile::tempdir().unwrap();
+        for round in 0.. {
+            let mut complete = Scripted { script: credulous, left: 5, ..Scripted::new(3, round) };
+            match go_with(broken.path(), &manifest, &mut complete, Some(&parity)) {
+                Ok(_) => break,
+                Err(error) => assert!(matches!(error, SearchError::Complete(CompleteError::Interrupted))),
+            }
+        }
+        assert_eq!(files(folder.path()), files(broken.path()));
+        // Whoever refines a refuted proof is shown what the program says.
+        let only_even = Parity { false_one: "" };
+        let mut complete = Scripted {
+            script: |request| {
+                let shown = request.prompt.contains("EVEN");
+                assert_eq!(shown, request.key.role == Role::Refine, "{}", request.prompt);
+                let proof = format!(
+                    "## Solution\nProof {} x.\n\n## Self Evaluation\n\\boxed{{1}}",
+                    request.seed / 2 * 2
+                );
+                Ok(if request.key.role.writes() { proof } else { "\\boxed{1}".to_owned() })
+            },
+            ..Scripted::new(2, 0)
+        };
+        let other = tempfile::tempdir().unwrap();
+        let plans = go_with(other.path(), &manifest, &mut complete, Some(&only_even)).unwrap();
+        assert!(plans.iter().all(|plan| plan.end.unwrap().0 == End::Rounds && !plan.passed()));
+        refined += complete.answered.iter().filter(|key| key.role == Role::Refine).count();
+    }
+    assert!(refuted > 20 && passed > 12 && refined > 20, "{refuted} {passed} {refined}");
+}
+
+#[test]
+fn a_false_statement_ends_the_search_with_its_first_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let parity = Parity { false_one: "Prove b." };
+    let mut complete = Scripted { script: credulous, ..Scripted::new(1, 0) };
+    let plans = go_with(folder.path(), &manifest(5, settings()), &mut complete, Some(&parity)).unwrap();
+    assert_eq!(plans[1].end.unwrap().0, End::Refuted);
+    assert_eq!(plans[1].falsehood.as_deref(), Some("it is odd"));
+    assert!(plans[0].falsehood.is_none() && plans[0].end.unwrap().0 != End::Refuted);
+    assert!(complete.answered.iter().all(|key| key.problem == 0 || key.proof == 0));
+    let predictions = fs::read_to_string(folder.path().join("predictions.jsonl")).unwrap();
+    assert!(predictions.lines().nth(1).unwrap().contains(r#""passed":false"#), "{predictions}");
+    assert!(predictions.contains(r#""falsehood":"it is odd""#), "{predictions}");
+    let solution = fs::read_to_string(folder.path().join("solution.md")).unwrap();
+    assert!(solution.contains("The statement is false, as a program finds: it is odd."), "{solution}");
+    assert!(solution.contains("Best attempt (not accepted)"), "{solution}");
+    // Without the program the same completions let it pass: the run goes on from them.
+    let mut complete = Scripted { script: credulous, ..Scripted::new(1, 0) };
+    let plans = go_with(folder.path(), &manifest(5, settings()), &mut complete, None).unwrap();
+    assert!(plans.iter().all(Plan::passed));
 }

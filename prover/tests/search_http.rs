@@ -16,7 +16,7 @@ use porism_prover::pair::Pair;
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
 use porism_prover::report;
-use porism_prover::search::{Event, Limits, Plan, SearchError, Settings, State, search};
+use porism_prover::search::{Event, Limits, Plan, SearchError, Settings, State, Task, search};
 use porism_prover::store::{Line, Manifest, Prompts, Run, read_journal};
 use serde_json::json;
 use server::{Received, Reply, Server};
@@ -109,6 +109,7 @@ fn manifest(writer: &Server, reader: &Server) -> Manifest {
         verifier: http::identity(&[endpoint(reader)]),
         prompts: Prompts { source, fingerprint },
         settings: Settings { rounds: 4, proofs: 5, verifications: 4, keep: 2, ..Settings::default() },
+        domain: None,
     }
 }
 
@@ -128,7 +129,8 @@ fn go(folder: &Path, manifest: &Manifest, complete: &mut dyn Complete) -> Outcom
             notices.push((*words).to_owned());
         }
     };
-    let plans = search(&mut run, manifest, &problems, &prompts, complete, &limits, &mut observe);
+    let task = Task { manifest, problems: &problems, prompts: &prompts, recompute: None };
+    let plans = search(&mut run, &task, complete, &limits, &mut observe);
     Outcome { plans, notices }
 }
 

@@ -2,8 +2,20 @@
 
 use thiserror::Error;
 
-use crate::plan::WayOut;
 use crate::units::size;
+
+/// What would make a plan possible that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// Let the host compute what fits no adapter.
+    AddHost,
+    /// A context of so many tokens fits.
+    Context(usize),
+    /// So many bytes more on the device of this name.
+    Memory(String, u64),
+    /// Another device.
+    AddDevice,
+}
 
 /// An error of the runtime.
 #[derive(Debug, Error)]

@@ -1,7 +1,7 @@
 //! What the forward pass asks of a device, as plain data: no GPU type occurs here, so that the same recording runs on an
 //! adapter and on the host.
 
-use porism_shaders::{Features, KernelId, Overrides};
+use porism_shaders::{Constants, Features, Interface, KernelId};
 
 /// A buffer of an executor, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ pub struct Dispatch {
     /// The optional features that it is linked with.
     pub features: Features,
     /// Its override constants; each combination is one pipeline.
-    pub overrides: Overrides,
+    pub constants: Constants,
     /// Its `Params`, zero-padded.
     pub params: [u8; Dispatch::MAX_PARAMS],
     bindings: [View; Dispatch::MAX_BINDINGS],
@@ -86,54 +86,55 @@ impl Dispatch {
     /// Storage buffers per stage that every implementation of WebGPU offers; the shaders' build refuses a kernel with more.
     pub const MAX_BINDINGS: usize = 8;
 
-    /// A dispatch of `kernel`, whose bindings and Params size are checked against the shader's.
-    pub fn new<P: bytemuck::Pod>(
-        kernel: KernelId,
+    /// A dispatch of the kernel whose `Params` these are.
+    pub fn new<P: Interface>(
         features: Features,
-        overrides: Overrides,
         params: &P,
-        bound: &[View],
+        overrides: P::Overrides,
+        bound: P::Bindings<View>,
         groups: Groups,
         label: Label,
     ) -> Self {
-        assert!(
-            size_of::<P>() == kernel.kernel().params_bytes as usize,
-            "{label}: Params of {} bytes",
-            size_of::<P>()
-        );
-        let mut bytes = [0; Self::MAX_PARAMS];
-        bytes[..size_of::<P>()].copy_from_slice(bytemuck::bytes_of(params));
-        Self::from_bytes((kernel, features, overrides), bytes, bound, groups, label)
+        let program = (P::KERNEL, features, P::constants(overrides));
+        let mut dispatch = Self::from_bytes(program, bytemuck::bytes_of(params), groups, label);
+        bound.into_iter().for_each(|view| dispatch.bind(view));
+        dispatch
     }
 
-    /// The same with the bytes of `Params`, zero-padded.
+    /// One of a kernel that is known at run time only, from the bytes of its `Params`; to be bound with [`Self::bind`].
     pub fn from_bytes(
-        (kernel, features, overrides): (KernelId, Features, Overrides),
-        params: [u8; Dispatch::MAX_PARAMS],
-        bound: &[View],
+        (kernel, features, constants): (KernelId, Features, Constants),
+        params: &[u8],
         groups: Groups,
         label: Label,
     ) -> Self {
         let known = kernel.kernel();
         assert!(
-            bound.len() == known.bindings.len(),
-            "{label}: {} views for {} bindings of `{}`",
-            bound.len(),
+            params.len() == known.params_bytes as usize,
+            "{label}: Params of {} bytes, `{}` has {}",
+            params.len(),
+            known.name,
+            known.params_bytes
+        );
+        let mut bytes = [0; Self::MAX_PARAMS];
+        bytes[..params.len()].copy_from_slice(params);
+        let bindings = [View { buffer: BufferId(0), offset: 0, bytes: 0 }; Self::MAX_BINDINGS];
+        Dispatch { kernel, features, constants, params: bytes, bindings, binding_count: 0, groups, label }
+    }
+
+    /// Binds the next view, in binding order.
+    pub fn bind(&mut self, view: View) {
+        let known = self.kernel.kernel();
+        let count = usize::from(self.binding_count);
+        assert!(
+            count < known.bindings.len(),
+            "{}: more than the {} bindings of `{}`",
+            self.label,
             known.bindings.len(),
             known.name
         );
-        let mut bindings = [View { buffer: BufferId(0), offset: 0, bytes: 0 }; Self::MAX_BINDINGS];
-        bindings[..bound.len()].copy_from_slice(bound);
-        Dispatch {
-            kernel,
-            features,
-            overrides,
-            params,
-            bindings,
-            binding_count: bound.len() as u8,
-            groups,
-            label,
-        }
+        self.bindings[count] = view;
+        self.binding_count += 1;
     }
 
     /// The bound views in binding order.

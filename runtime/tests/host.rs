@@ -5,9 +5,8 @@ use porism_runtime::host::{HostExecutor, Path};
 use porism_shaders as shaders;
 use porism_shaders::case::random;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{matmul, matvec};
 use porism_shaders::weights::WeightType;
-use porism_shaders::{Case, CaseBuffer, KERNELS, KernelId, Overrides, Tolerance};
+use porism_shaders::{Case, CaseBuffer, KERNELS, KernelId, Tolerance};
 
 #[test]
 fn every_kernel_agrees_with_its_twin() {
@@ -82,7 +81,7 @@ fn product(
     let (weights, scales, x) = (CaseBuffer::weights(bytes), CaseBuffer::f32(&scales), CaseBuffer::f32(x));
     let name = format!("{kind:?}, {rows} rows, {cols} cols, {tokens} tokens");
     if as_matmul {
-        let (packed, groups) = Segments::pack(&[segment], matmul::ROWS, None);
+        let (packed, groups) = Segments::pack(&[segment], shaders::matmul::ROWS, None);
         let params = shaders::matmul::Params {
             cols: cols32,
             x_stride: cols32,
@@ -91,12 +90,20 @@ fn product(
             ..Default::default()
         }
         .with(&packed);
-        let buffers = vec![weights, scales, x, unused(), unused(), unused(), out];
-        let groups = [groups, tokens.div_ceil(matmul::TOKENS), 1];
-        let overrides = Overrides::none().with("SWIGLU", 0);
+        let buffers = shaders::matmul::Bindings {
+            weights,
+            scales,
+            x,
+            tiles: unused(),
+            pair_order: unused(),
+            slots: unused(),
+            y: out,
+        };
+        let groups = [groups, tokens.div_ceil(shaders::matmul::TOKENS), 1];
+        let overrides = Default::default();
         (shaders::MATMUL, Case::new(name, params, overrides, groups, buffers, Tolerance::SUM))
     } else {
-        let (packed, groups) = Segments::pack(&[segment], matvec::THREADS, None);
+        let (packed, groups) = Segments::pack(&[segment], shaders::matvec::THREADS, None);
         let params = shaders::matvec::Params {
             cols: cols32,
             x_stride: cols32,
@@ -104,8 +111,9 @@ fn product(
             ..Default::default()
         }
         .with(&packed);
-        let buffers = vec![weights, scales, x, unused(), unused(), out];
-        let overrides = Overrides::none().with("SWIGLU", 0);
+        let buffers =
+            shaders::matvec::Bindings { weights, scales, x, expert_ids: unused(), slots: unused(), y: out };
+        let overrides = Default::default();
         (shaders::MATVEC, Case::new(name, params, overrides, [groups, tokens, 1], buffers, Tolerance::SUM))
     }
 }

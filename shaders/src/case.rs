@@ -1,6 +1,6 @@
 //! Test cases of kernels: inputs, and how near to the twin an adapter must come.
 
-use crate::{Features, Overrides};
+use crate::{Constants, Features, Interface};
 
 /// How far an adapter may be from the twin: |a − b| ≤ absolute + relative · |b|. Integer outputs must be equal.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +72,7 @@ pub struct Case {
     /// Features that it cannot be run with.
     pub without: Features,
     /// Override constants.
-    pub overrides: Overrides,
+    pub constants: Constants,
     /// Workgroup counts.
     pub groups: [u32; 3],
     /// All bindings in order.
@@ -85,12 +85,12 @@ pub struct Case {
 
 impl Case {
     /// A case with everything but the reference.
-    pub fn new<P: bytemuck::Pod>(
+    pub fn new<P: Interface>(
         name: impl Into<String>,
         params: P,
-        overrides: Overrides,
+        overrides: P::Overrides,
         groups: [u32; 3],
-        buffers: Vec<CaseBuffer>,
+        buffers: P::Bindings<CaseBuffer>,
         tolerance: Tolerance,
     ) -> Self {
         let params = bytemuck::bytes_of(&params).to_vec();
@@ -98,9 +98,9 @@ impl Case {
             name: name.into(),
             params,
             without: Features::NONE,
-            overrides,
+            constants: P::constants(overrides),
             groups,
-            buffers,
+            buffers: buffers.into_iter().collect(),
             tolerance,
             reference: None,
         }

@@ -1,16 +1,21 @@
 //! The kernels of Porism: WGSL sources linked and validated at build time, each with its host twin and its cases.
 //!
 //! A kernel is a sibling pair `kernels/NAME.wgsl` + `kernels/NAME.rs`: one entry point, and the same computation on the
-//! host, told by the same `Params`. Nothing here names a GPU crate.
+//! host, told by the same `Params`. What a call of it takes is generated from the shader: `NAME::Params`, `NAME::Bindings`,
+//! `NAME::Overrides`, and its constants. Nothing here names a GPU crate.
 
 pub mod call;
 pub mod case;
 pub mod float8;
+pub mod interface;
 pub mod kernels;
+mod table;
 pub mod weights;
 
-pub use call::{Binder, Bound, Call, Overrides};
+pub use call::{Bound, Call};
 pub use case::{Case, CaseBuffer, Tolerance};
+pub use interface::{Constants, Interface};
+pub use table::KERNELS;
 
 /// A WGSL kernel and everything that is known about it at build time.
 #[derive(Debug)]
@@ -19,8 +24,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// Storage buffers of group 0, in binding order.
     pub bindings: &'static [Binding],
-    /// Names of the WGSL `override` constants.
-    pub overrides: &'static [&'static str],
+    /// The WGSL `override` constants, by name.
+    pub overrides: &'static [Override],
     /// Size of `Params` in bytes, at most 128; 0 when the kernel has none.
     pub params_bytes: u32,
     /// One linked source per combination of `@if` features.
@@ -40,6 +45,12 @@ impl Kernel {
             .max_by_key(|variant| variant.features.0.count_ones())
             .expect("the variant without features always exists")
     }
+
+    /// Name and value of each override constant.
+    pub fn named<'c>(&self, constants: &'c Constants) -> impl Iterator<Item = (&'static str, u32)> + use<'c> {
+        let names = self.overrides.iter().enumerate();
+        names.map(|(index, constant)| (constant.name, constants.get(index)))
+    }
 }
 
 /// A storage buffer of a kernel.
@@ -49,6 +60,15 @@ pub struct Binding {
     pub name: &'static str,
     /// Whether the kernel writes it.
     pub writes: bool,
+}
+
+/// A WGSL `override` constant, a u32.
+#[derive(Debug)]
+pub struct Override {
+    /// Its name in the shader.
+    pub name: &'static str,
+    /// Its value where nobody gives one.
+    pub default: u32,
 }
 
 /// A linked source.
@@ -95,11 +115,4 @@ impl Features {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelId(pub u16);
 
-impl KernelId {
-    /// The kernel itself.
-    pub fn kernel(self) -> &'static Kernel {
-        &KERNELS[self.0 as usize]
-    }
-}
-
-include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+include!(concat!(env!("OUT_DIR"), "/interfaces.rs"));

@@ -1,6 +1,7 @@
 //! Checkpoint bytes as the kernels see them: which bytes, of which type, with which scales.
 
 use crate::float8::E4M3;
+use crate::lib::weights as lib;
 
 /// Rows and columns that share one FP8 scale.
 pub const BLOCK: usize = 128;
@@ -10,23 +11,23 @@ pub const BLOCK: usize = 128;
 #[repr(u32)]
 pub enum WeightType {
     /// F8_E4M3 with one f32 scale per 128 × 128 block.
-    F8E4M3 = 0,
+    F8E4M3 = lib::F8E4M3,
     /// BF16.
-    BF16 = 1,
+    BF16 = lib::BF16,
     /// F16.
-    F16 = 2,
+    F16 = lib::F16,
     /// F32.
-    F32 = 3,
+    F32 = lib::F32,
 }
 
 impl WeightType {
     /// From the code used in `Params`.
     pub fn from_code(code: u32) -> Self {
         match code {
-            0 => WeightType::F8E4M3,
-            1 => WeightType::BF16,
-            2 => WeightType::F16,
-            3 => WeightType::F32,
+            lib::F8E4M3 => WeightType::F8E4M3,
+            lib::BF16 => WeightType::BF16,
+            lib::F16 => WeightType::F16,
+            lib::F32 => WeightType::F32,
             _ => panic!("weight type {code}"),
         }
     }

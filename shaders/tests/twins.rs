@@ -30,7 +30,7 @@ fn run_twin(kernel: &Kernel, case: &Case) -> Vec<Vec<u32>> {
         .collect();
     (kernel.twin)(&mut Call {
         params: &case.params,
-        overrides: case.overrides,
+        constants: case.constants,
         groups: case.groups,
         bindings,
     });
@@ -105,9 +105,6 @@ fn every_kernel_has_cases_that_fit_its_shader() {
                 "{what}: groups {:?}",
                 case.groups
             );
-            for (name, _) in case.overrides.iter() {
-                assert!(kernel.overrides.contains(&name), "{what}: no override `{name}` in the shader");
-            }
             assert!(case.buffers.len() == kernel.bindings.len(), "{what}: {} buffers", case.buffers.len());
             for (buffer, binding) in case.buffers.iter().zip(kernel.bindings) {
                 let bytes = buffer.initial().len();

@@ -8,9 +8,9 @@ use porism_runtime::device::{Executor, Shape, Tuning};
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::recording::{Dispatch, Groups, Label, Recording, View};
 use porism_shaders::case::random;
+use porism_shaders::kernels::matvec_lanes;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{matmul, matvec, matvec_lanes};
-use porism_shaders::{KernelId, MATMUL, MATVEC, MATVEC_LANES, Overrides};
+use porism_shaders::{KernelId, MATMUL, MATVEC};
 use porism_tests::{every_adapter, short_name};
 
 #[expect(clippy::print_stdout, reason = "printing figures is what this program is for")]
@@ -77,22 +77,31 @@ fn measure(
     let label = Label { what: "speed", layer: None };
     let mut recording = Recording::default();
     if kernel == MATVEC {
-        let (kernel, rows_per_group, overrides) = match shape {
-            Shape::Cpu => (MATVEC, matvec::THREADS, Overrides::none()),
-            Shape::Gpu => {
-                let blocks = matvec_lanes::blocks_of(cols.div_ceil(128));
-                (MATVEC_LANES, matvec_lanes::ROWS, Overrides::none().with("BLOCKS", blocks))
-            }
+        let rows_per_group = match shape {
+            Shape::Cpu => porism_shaders::matvec::THREADS,
+            Shape::Gpu => matvec_lanes::ROWS,
         };
         let (packed, groups) = Segments::pack(&[segment], rows_per_group, None);
         let params =
             porism_shaders::matvec::Params { cols, x_stride: cols, y_stride: rows, ..Default::default() };
-        let bound = [weights, scales, x, unused, unused, y];
-        let groups = Groups::Direct([groups, 1, 1]);
         let params = params.with(&packed);
-        recording.dispatch(Dispatch::new(kernel, features, overrides, &params, &bound, groups, label));
+        let (expert_ids, slots) = (unused, unused);
+        let groups = Groups::Direct([groups, 1, 1]);
+        recording.dispatch(match shape {
+            Shape::Cpu => {
+                let bound = porism_shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
+                Dispatch::new(features, &params, Default::default(), bound, groups, label)
+            }
+            Shape::Gpu => {
+                let blocks = matvec_lanes::blocks_of(cols.div_ceil(128));
+                let overrides = porism_shaders::matvec_lanes::Overrides { blocks, ..Default::default() };
+                let bound =
+                    porism_shaders::matvec_lanes::Bindings { weights, scales, x, expert_ids, slots, y };
+                Dispatch::new(features, &params.along_k(), overrides, bound, groups, label)
+            }
+        });
     } else {
-        let (packed, groups) = Segments::pack(&[segment], matmul::ROWS, None);
+        let (packed, groups) = Segments::pack(&[segment], porism_shaders::matmul::ROWS, None);
         let params = porism_shaders::matmul::Params {
             cols,
             x_stride: cols,
@@ -100,17 +109,11 @@ fn measure(
             tokens,
             ..Default::default()
         };
-        let bound = [weights, scales, x, unused, unused, unused, y];
-        let groups = Groups::Direct([groups, tokens.div_ceil(matmul::TOKENS), 1]);
-        recording.dispatch(Dispatch::new(
-            kernel,
-            features,
-            Overrides::none(),
-            &params.with(&packed),
-            &bound,
-            groups,
-            label,
-        ));
+        let (tiles, pair_order, slots) = (unused, unused, unused);
+        let bound = porism_shaders::matmul::Bindings { weights, scales, x, tiles, pair_order, slots, y };
+        let groups = Groups::Direct([groups, tokens.div_ceil(porism_shaders::matmul::TOKENS), 1]);
+        let params = params.with(&packed);
+        recording.dispatch(Dispatch::new(features, &params, Default::default(), bound, groups, label));
     }
     let mut best = (f64::INFINITY, f64::INFINITY);
     for run in 0..=runs {

@@ -6,8 +6,8 @@ use porism_runtime::gpu::{GpuExecutor, open};
 use porism_shaders::case::random;
 use porism_shaders::kernels::sparse_attention::{HEADS, TILE, row_length};
 use porism_shaders::{
-    ABSORB, ATTENTION_OUTPUT, Case, CaseBuffer, Overrides, SPARSE_ATTENTION, Tolerance, absorb,
-    attention_output, sparse_attention,
+    ABSORB, ATTENTION_OUTPUT, Case, CaseBuffer, SPARSE_ATTENTION, Tolerance, absorb, attention_output,
+    sparse_attention,
 };
 use porism_tests::every_adapter;
 
@@ -54,17 +54,19 @@ fn attend(gpu: &mut GpuExecutor, first: usize, count: usize, tiles: usize, threa
     let case = Case::new(
         "attend",
         params,
-        Overrides::none().with("THREADS", threads),
+        sparse_attention::Overrides { threads, ..Default::default() },
         [splits as u32, HEAD_COUNT.div_ceil(HEADS) as u32, count as u32],
-        vec![
-            CaseBuffer::f32(&q_absorbed[first * HEAD_COUNT * WIDTH..][..count * HEAD_COUNT * WIDTH]),
-            CaseBuffer::f32(&random::f32s(2, pages as usize * 64 * WIDTH)),
-            CaseBuffer::u32(&selected),
-            CaseBuffer::u32(positions),
-            CaseBuffer::u32(&vec![0; count]),
-            CaseBuffer::u32(&(0..pages).collect::<Vec<_>>()),
-            CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * splits * row_length(KV_LORA_RANK)]),
-        ],
+        sparse_attention::Bindings {
+            q_absorbed: CaseBuffer::f32(
+                &q_absorbed[first * HEAD_COUNT * WIDTH..][..count * HEAD_COUNT * WIDTH],
+            ),
+            latent_cache: CaseBuffer::f32(&random::f32s(2, pages as usize * 64 * WIDTH)),
+            selected: CaseBuffer::u32(&selected),
+            positions: CaseBuffer::u32(positions),
+            sequences: CaseBuffer::u32(&vec![0; count]),
+            page_table: CaseBuffer::u32(&(0..pages).collect::<Vec<_>>()),
+            partial: CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * splits * row_length(KV_LORA_RANK)]),
+        },
         Tolerance::EXACT,
     );
     let partial = run_case(gpu, SPARSE_ATTENTION, &case).expect("sparse_attention runs").remove(6);
@@ -83,15 +85,15 @@ fn attend(gpu: &mut GpuExecutor, first: usize, count: usize, tiles: usize, threa
     let case = Case::new(
         "output",
         params,
-        Overrides::none(),
+        attention_output::Overrides::default(),
         [HEAD_COUNT as u32, count as u32, 1],
-        vec![
-            CaseBuffer::In(partial),
-            CaseBuffer::weights(&random::e4m3(3, HEAD_COUNT * (NOPE + V) * KV_LORA_RANK)),
-            CaseBuffer::f32(&random::f32s(4, 16)),
-            CaseBuffer::u32(positions),
-            CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * V]),
-        ],
+        attention_output::Bindings {
+            partial: CaseBuffer::In(partial),
+            weights: CaseBuffer::weights(&random::e4m3(3, HEAD_COUNT * (NOPE + V) * KV_LORA_RANK)),
+            scales: CaseBuffer::f32(&random::f32s(4, 16)),
+            positions: CaseBuffer::u32(positions),
+            out: CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * V]),
+        },
         Tolerance::EXACT,
     );
     run_case(gpu, ATTENTION_OUTPUT, &case).expect("attention_output runs").remove(4)
@@ -139,16 +141,16 @@ fn absorbed(gpu: &mut GpuExecutor, count: usize, at_once: u32, threads: u32) -> 
     let case = Case::new(
         "absorb",
         params,
-        Overrides::none().with("TOKENS", at_once).with("THREADS", threads),
+        absorb::Overrides { tokens: at_once, threads, ..Default::default() },
         [HEAD_COUNT as u32, (count as u32).div_ceil(at_once), 1],
-        vec![
-            CaseBuffer::f32(&random::f32s(1, 6 * stride)),
-            CaseBuffer::weights(&random::e4m3(3, HEAD_COUNT * (NOPE + V) * KV_LORA_RANK)),
-            CaseBuffer::f32(&random::f32s(4, 16)),
-            CaseBuffer::f32(&random::f32s(5, 6 * ROPE_DIM)),
-            CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * WIDTH]),
-            CaseBuffer::OutF32(vec![0.0]),
-        ],
+        absorb::Bindings {
+            queries: CaseBuffer::f32(&random::f32s(1, 6 * stride)),
+            weights: CaseBuffer::weights(&random::e4m3(3, HEAD_COUNT * (NOPE + V) * KV_LORA_RANK)),
+            scales: CaseBuffer::f32(&random::f32s(4, 16)),
+            rope: CaseBuffer::f32(&random::f32s(5, 6 * ROPE_DIM)),
+            q_absorbed: CaseBuffer::OutF32(vec![0.0; count * HEAD_COUNT * WIDTH]),
+            index_q: CaseBuffer::OutF32(vec![0.0]),
+        },
         Tolerance::EXACT,
     );
     run_case(gpu, ABSORB, &case).expect("absorb runs").remove(4)

@@ -74,6 +74,9 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
         job.model.label(),
         &engine.device_names()
     ));
+    if let Some(known) = job.bounds.known() {
+        ui.note(&known.reservation());
+    }
 
     let mut editor = rustyline::DefaultEditor::new()?;
     let mut set = Settings {
@@ -133,7 +136,13 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
                 ));
                 continue;
             }
-            None => messages.push(Message::user(question)),
+            None => match job.question(&question) {
+                Ok(read) => messages.push(Message::user(read.unwrap_or(question))),
+                Err(error) => {
+                    ui.error(&failure::describe(&error), failure::hint(&error).as_deref());
+                    continue;
+                }
+            },
         }
 
         let ids = job.encode(&messages, set.think, template, tokenizer)?;
@@ -157,6 +166,8 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
             Err(broken) => return Err(broken.error),
         };
         ui.text("\n")?;
+        let asked = messages.last().map(|message| message.content.clone()).unwrap_or_default();
+        job.tell(job.judge(&asked, &finished).as_ref());
         if finished.reason == FinishReason::ContextFull {
             ui.warn("the context is full; /clear begins a new conversation");
         }

@@ -4,10 +4,12 @@ use anyhow::Result;
 use porism_prover::check::{Grade, Told, check};
 use porism_prover::complete::CompleteError;
 use porism_prover::problem::Problem;
+use porism_prover::recompute::{Flaw, Recompute as _};
 use porism_prover::roles::Role;
+use porism_prover::store::Known;
 use serde_json::json;
 
-use super::prove::{DEFAULT_SEED, text_or_file};
+use super::prove::{DEFAULT_SEED, outside_words, text_or_file};
 use crate::answerer::{self, Setup};
 use crate::args::Check;
 use crate::failure::{Failure, INTERRUPTED};
@@ -21,7 +23,7 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             .hint("write the other one into a file")
             .into());
     }
-    let problem = Problem::from_text(&text_or_file(&args.problem, "problem")?, &args.problem)?;
+    let mut problem = Problem::from_text(&text_or_file(&args.problem, "problem")?, &args.problem)?;
     let proof = text_or_file(&args.proof, "proof")?;
     if proof.trim().is_empty() {
         return Err(Failure::usage("the proof is empty")
@@ -29,6 +31,19 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             .into());
     }
     let setup = Setup::open_reader(&args.prover)?;
+    let placed = std::slice::from_mut(&mut problem);
+    let outside = !setup.bounds.place(placed, args.prover.outside_domain, ui)?.is_empty();
+    let known = setup.bounds.known();
+    if let Some(known) = known.as_ref().filter(|_| outside) {
+        ui.warn(&outside_words(known));
+    }
+    let referee = setup.bounds.referee().filter(|_| !args.prover.no_recompute);
+    let computed = Computed {
+        by: referee.as_ref().map(|referee| referee.name().to_owned()),
+        falsehood: referee.as_ref().and_then(|referee| referee.falsehood(&problem.question)),
+        found: referee.as_ref().and_then(|referee| referee.recompute(&problem.question, proof.trim())),
+        outside,
+    };
     let settings = setup.settings(&args.prover)?;
     let seed = args.prover.seed.unwrap_or(DEFAULT_SEED);
     interrupt::install();
@@ -70,7 +85,7 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
         Err(error) => return Err(answerer::unwrap(error)),
     };
     if args.json {
-        ui.json(&as_json(&grade, seed))?;
+        ui.json(&as_json(&grade, &computed, known.as_ref(), seed))?;
     } else {
         for reading in &grade.readings {
             let weight = match reading.weight {
@@ -88,14 +103,42 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             )),
             None => ui.warn("no reading counts, so there is no grade"),
         }
-        if let Some(reservation) = setup.reservation() {
-            ui.note(&reservation);
+        match (&computed.falsehood, &computed.found) {
+            (Some(why), _) => ui.warn(&format!("the statement is false, as a program finds: {why}")),
+            (None, Some(Err(flaw))) => {
+                ui.warn(&format!("recomputed by a program, which finds a flaw: {}", flaw.why));
+            }
+            (None, Some(Ok(()))) => {
+                ui.note("recomputed by a program: every step holds, and the last one is what was asked")
+            }
+            (None, None) => {}
+        }
+        if let Some(known) = &known {
+            ui.note(&known.reservation());
         }
     }
-    Ok(u8::from(!grade.passed()))
+    Ok(u8::from(!(grade.passed() && computed.lets_pass())))
 }
 
-fn as_json(grade: &Grade, seed: u64) -> serde_json::Value {
+/// What is known without a model.
+struct Computed {
+    /// The program.
+    by: Option<String>,
+    /// Why the statement is false.
+    falsehood: Option<String>,
+    /// What it found in the proof.
+    found: Option<Result<(), Flaw>>,
+    /// Whether the problem is none that the model knows.
+    outside: bool,
+}
+
+impl Computed {
+    fn lets_pass(&self) -> bool {
+        !self.outside && self.falsehood.is_none() && !matches!(self.found, Some(Err(_)))
+    }
+}
+
+fn as_json(grade: &Grade, computed: &Computed, known: Option<&Known>, seed: u64) -> serde_json::Value {
     let reading = |reading: &porism_prover::search::Reading| {
         json!({
             "reading": reading.number + 1,
@@ -106,9 +149,16 @@ fn as_json(grade: &Grade, seed: u64) -> serde_json::Value {
         })
     };
     let unreadable = |(number, why): &(u32, String)| json!({"reading": number + 1, "problem": why});
+    let found = computed.found.as_ref().map(|found| {
+        json!({"by": computed.by, "holds": found.is_ok(), "why": found.as_ref().err().map(|flaw| &flaw.why)})
+    });
     json!({
         "schema": 1,
-        "passed": grade.passed(),
+        "passed": grade.passed() && computed.lets_pass(),
+        "recomputed": found,
+        "falsehood": computed.falsehood,
+        "outside_domain": computed.outside,
+        "domain": known,
         "meanscore": grade.mean(),
         "readings": grade.readings.iter().map(reading).collect::<Vec<_>>(),
         "unreadable": grade.unreadable.iter().map(unreadable).collect::<Vec<_>>(),

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
 use porism_prover::problem::{self, Problem};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, search, tally};
-use porism_prover::store::{self, Manifest, Prompts, Run};
+use porism_prover::recompute::Recompute;
+use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, Task, search, tally};
+use porism_prover::store::{self, Known, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
 use crate::args::Prove;
@@ -18,8 +19,16 @@ use crate::settings;
 use crate::ui::{self, Ui};
 
 pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
-    let problems = problems(args.problem.as_deref(), &args.only)?;
+    let mut problems = problems(args.problem.as_deref(), &args.only)?;
     let setup = Setup::open(&args.prover)?;
+    let outside = setup.bounds.place(&mut problems, args.prover.outside_domain, ui)?;
+    let referee = setup.bounds.referee().filter(|_| !args.prover.no_recompute);
+    let recompute = referee.as_ref().map(|referee| referee as &dyn Recompute);
+    let domain = setup.bounds.known().map(|known| Known {
+        program: known.program.filter(|_| recompute.is_some()),
+        outside,
+        ..known
+    });
     let settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
@@ -35,6 +44,7 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
             fingerprint: setup.prompts.fingerprint().to_owned(),
         },
         settings,
+        domain,
     };
     let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
     interrupt::install();
@@ -43,7 +53,8 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         let limits = Limits { interrupted: &interrupt::requested, deadline };
         let live = Live::start(ui, args.json, || view(args, &manifest.settings, &problems));
         live::watched(live.as_ref(), complete, |complete| {
-            search(&mut run, &manifest, &problems, &setup.prompts, complete, &limits, &mut |event| {
+            let task = Task { manifest: &manifest, problems: &problems, prompts: &setup.prompts, recompute };
+            search(&mut run, &task, complete, &limits, &mut |event| {
                 if let Some(live) = &live {
                     live.tell(|view| view.event(event));
                 }
@@ -77,10 +88,11 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     };
     let page = porism_prover::report::write(run.folder())?;
     if !args.json {
-        show(&problems, &plans, &setup, run.folder(), ui)?;
+        show(&manifest, &problems, &plans, &setup, run.folder(), ui)?;
         ui.note(&format!("report: {}", page.display()));
     }
-    Ok(u8::from(!plans.iter().all(Plan::passed)))
+    let counts = |(problem, plan): (&Problem, &Plan)| plan.passed() && !manifest.is_outside(problem);
+    Ok(u8::from(!problems.iter().zip(&plans).all(counts)))
 }
 
 /// What the live view starts with.
@@ -212,7 +224,7 @@ impl Teller<'_> {
             return;
         }
         match event {
-            Event::Start { folder, problems, seed, resumed } => {
+            Event::Start { folder, problems, seed, resumed, domain } => {
                 let problems = if *problems == 1 { String::new() } else { format!(", {problems} problems") };
                 let resumed = if *resumed == 0 {
                     String::new()
@@ -220,6 +232,9 @@ impl Teller<'_> {
                     format!(", {resumed} completions are there already")
                 };
                 self.ui.note(&format!("{folder}: seed {seed}{problems}{resumed}"));
+                if let Some(known) = domain.filter(|known| !known.outside.is_empty()) {
+                    self.ui.warn(&outside_words(known));
+                }
             }
             Event::Completion {
                 problem_idx,
@@ -254,10 +269,26 @@ impl Teller<'_> {
                     ui::count(spent.tokens)
                 ));
             }
-            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings, again } => {
+            Event::Proof {
+                problem_idx,
+                proof_id,
+                round_idx,
+                state,
+                meanscore,
+                readings,
+                again,
+                recomputed,
+            } => {
                 let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
                 let words = match state {
+                    State::Passed if recomputed.is_some() => {
+                        "passed, and holds as a program recomputes it".to_owned()
+                    }
                     State::Passed => "passed".to_owned(),
+                    State::Refuted => {
+                        let why = recomputed.as_ref().and_then(|found| found["why"].as_str());
+                        format!("refuted by a program: {}", why.unwrap_or_default())
+                    }
                     State::Rejected => "rejected".to_owned(),
                     State::Undecided => "undecided".to_owned(),
                     State::Failed(why) => format!("lost: {why}"),
@@ -271,11 +302,15 @@ impl Teller<'_> {
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}
-            Event::End { passed, unfinished, problems, spent, seconds } => {
+            Event::End { passed, unfinished, problems, outside_domain, spent, seconds } => {
                 let about = if spent.estimated > 0 { "about " } else { "" };
                 let wasted = match spent.wasted {
                     0 => String::new(),
                     wasted => format!(" ({} of them in answers that were cut off)", ui::count(wasted)),
+                };
+                let outside = match outside_domain {
+                    0 => String::new(),
+                    several => format!(" ({several} outside of what the model knows: that does not count)"),
                 };
                 let unfinished = match unfinished {
                     0 => String::new(),
@@ -283,7 +318,7 @@ impl Teller<'_> {
                     unfinished => format!(", {unfinished} unfinished"),
                 };
                 self.ui.note(&format!(
-                    "{passed} of {} passed{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
+                    "{passed} of {} passed{outside}{unfinished}; {}, {about}{}{wasted}, {seconds:.1} s",
                     ui::plural(*problems as u64, "problem"),
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
@@ -291,6 +326,14 @@ impl Teller<'_> {
             }
         }
     }
+}
+
+/// That problems are asked of a model that does not know such.
+pub fn outside_words(known: &Known) -> String {
+    format!(
+        "this is outside of what {} knows, so nothing that follows counts; it knows {}",
+        known.model, known.knows
+    )
 }
 
 /// Of a search without a proof that passed: why it ended, and what goes on with it.
@@ -308,13 +351,24 @@ fn how_to_go_on(plan: &Plan, ui: &Ui) {
 }
 
 /// The chosen proofs on stdout, and what they are worth.
-fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: &Ui) -> Result<()> {
+fn show(
+    manifest: &Manifest,
+    problems: &[Problem],
+    plans: &[Plan],
+    setup: &Setup,
+    folder: &Path,
+    ui: &Ui,
+) -> Result<()> {
     let reader = if setup.reads_itself() { "the same model" } else { "the verifier" };
     for (problem, plan) in problems.iter().zip(plans) {
         let chosen = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)));
         let several = problems.len() > 1;
         let Some((proof, attempt)) = chosen else {
-            ui.warn(&format!("{}: no proof was written", problem.problem_idx));
+            let why = plan
+                .falsehood
+                .as_ref()
+                .map(|why| format!("the statement is false, as a program finds ({why}); "));
+            ui.warn(&format!("{}: {}no proof was written", problem.problem_idx, why.unwrap_or_default()));
             how_to_go_on(plan, ui);
             continue;
         };
@@ -331,22 +385,37 @@ fn show(problems: &[Problem], plans: &[Plan], setup: &Setup, folder: &Path, ui: 
             (ones, counted) => format!(", and {ones} of {counted} in other rounds"),
         };
         let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
+        let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
         match plan.end {
+            Some((End::Passed, _)) if manifest.is_outside(problem) => ui.warn(&format!(
+                "proof {} passed {counted} of {counted} readings, and the model does not know such problems: that is worth nothing",
+                proof.proof_id
+            )),
+            Some((End::Passed, _)) if proof.recomputed.is_some() => ui.note(&format!(
+                "proof {} passed {counted} of {counted} readings by {reader}{other}; recomputed by a program, every step holds",
+                proof.proof_id
+            )),
+            Some((End::Refuted, _)) => ui.warn(&format!(
+                "the statement is false, as a program finds: {}; proof {} proves something else or nothing",
+                plan.falsehood.as_deref().unwrap_or_default(),
+                proof.proof_id
+            )),
             Some((End::Passed, _)) => ui.note(&format!(
                 "proof {} passed {counted} of {counted} readings by {reader}{other}; that is no certainty",
                 proof.proof_id
             )),
             _ => ui.warn(&format!(
-                "no proof passed; proof {} is the best of {} ({mean}, {}){other}",
+                "no proof passed; proof {} is the best of {} ({mean}, {}){other}{}",
                 proof.proof_id,
                 plan.pool().count(),
-                ui::plural(counted as u64, "reading")
+                ui::plural(counted as u64, "reading"),
+                flaw.map_or(String::new(), |flaw| format!("; a program finds a flaw in it: {}", flaw.why))
             )),
         }
         how_to_go_on(plan, ui);
     }
-    if let Some(reservation) = setup.reservation().filter(|_| plans.iter().any(Plan::passed)) {
-        ui.note(&reservation);
+    if let Some(known) = &manifest.domain {
+        ui.note(&known.reservation());
     }
     ui.note(&format!("everything is in {}", folder.display()));
     Ok(())

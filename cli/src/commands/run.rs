@@ -5,16 +5,19 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, ModelConfig, Options};
+use porism_prover::recompute::Flaw;
 use porism_runtime::EngineOptions;
 use porism_runtime::chat::{ChatTemplate, Message};
 use porism_runtime::engine::Engine;
 use porism_runtime::generate::{self, FinishReason, Request};
 use porism_runtime::sample::SamplingParams;
-use porism_runtime::text::{StopStrings, TextError, Tokenizer};
+use porism_runtime::text::{StopStrings, TextError, Tokenizer, read_answer};
 use serde_json::{Value, json};
 
 use super::chat;
+use super::prove::outside_words;
 use crate::args::{Run, SamplingArgs};
+use crate::domain::Bounds;
 use crate::failure::{self, Failure, INTERRUPTED};
 use crate::interrupt;
 use crate::model::Model;
@@ -44,7 +47,10 @@ pub fn run(args: &Run, ui: &Ui) -> Result<u8> {
     let sampling = sampling(&args.sampling, config)?;
     StopStrings::new(args.sampling.stop.iter().cloned())?;
     let seed = args.sampling.seed.unwrap_or_else(settings::random_seed);
-    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, sampling, seed };
+    // Ids and raw text are no questions.
+    let asks = input.ids.is_none() && !input.raw;
+    let bounds = Bounds::of(asks.then_some(&chosen.model))?;
+    let job = Job { args, ui, model: &chosen.model, checkpoint: &checkpoint, bounds, sampling, seed };
     interrupt::install();
     match (&input.ids, prompt) {
         (Some(file), _) => {
@@ -117,12 +123,24 @@ fn room(
     }
 }
 
+/// What a prompt is to a model that may state what it knows.
+enum Asked {
+    /// A question of the domain, as the model reads it; any question where the model states none.
+    Question(String),
+    /// A question that it does not know.
+    Outside,
+    /// No question: ids, or text as it is.
+    Other,
+}
+
 /// All that is known before a device is opened.
 pub struct Job<'a> {
     pub args: &'a Run,
     pub ui: &'a Ui,
     pub model: &'a Model,
     pub checkpoint: &'a Checkpoint,
+    /// What the model knows.
+    pub bounds: Bounds,
     pub sampling: SamplingParams,
     pub seed: u64,
 }
@@ -130,22 +148,30 @@ pub struct Job<'a> {
 impl<'a> Job<'a> {
     fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
         match self.tokenizer() {
-            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer)),
-            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error)),
+            Ok(tokenizer) => self.answer(ids, Ok(&tokenizer), &Asked::Other),
+            Err(error) if self.args.sampling.stop.is_empty() => self.answer(ids, Err(&error), &Asked::Other),
             Err(error) => Err(anyhow::Error::from(error).context("`--stop` needs a tokenizer")),
         }
     }
 
     fn answer_text(&self, prompt: &str) -> Result<u8> {
-        let tokenizer = self.tokenizer()?;
-        let ids = if self.args.input.raw {
-            tokenizer.encode(prompt)?
+        let mut asked = Asked::Other;
+        let prompt = if self.args.input.raw {
+            prompt.to_owned()
         } else {
             // Files and pipes end with a newline that nobody means.
             let prompt = prompt.trim_end_matches(['\n', '\r']);
             if prompt.trim().is_empty() {
                 return Err(porism_runtime::Error::EmptyPrompt.into());
             }
+            let question = self.question(prompt)?;
+            asked = question.clone().map_or(Asked::Outside, Asked::Question);
+            question.unwrap_or_else(|| prompt.to_owned())
+        };
+        let tokenizer = self.tokenizer()?;
+        let ids = if self.args.input.raw {
+            tokenizer.encode(&prompt)?
+        } else {
             let mut messages = self.opening();
             messages.push(Message::user(prompt));
             self.encode(&messages, !self.args.input.no_think, &self.template(&tokenizer)?, &tokenizer)?
@@ -153,7 +179,39 @@ impl<'a> Job<'a> {
         if ids.is_empty() {
             return Err(porism_runtime::Error::EmptyPrompt.into());
         }
-        self.answer(&ids, Ok(&tokenizer))
+        self.answer(&ids, Ok(&tokenizer), &asked)
+    }
+
+    /// What a program finds in the answer to a question.
+    pub fn judge(&self, question: &str, finished: &Finished) -> Option<Result<(), Flaw>> {
+        let answer = read_answer(finished.text.as_deref()?, finished.thinking);
+        self.bounds.judge(question, &answer.content?)
+    }
+
+    /// Says that, so that a wrong proof is not the last word.
+    pub fn tell(&self, found: Option<&Result<(), Flaw>>) {
+        match found {
+            Some(Ok(())) => {
+                self.ui.note("recomputed by a program: every step holds, and the last one is what was asked");
+            }
+            Some(Err(flaw)) => {
+                self.ui.warn(&format!("recomputed by a program, which finds a flaw: {}", flaw.why));
+            }
+            None => {}
+        }
+    }
+
+    /// A question as the model reads it; `None` if the model does not know such, and is asked all the same.
+    pub fn question(&self, text: &str) -> Result<Option<String>> {
+        let question = self.bounds.question(text, self.args.input.outside_domain)?;
+        match (&question, self.bounds.known()) {
+            (Some(question), Some(_)) if question != text.trim() => {
+                self.ui.aside(&format!("read as: {question}"))
+            }
+            (None, Some(known)) => self.ui.warn(&outside_words(&known)),
+            _ => {}
+        }
+        Ok(question)
     }
 
     fn chat(&self) -> Result<u8> {
@@ -222,7 +280,7 @@ impl<'a> Job<'a> {
     }
 
     /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
-    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>) -> Result<u8> {
+    fn answer(&self, ids: &[u32], tokenizer: Result<&Tokenizer, &TextError>, asked: &Asked) -> Result<u8> {
         let (tokenizer, untold) = (tokenizer.ok(), tokenizer.err());
         let (ui, json) = (self.ui, self.args.output.json);
         let limits = &self.args.sampling;
@@ -232,7 +290,7 @@ impl<'a> Job<'a> {
         let stream = tokenizer.map(|tokenizer| TextStream::new(tokenizer, ids, &limits.stop)).transpose()?;
         let mut engine = self.open(room.context)?;
         if json {
-            ui.json(&json!({
+            let mut start = json!({
                 "event": "start",
                 "schema": 1,
                 "model": self.model.label(),
@@ -248,7 +306,12 @@ impl<'a> Job<'a> {
                     "min_p": as_typed(self.sampling.min_p),
                     "repetition_penalty": as_typed(self.sampling.repetition_penalty),
                 },
-            }))?;
+            });
+            if let Some(known) = self.bounds.known() {
+                start["knows"] = json!(known.knows);
+                start["outside_domain"] = json!(matches!(asked, Asked::Outside));
+            }
+            ui.json(&start)?;
         }
         if let Some(reason) = untold.filter(|_| !json) {
             ui.warn(&format!("{reason}; printing token ids"));
@@ -274,13 +337,25 @@ impl<'a> Job<'a> {
                 return Err(broken.error);
             }
         };
+        let found = match asked {
+            Asked::Question(question) => self.judge(question, &finished),
+            Asked::Outside | Asked::Other => None,
+        };
         if json {
-            ui.json(&finished.json())?;
+            let mut end = finished.json();
+            if let Some(found) = &found {
+                let why = found.as_ref().err().map(|flaw| &flaw.why);
+                end["recomputed"] = json!({"holds": found.is_ok(), "why": why});
+            }
+            ui.json(&end)?;
         } else if finished.no_answer && !ui.stdout_is_terminal() {
             ui.warn(&format!(
                 "the reasoning did not end within {} tokens, so there is no answer; raise -n, or use --no-think",
                 finished.token_ids.len()
             ));
+        }
+        if !json {
+            self.tell(found.as_ref());
         }
         if self.args.output.verbose {
             ui.aside(&finished.rates(self.seed, &engine.device_names()));
@@ -289,7 +364,12 @@ impl<'a> Job<'a> {
             }
         }
         write_heat(&engine, &self.args.experts)?;
-        Ok(if finished.reason == FinishReason::Interrupted { INTERRUPTED } else { 0 })
+        // Who asks a model about what it does not know gets an answer that does not count.
+        Ok(if finished.reason == FinishReason::Interrupted {
+            INTERRUPTED
+        } else {
+            u8::from(matches!(asked, Asked::Outside))
+        })
     }
 }
 

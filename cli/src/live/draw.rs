@@ -288,6 +288,7 @@ fn state(view: &View, problem: usize, id: u32, proof: &Candidate, room: usize) -
     let brief = room < 32;
     match proof.fate() {
         Some(Fate::Passed) => return ("passed".to_owned(), GOOD.bold()),
+        Some(Fate::Refuted) => return ("refuted by a program".to_owned(), BAD),
         Some(Fate::Rejected) => return ("rejected".to_owned(), BAD),
         Some(Fate::Undecided) => return ("undecided".to_owned(), OPEN),
         Some(Fate::Lost(why)) => return (format!("lost: {why}"), BAD),

@@ -44,6 +44,7 @@ pub struct Problem {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fate {
     Passed,
+    Refuted,
     Rejected,
     Undecided,
     Lost(String),
@@ -325,10 +326,23 @@ impl View {
                 let tokens = crate::ui::plural(*tokens, "token");
                 self.say_of(at, tone, &format!("{what}: {words} ({tokens})"));
             }
-            Event::Proof { problem_idx, proof_id, round_idx, state, meanscore, readings, again } => {
+            Event::Proof {
+                problem_idx,
+                proof_id,
+                round_idx,
+                state,
+                meanscore,
+                readings,
+                again,
+                recomputed,
+            } => {
                 let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
                 let (tone, fate, words) = match state {
+                    State::Passed if recomputed.is_some() => {
+                        (Tone::Good, Fate::Passed, "passed, and holds as a program recomputes it".to_owned())
+                    }
                     State::Passed => (Tone::Good, Fate::Passed, "passed".to_owned()),
+                    State::Refuted => (Tone::Bad, Fate::Refuted, "refuted by a program".to_owned()),
                     State::Rejected => (Tone::Bad, Fate::Rejected, "rejected".to_owned()),
                     State::Undecided => (Tone::Plain, Fate::Undecided, "undecided".to_owned()),
                     // That was said when it came.
@@ -349,7 +363,7 @@ impl View {
                     self.say_of(at, tone, &format!("proof {proof_id} {again}{words}{mean}"));
                 }
             }
-            Event::Chosen { problem_idx, end, proof_id, .. } => {
+            Event::Chosen { problem_idx, end, proof_id, falsehood, .. } => {
                 let at = self.problem(problem_idx);
                 let passed = *end == End::Passed;
                 if let Some(problem) = self.problems.get_mut(at) {
@@ -359,6 +373,10 @@ impl View {
                 let unfinished = if end.unfinished().is_some() { "unfinished: " } else { "" };
                 match (passed, proof_id) {
                     (true, _) => {}
+                    _ if falsehood.is_some() => {
+                        let why = falsehood.unwrap_or_default();
+                        self.say_of(at, Tone::Bad, &format!("the statement is false: {why}"));
+                    }
                     (_, Some(id)) => {
                         self.say_of(at, Tone::Bad, &format!("{unfinished}no proof passed; {id} is the best"));
                     }

@@ -11,8 +11,11 @@
 //! digits of a number that has no more, count as unreadable here.
 
 pub mod problems;
+mod recompute;
 
 use std::fmt::Write as _;
+
+pub use recompute::Checker;
 
 /// Longest number that is read, in digits. Products of two such numbers still fit an `i128`.
 pub const MAX_DIGITS: usize = 18;
@@ -91,10 +94,12 @@ pub enum Problem {
         /// The value the problem states, right or not.
         claim: i128,
     },
-    /// `n` is prime, or is not: which of them is true decides the proof that is wanted.
+    /// `n` is prime, or is not: which of them is true decides the proof that is compared with.
     Prime {
         /// The number, 2 to 528.
         n: i128,
+        /// Whether the problem says that it is prime, right or not.
+        claim: bool,
     },
     /// `ax ± b = c`.
     Linear {
@@ -132,9 +137,15 @@ impl Problem {
                 return Some(Problem::Gcd { a, b, claim });
             }
         }
-        for pattern in ["# is prime", "# is a prime number", "# is not prime", "# is composite"] {
+        let claims = [
+            ("# is prime", true),
+            ("# is a prime number", true),
+            ("# is not prime", false),
+            ("# is composite", false),
+        ];
+        for (pattern, claim) in claims {
             if let Some([n]) = after_any(text, &["Prove that ", "Show that "], pattern) {
-                return (2..PRIME_LIMIT).contains(&n).then_some(Problem::Prime { n });
+                return (2..PRIME_LIMIT).contains(&n).then_some(Problem::Prime { n, claim });
             }
         }
         for pattern in [
@@ -162,6 +173,43 @@ impl Problem {
             (d, [u, v, s, c])
         };
         (divisor > 1).then(|| expression(Claim::DivisibleBy(divisor), found))
+    }
+
+    /// Why the statement is false, as in `gcd(84, 30) is 6`; `None` for a true one.
+    pub fn falsehood(&self) -> Option<String> {
+        match *self {
+            Problem::Gcd { a, b, claim } => {
+                let (mut x, mut y) = (a, b);
+                while y != 0 {
+                    (x, y) = (y, x % y);
+                }
+                (x != claim).then(|| format!("gcd({a}, {b}) is {x}"))
+            }
+            Problem::Prime { n, claim } if claim == is_prime(n) => None,
+            Problem::Prime { n, claim: false } => Some(format!("{n} is prime")),
+            Problem::Prime { n, .. } => {
+                let divisor = (2..n).find(|d| n % d == 0)?;
+                Some(format!("{n} is {divisor}*{}", n / divisor))
+            }
+            Problem::Linear { a, sign, b, c } => {
+                let total = sign.opposite().apply(c, b);
+                let why =
+                    || format!("{a}x would be {total}, which {a} does not divide, so no integer x solves it");
+                (total.rem_euclid(a) != 0).then(why)
+            }
+            Problem::Divides { claim, u, v, sign, c } => {
+                let value = sign.apply(u * v, c);
+                let (divisor, remainder) = claim.divisor_and_remainder();
+                let found = value.rem_euclid(divisor);
+                (found != remainder).then(|| match claim {
+                    Claim::Even => format!("{u}*{v} {sign} {c} is {value}, which is odd"),
+                    Claim::Odd => format!("{u}*{v} {sign} {c} is {value}, which is even"),
+                    Claim::DivisibleBy(_) => {
+                        format!("{u}*{v} {sign} {c} is {value}, which leaves {found} when it is divided by {divisor}")
+                    }
+                })
+            }
+        }
     }
 }
 
@@ -245,8 +293,8 @@ pub fn evaluate(problem: &Problem, solution: &str) -> Evaluation {
     };
     let verdict = match *problem {
         Problem::Gcd { a, b, claim } => report.gcd(&steps, a, b, claim),
-        Problem::Prime { n } if is_prime(n) => report.in_order(&steps, &prime_lines(n)),
-        Problem::Prime { n } => report.composite(&steps, n),
+        Problem::Prime { n, .. } if is_prime(n) => report.in_order(&steps, &prime_lines(n)),
+        Problem::Prime { n, .. } => report.composite(&steps, n),
         Problem::Linear { a, sign, b, c } => report.in_order(&steps, &linear_lines(a, sign, b, c)),
         Problem::Divides { claim, u, v, sign, c } => {
             report.in_order(&steps, &divides_lines(claim, [u, v, c], sign))

@@ -77,6 +77,85 @@ pub fn held_out(family: Family, count: usize, seed: u64) -> Vec<Problem> {
     problems
 }
 
+/// So many different false statements of the demo's domain, of each kind in turn: a gcd that is another number (often one that
+/// lies near, or a remainder on the way to it), an equation without an integer solution, a number that does not divide, odd for
+/// even. The same seed gives the same ones.
+///
+/// # Panics
+/// If there are not so many.
+pub fn false_statements(count: usize, seed: u64) -> Vec<Problem> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut questions: Vec<String> = Vec::new();
+    for _ in 0..count.saturating_mul(10_000) {
+        if questions.len() == count {
+            break;
+        }
+        let question = draw_false(questions.len() % 4, &mut random);
+        questions.extend(question.filter(|question| !questions.contains(question)));
+    }
+    assert_eq!(questions.len(), count, "there are not so many false statements");
+    let named = questions.into_iter().enumerate().map(|(index, question)| Problem {
+        source: "false".to_owned(),
+        problem_idx: format!("false-{index}"),
+        question,
+    });
+    named.collect()
+}
+
+fn draw_false(kind: usize, random: &mut ChaCha8Rng) -> Option<String> {
+    let mut pick = |least: i64, most: i64| random.random_range(least..=most);
+    match kind {
+        0 => {
+            let b = pick(4, GCD_SMALLER_MAX);
+            let a = pick(b + 1, GCD_LARGER_MAX.min(10 * b - 1));
+            let (mut x, mut y, mut remainders) = (a, b, Vec::new());
+            while y > 0 {
+                remainders.push(y);
+                (x, y) = (y, x % y);
+            }
+            let near = [x + 1, x - 1, 2 * x, 3 * x, x / 2, b, remainders[remainders.len() / 2], pick(1, b)];
+            let claim = near[pick(0, 7) as usize];
+            let text = match pick(0, 2) {
+                0 => format!("Prove that gcd({a}, {b}) = {claim}."),
+                1 => format!("Show that gcd({a}, {b}) = {claim}."),
+                _ => format!("Show that the greatest common divisor of {a} and {b} is {claim}."),
+            };
+            (claim != x && claim > 0).then_some(text)
+        }
+        1 => {
+            let (a, x, b) =
+                (pick(2, LINEAR_FACTOR_MAX), pick(1, LINEAR_X_MAX - 1), pick(1, LINEAR_SUMMAND_MAX));
+            let total = a * x + pick(1, a - 1);
+            let (sign, c) = if pick(0, 1) == 0 { ('+', total + b) } else { ('-', total - b) };
+            let text = match pick(0, 1) {
+                0 => format!("Find the integer x with {a}x {sign} {b} = {c} and prove the answer is right."),
+                _ => format!("Solve {a}x {sign} {b} = {c} and prove the answer is right."),
+            };
+            (c >= 0).then_some(text)
+        }
+        _ => {
+            let (u, v, c) =
+                (pick(2, DIVIDES_FACTOR_MAX), pick(2, DIVIDES_FACTOR_MAX), pick(1, DIVIDES_SUMMAND_MAX));
+            let (sign, value) = if pick(0, 1) == 0 { ('+', u * v + c) } else { ('-', u * v - c) };
+            if value < 4 {
+                return None;
+            }
+            let expression = format!("{u}*{v} {sign} {c}");
+            if kind == 2 {
+                let d = pick(3, 12);
+                let text = match pick(0, 1) {
+                    0 => format!("Prove that {d} divides {expression}."),
+                    _ => format!("Show that {expression} is divisible by {d}."),
+                };
+                return (value % d != 0).then_some(text);
+            }
+            let parity = if value % 2 == 0 { "odd" } else { "even" };
+            let verb = if pick(0, 1) == 0 { "Prove" } else { "Show" };
+            Some(format!("{verb} that {expression} is {parity}."))
+        }
+    }
+}
+
 /// A problem's key and its wordings; `None` for one that is not used.
 fn draw(family: Family, random: &mut ChaCha8Rng) -> Option<(String, Vec<String>)> {
     match family {

@@ -1,6 +1,7 @@
 //! The Rust checker of the demo's proofs agrees with the one that made the training data.
 
-use porism_checker::{Problem, Score, evaluate, split_output};
+use porism_checker::{Checker, Problem, Score, evaluate, split_output};
+use porism_prover::recompute::Recompute as _;
 use serde_json::Value;
 
 /// 1,000 proofs with the verdict of `models/train/data.py`; made by `tests/golden/checker/make.py`.
@@ -140,4 +141,62 @@ fn the_parts_of_an_answer_are_found() {
     let verdict = split_output("</think>Step 1: ok.\n\\boxed{0}");
     assert_eq!((verdict.solution, verdict.score.as_deref()), (None, Some("0")));
     assert_eq!(split_output("no verdict").score, None);
+}
+
+#[test]
+fn a_false_statement_is_found_false_and_no_proof_of_it_right() {
+    for (question, why) in [
+        ("Prove that gcd(84, 30) = 12.", Some("gcd(84, 30) is 6")),
+        ("Show that the greatest common divisor of 84 and 30 is 6.", None),
+        ("Prove that 15 is prime.", Some("15 is 3*5")),
+        ("Prove that 17 is composite.", Some("17 is prime")),
+        ("Show that 17 is a prime number.", None),
+        (
+            "Solve 7x + 12 = 60 and prove the answer is right.",
+            Some("7x would be 48, which 7 does not divide, so no integer x solves it"),
+        ),
+        ("Prove that 7*7 + 6 is even.", Some("7*7 + 6 is 55, which is odd")),
+        ("Prove that 7*7 + 7 is odd.", Some("7*7 + 7 is 56, which is even")),
+        ("Prove that 10 divides 7*7 + 6.", Some("7*7 + 6 is 55, which leaves 5 when it is divided by 10")),
+        ("Prove that 3 divides 2*2 - 10.", None),
+        ("Prove that 4 divides 2*2 - 10.", Some("2*2 - 10 is -6, which leaves 2 when it is divided by 4")),
+        ("Prove that 1 = 2.", None),
+    ] {
+        assert_eq!(Checker.falsehood(question).as_deref(), why, "{question}");
+    }
+    // A right proof of the opposite is no proof.
+    let composite = "1. 5*3 = 15.\n2. 1 < 3 < 15, so 15 is not prime.";
+    assert_eq!(Checker.recompute("Prove that 15 is not prime.", composite), Some(Ok(())));
+    let flaw = Checker.recompute("Prove that 15 is prime.", composite).unwrap().unwrap_err();
+    assert_eq!(flaw.why, "the statement is false: 15 is 3*5");
+    let six = "1. 84 - 2*30 = 84 - 60 = 24.\r\n2. 30 - 1*24 = 30 - 24 = 6. \n\
+               3. 24 - 4*6 = 24 - 24 = 0.\n4. The last nonzero remainder is 6, so gcd(84, 30) = 6.\n\n";
+    assert_eq!(Checker.recompute("Prove that gcd(84, 30) = 6.", six), Some(Ok(())));
+    let flaw = Checker.recompute("Prove that gcd(84, 30) = 12.", six).unwrap().unwrap_err();
+    assert_eq!(flaw.why, "the statement is false: gcd(84, 30) is 6");
+    assert!(
+        flaw.evaluation.contains("the claim is 12") && flaw.evaluation.ends_with("\\boxed{0}"),
+        "{flaw:?}"
+    );
+    // Another right proof than the one that was asked for, one with a step left out, and one in other words.
+    for (proof, why) in [
+        (
+            six.replace("84, 30", "84, 36"),
+            "step 4 is wrong, `The last nonzero remainder is 6, so gcd(84, 36) = 6`",
+        ),
+        (
+            six.replace("3. 24 - 4*6 = 24 - 24 = 0.\n4.", "3."),
+            "step 3 leaves out a step, `24 - 4*6 = 24 - 24 = 0`",
+        ),
+        (
+            "As 84 = 14*6 and 30 = 5*6, it is 6.".to_owned(),
+            "step 1 is none that it can read, `As 84 = 14*6 and 30 = 5*6, it is 6.`",
+        ),
+        (String::new(), "step 1 is none that it can read"),
+        ("1. 84 - 2*30 = 84 - 60 = 24.".to_owned(), "step 2: the conclusion is missing"),
+    ] {
+        let flaw = Checker.recompute("Prove that gcd(84, 30) = 6.", &proof).unwrap().unwrap_err();
+        assert!(flaw.why.contains(why) && !flaw.evaluation.ends_with("\\boxed{1}"), "{proof}: {flaw:?}");
+    }
+    assert_eq!(Checker.recompute("Prove that 1 = 2.", six), None);
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use porism_checker::problems::{Family, held_out};
 use porism_checker::{self as checker, Score};
 use porism_loader::{Checkpoint, Options};
+use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
-use porism_prover::search::{Limits, Plan, Settings, State, search};
+use porism_prover::recompute::Recompute;
+use porism_prover::search::{Limits, Plan, Settings, State, Task, search};
 use porism_prover::store::{Manifest, Model, Prompts, Run};
 use porism_runtime::engine::Engine;
 use porism_runtime::{DeviceId, EngineOptions};
@@ -102,6 +104,32 @@ pub fn model_folder() -> PathBuf {
 /// # Panics
 /// If the model cannot be run.
 pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> Tally {
+    let problems = held_out(family, count, seed);
+    // What the verifier accepts by itself is what is measured.
+    let plans = prove(&problems, seed, usual(), None, keep);
+    let mut tally = Tally::default();
+    for (problem, plan) in problems.iter().zip(&plans) {
+        tally.add(&problem.question, plan);
+    }
+    tally
+}
+
+/// What `porism prove` uses for a model with a short context.
+pub fn usual() -> Settings {
+    Settings { reading_temperature: 0.4, evaluations_to_refine: 1, ..Settings::default() }
+}
+
+/// Searches for proofs of problems with the demo model on the host. The run is left in the folder `keep`, if one is given.
+///
+/// # Panics
+/// If the model cannot be run.
+pub fn prove(
+    problems: &[Problem],
+    seed: u64,
+    settings: Settings,
+    recompute: Option<&dyn Recompute>,
+    keep: Option<&Path>,
+) -> Vec<Plan> {
     let folder = model_folder();
     let checkpoint = Checkpoint::open(&folder, Options::default()).expect("the demo model opens");
     let prompts = PromptSet::open(&folder.join("prompts.toml")).expect("its prompts are read");
@@ -111,15 +139,12 @@ pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> 
         Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("it fits");
     let mut answerer = Answerer::new(&mut engine, &checkpoint, &folder);
 
-    let problems = held_out(family, count, seed);
     let model =
         Model { name: "porism-tiny".to_owned(), fingerprint: "as it is".to_owned(), endpoints: vec![] };
-    // What `porism prove` uses for a model with a short context.
-    let settings = Settings { reading_temperature: 0.4, evaluations_to_refine: 1, ..Settings::default() };
     let manifest = Manifest {
         version: Manifest::VERSION,
         seed,
-        problems: Manifest::problems(&problems),
+        problems: Manifest::problems(problems),
         generator: model.clone(),
         verifier: model,
         prompts: Prompts {
@@ -127,16 +152,12 @@ pub fn measure(family: Family, count: usize, seed: u64, keep: Option<&Path>) -> 
             fingerprint: prompts.fingerprint().to_owned(),
         },
         settings,
+        domain: None,
     };
     let passing = tempfile::tempdir().expect("a folder");
     let folder = keep.unwrap_or(passing.path());
-    let mut run = Run::open(folder, &manifest, &problems, false).expect("a run");
+    let mut run = Run::open(folder, &manifest, problems, false).expect("a run");
     let limits = Limits { interrupted: &|| false, deadline: None };
-    let plans = search(&mut run, &manifest, &problems, &prompts, &mut answerer, &limits, &mut |_| {});
-    let plans = plans.expect("the search ends");
-    let mut tally = Tally::default();
-    for (problem, plan) in problems.iter().zip(&plans) {
-        tally.add(&problem.question, plan);
-    }
-    tally
+    let task = Task { manifest: &manifest, problems, prompts: &prompts, recompute };
+    search(&mut run, &task, &mut answerer, &limits, &mut |_| {}).expect("the search ends")
 }

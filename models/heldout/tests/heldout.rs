@@ -2,8 +2,11 @@
 //! measures more of them and prints a table.
 
 use porism_checker as checker;
-use porism_checker::problems::{Family, held_out, is_held_out};
-use porism_heldout::{COLUMNS, Tally, measure};
+use porism_checker::Checker;
+use porism_checker::problems::{Family, false_statements, held_out, is_held_out};
+use porism_heldout::{COLUMNS, Tally, measure, prove, usual};
+use porism_prover::recompute::{Flaw, Recompute};
+use porism_prover::search::Settings;
 
 /// So many problems of each family, drawn with this seed.
 const PER_FAMILY: usize = 12;
@@ -28,6 +31,43 @@ fn what_the_search_accepts_is_mostly_right() {
     let wrong = &all.wrong;
     assert!(all.precision() >= LEAST_RIGHT, "{table}{wrong:#?}");
     assert!(all.solved as f64 >= LEAST_SOLVED * all.problems as f64, "{table}");
+}
+
+#[test]
+fn no_proof_of_a_false_statement_passes() {
+    const STATEMENTS: usize = 200;
+    // One reading lets more pass than eight, and the program has to catch it all. Without the short cut for statements that it
+    // finds false, so that it is the proofs that are judged.
+    struct OfProofs;
+    impl Recompute for OfProofs {
+        fn name(&self) -> &str {
+            Checker.name()
+        }
+        fn falsehood(&self, _: &str) -> Option<String> {
+            None
+        }
+        fn recompute(&self, question: &str, proof: &str) -> Option<Result<(), Flaw>> {
+            Checker.recompute(question, proof)
+        }
+    }
+    let problems = false_statements(STATEMENTS, SEED);
+    let settings = Settings {
+        rounds: 1,
+        proofs: 1,
+        verifications: 1,
+        minimum_readings: 1,
+        meta_verify: false,
+        max_tokens_per_proof: 400,
+        max_tokens_per_reading: 400,
+        ..usual()
+    };
+    let plans = prove(&problems, SEED, settings, Some(&OfProofs), None);
+    assert_eq!(plans.len(), STATEMENTS);
+    let written = plans.iter().filter(|plan| plan.chosen().is_some()).count();
+    assert!(written > STATEMENTS / 2, "only {written} proofs were written");
+    for (problem, plan) in problems.iter().zip(&plans) {
+        assert!(!plan.passed(), "{}: {}", problem.question, plan.chosen().map_or("", |proof| proof.text()));
+    }
 }
 
 #[test]

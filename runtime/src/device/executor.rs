@@ -80,17 +80,12 @@ pub fn run_case(
         executor.write(view, &padded)?;
         views.push(view);
     }
-    let mut params = [0u8; Dispatch::MAX_PARAMS];
-    params[..case.params.len()].copy_from_slice(&case.params);
     let mut recording = Recording::default();
     let label = Label { what: kernel.kernel().name, layer: None };
-    recording.dispatch(Dispatch::from_bytes(
-        (kernel, executor.tuning().features.without(case.without), case.overrides),
-        params,
-        &views,
-        Groups::Direct(case.groups),
-        label,
-    ));
+    let program = (kernel, executor.tuning().features.without(case.without), case.constants);
+    let mut dispatch = Dispatch::from_bytes(program, &case.params, Groups::Direct(case.groups), label);
+    views.iter().for_each(|view| dispatch.bind(*view));
+    recording.dispatch(dispatch);
     for view in &views {
         recording.read(*view);
     }

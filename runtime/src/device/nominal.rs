@@ -3,7 +3,7 @@
 //!
 //! The work is divided by these alone, since they are the same in every run; a measurement only changes predictions.
 
-use porism_shaders::kernels::matmul;
+use porism_shaders::matmul;
 
 /// How fast a device is.
 #[derive(Clone, Copy, Debug, PartialEq)]

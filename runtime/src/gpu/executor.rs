@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use porism_shaders::{Features, KernelId, Overrides};
+use porism_shaders::{Constants, Features, KernelId};
 
 use super::adapter::Gpu;
 use super::uploads::{Turn, Uploads};
@@ -43,12 +43,12 @@ pub struct GpuExecutor {
 struct Program {
     kernel: KernelId,
     features: Features,
-    overrides: Overrides,
+    constants: Constants,
 }
 
 impl Program {
     fn of(dispatch: &Dispatch) -> Self {
-        Program { kernel: dispatch.kernel, features: dispatch.features, overrides: dispatch.overrides }
+        Program { kernel: dispatch.kernel, features: dispatch.features, constants: dispatch.constants }
     }
 }
 
@@ -243,7 +243,7 @@ impl GpuExecutor {
             immediate_size: kernel.params_bytes,
         });
         let constants: Vec<(&str, f64)> =
-            program.overrides.iter().map(|(name, value)| (name, f64::from(value))).collect();
+            kernel.named(&program.constants).map(|(name, value)| (name, f64::from(value))).collect();
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&pipeline_layout),

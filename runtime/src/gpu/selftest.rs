@@ -3,10 +3,10 @@
 use porism_shaders as shaders;
 use porism_shaders::case::random;
 use porism_shaders::float8::E4M3;
+use porism_shaders::kernels::matvec_lanes;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{matvec, matvec_lanes};
 use porism_shaders::weights::WeightType;
-use porism_shaders::{Case, CaseBuffer, Features, KernelId, Overrides, Tolerance};
+use porism_shaders::{Case, CaseBuffer, Features, Interface as _, KernelId, Tolerance};
 
 use super::adapter::Gpu;
 use super::executor::GpuExecutor;
@@ -98,14 +98,14 @@ fn decoded(gpu: &Gpu, kind: WeightType, bytes: &[u8], cols: usize) -> Result<Vec
         weight_offset: 0,
         scale_offset: 0,
     };
-    let buffers = vec![
-        CaseBuffer::weights(bytes),
-        CaseBuffer::f32(&[1.0; 2]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![-7.0; cols]),
-    ];
-    let overrides = Overrides::none().with("WEIGHT_TYPE", kind as u32);
-    let groups = [(cols as u32).div_ceil(256), 1, 1];
+    let buffers = shaders::embedding::Bindings {
+        weights: CaseBuffer::weights(bytes),
+        scales: CaseBuffer::f32(&[1.0; 2]),
+        token_ids: CaseBuffer::u32(&[0]),
+        h: CaseBuffer::OutF32(vec![-7.0; cols]),
+    };
+    let overrides = shaders::embedding::Overrides { weight_type: kind as u32 };
+    let groups = [(cols as u32).div_ceil(shaders::embedding::THREADS), 1, 1];
     let case = Case::new("self-test", params, overrides, groups, buffers, Tolerance::EXACT);
     output(gpu, shaders::EMBEDDING, &case, 3)
 }
@@ -141,11 +141,10 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
     let params = shaders::rms_norm::Params { cols: 4, x_stride: 4, gather: 0, eps: 0.0 };
     let mut recording = Recording::default();
     recording.dispatch(Dispatch::new(
-        shaders::RMS_NORM,
         Features::NONE,
-        Overrides::none(),
         &params,
-        &[x, weight, rows, y],
+        Default::default(),
+        shaders::rms_norm::Bindings { x, weight, rows, y },
         Groups::Indirect(groups.slice(16, 16)),
         Label { what: "self-test", layer: None },
     ));
@@ -168,16 +167,16 @@ fn matvec_case(rows_per_group: u32, weights: &[u8], cols: usize, scales: &[f32],
         y_stride: rows,
         ..Default::default()
     };
-    let buffers = vec![
-        CaseBuffer::weights(weights),
-        CaseBuffer::f32(scales),
-        CaseBuffer::f32(x),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![0.0; rows as usize]),
-    ];
-    let groups = [groups, 1, 1];
-    Case::new("self-test", params.with(&packed), Overrides::none(), groups, buffers, Tolerance::SUM)
+    let buffers = shaders::matvec::Bindings {
+        weights: CaseBuffer::weights(weights),
+        scales: CaseBuffer::f32(scales),
+        x: CaseBuffer::f32(x),
+        expert_ids: CaseBuffer::u32(&[0]),
+        slots: CaseBuffer::u32(&[0]),
+        y: CaseBuffer::OutF32(vec![0.0; rows as usize]),
+    };
+    let (params, groups) = (params.with(&packed), [groups, 1, 1]);
+    Case::new("self-test", params, Default::default(), groups, buffers, Tolerance::SUM)
 }
 
 /// A mat-vec whose lanes share their loads of x, against the host.
@@ -193,7 +192,7 @@ fn broadcast(gpu: &Gpu) -> Result<String, Error> {
             products.map(|(k, (w, x))| E4M3[*w as usize] * scales[k / 128] * x).sum()
         })
         .collect();
-    let case = matvec_case(matvec::THREADS, &weights, cols, &scales, &x);
+    let case = matvec_case(shaders::matvec::THREADS, &weights, cols, &scales, &x);
     // Sums of 272 products of up to 448: a few ten thousand, in f32.
     Ok(differences(&output(gpu, shaders::MATVEC, &case, 5)?, &expected, 0.5))
 }
@@ -203,7 +202,8 @@ fn shuffle(gpu: &Gpu) -> Result<String, Error> {
     let (rows, cols) = (37usize, 2 * 1024 + 272usize);
     let weights = random::e4m3(3, rows * cols);
     let (x, scales) = (random::f32s(4, cols), random::f32s(5, cols.div_ceil(128)));
-    let case = matvec_case(matvec_lanes::ROWS, &weights, cols, &scales, &x);
+    let mut case = matvec_case(matvec_lanes::ROWS, &weights, cols, &scales, &x);
+    case.constants = shaders::matvec_lanes::Params::constants(Default::default());
     let found = output(gpu, shaders::MATVEC_LANES, &case, 5)?;
     let expected = output(gpu, shaders::MATVEC_LANES, &case.without(Features::SHUFFLE), 5)?;
     Ok(differences(&found, &expected, 0.0))

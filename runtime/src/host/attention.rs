@@ -149,11 +149,13 @@ pub(super) fn sparse_attention(path: Path, call: &mut Call<'_>) {
     let width = rank + p.rope_dim as usize;
     let (splits, tiles) = (p.splits as usize, p.tiles as usize);
     let (covered, tokens) = (call.groups[0] as usize, call.groups[2] as usize);
-    let mut bindings = call.binder();
-    let (q_absorbed, latent_cache, selected) = (bindings.f32(), bindings.f32(), bindings.u32());
-    let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
+    let bound = call.bindings::<shaders::sparse_attention::Params>();
+    let (q_absorbed, latent_cache, selected) =
+        (bound.q_absorbed.f32(), bound.latent_cache.f32(), bound.selected.u32());
+    let (positions, sequences, page_table) =
+        (bound.positions.u32(), bound.sequences.u32(), bound.page_table.u32());
     let row = splits * attention::row_length(rank);
-    let partial = &mut bindings.f32_mut()[..tokens * heads * row];
+    let partial = &mut bound.partial.f32_mut()[..tokens * heads * row];
     let mut tasks = Vec::new();
     for (token, partial) in partial.chunks_exact_mut(heads * row).enumerate() {
         let queries = &q_absorbed[token * heads * width..][..heads * width];
@@ -179,14 +181,15 @@ pub(super) fn sparse_attention(path: Path, call: &mut Call<'_>) {
 /// `attention_output.wgsl`
 pub(super) fn attention_output(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_>) {
     let p: shaders::attention_output::Params = call.params();
-    let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 0));
+    let overrides = call.overrides::<shaders::attention_output::Params>();
+    let kind = WeightType::from_code(overrides.weight_type);
     let (heads, nope, v, rank) = (p.heads as usize, p.nope as usize, p.v as usize, p.kv_lora_rank as usize);
     let (splits, tiles) = (p.splits as usize, p.tiles as usize);
     let tokens = call.groups[1] as usize;
-    let mut bindings = call.binder();
-    let (partial, weights, scales) = (bindings.f32(), bindings.weights(), bindings.f32());
-    let positions = bindings.u32();
-    let out = &mut bindings.f32_mut()[..tokens * heads * v];
+    let bound = call.bindings::<shaders::attention_output::Params>();
+    let (partial, weights, scales) = (bound.partial.f32(), bound.weights.weights(), bound.scales.f32());
+    let positions = bound.positions.u32();
+    let out = &mut bound.out.f32_mut()[..tokens * heads * v];
     let length = attention::row_length(rank);
     let padded = rank.next_multiple_of(BLOCK);
     let [latents, found] = scratch;
@@ -229,14 +232,15 @@ pub(super) fn attention_output(path: Path, scratch: &mut [Vec<f32>; 2], call: &m
 /// `absorb.wgsl`
 pub(super) fn absorb(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
     let p: shaders::absorb::Params = call.params();
-    let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 0));
+    let overrides = call.overrides::<shaders::absorb::Params>();
+    let kind = WeightType::from_code(overrides.weight_type);
     let (heads, nope, rope_dim) = (p.heads as usize, p.nope as usize, p.rope_dim as usize);
     let (rank, v, tokens) = (p.kv_lora_rank as usize, p.v as usize, p.tokens as usize);
     let with_indexer = call.groups[0] > p.heads;
-    let mut bindings = call.binder();
-    let (queries, weights, scales) = (bindings.f32(), bindings.weights(), bindings.f32());
-    let angles = bindings.f32();
-    let (q_absorbed, index_q) = (bindings.f32_mut(), bindings.f32_mut());
+    let bound = call.bindings::<shaders::absorb::Params>();
+    let (queries, weights, scales) = (bound.queries.f32(), bound.weights.weights(), bound.scales.f32());
+    let angles = bound.rope.f32();
+    let (q_absorbed, index_q) = (bound.q_absorbed.f32_mut(), bound.index_q.f32_mut());
     let scales = &scales[(p.scale_offset as usize).min(scales.len())..];
     let matrix = Matrix::new(weights, p.weight_offset as usize, kind, [heads * (nope + v), rank], scales);
     let query = |token: usize, head: usize| {
@@ -352,11 +356,13 @@ pub(super) fn index_scores(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'
     let covered = call.groups[0] as usize * index_scores::TILE;
     let (heads, dim) = (p.heads as usize, p.dim as usize);
     let padded = heads.next_multiple_of(HEAD_LANES);
-    let mut bindings = call.binder();
-    let (index_q, index_cache, projected) = (bindings.f32(), bindings.f32(), bindings.f32());
-    let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
+    let bound = call.bindings::<shaders::index_scores::Params>();
+    let (index_q, index_cache, projected) =
+        (bound.index_q.f32(), bound.index_cache.f32(), bound.projected.f32());
+    let (positions, sequences, page_table) =
+        (bound.positions.u32(), bound.sequences.u32(), bound.page_table.u32());
     let stride = p.scores_stride as usize;
-    let scores = &mut bindings.f32_mut()[..tokens * stride];
+    let scores = &mut bound.scores.f32_mut()[..tokens * stride];
     // Queries with the heads side by side, then the heads' weights.
     let prepared = (dim + 1) * padded;
     scratch.clear();

@@ -3,8 +3,8 @@
 use porism_shaders as shaders;
 use porism_shaders::Call;
 use porism_shaders::kernels::order::ordered;
+use porism_shaders::kernels::reduce;
 use porism_shaders::kernels::segments::Segments;
-use porism_shaders::kernels::{matmul, matvec, reduce};
 use porism_shaders::weights::{BLOCK, WeightType};
 use rayon::prelude::*;
 
@@ -108,12 +108,13 @@ impl Task<'_> {
 /// `matvec.wgsl`
 pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
     let p: shaders::matvec::Params = call.params();
-    let with_swiglu = call.overrides.get("SWIGLU", 0) == 1;
-    let experts = call.overrides.get("EXPERTS", 0) == 1;
+    let overrides = call.overrides::<shaders::matvec::Params>();
+    let with_swiglu = overrides.swiglu == 1;
+    let experts = overrides.experts == 1;
     let groups = call.groups;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots, y) = (bindings.u32(), bindings.u32(), bindings.f32_mut());
+    let bound = call.bindings::<shaders::matvec::Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots, y) = (bound.expert_ids.u32(), bound.slots.u32(), bound.y.f32_mut());
     let (cols, lines) = (p.cols as usize, groups[1] as usize);
     let (pairs, picks) = (p.pairs as usize, p.picks as usize);
     let segments = Segments {
@@ -150,7 +151,7 @@ pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
         };
         let (mut rest, mut at) = (y, 0);
         for ([first, offset, scale_offset, kind], rows, column) in present(&segments, range) {
-            let reachable = groups[0].saturating_sub(first) * matvec::THREADS;
+            let reachable = groups[0].saturating_sub(first) * shaders::matvec::THREADS;
             let rows = rows.min(reachable as usize);
             let matrix = Matrix::new(
                 weights,
@@ -181,13 +182,14 @@ struct Batch {
 /// `matmul.wgsl`
 pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_>) {
     let p: shaders::matmul::Params = call.params();
-    let with_swiglu = call.overrides.get("SWIGLU", 0) == 1;
-    let experts = call.overrides.get("EXPERTS", 0) == 1;
+    let overrides = call.overrides::<shaders::matmul::Params>();
+    let with_swiglu = overrides.swiglu == 1;
+    let experts = overrides.experts == 1;
     let groups = call.groups;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (tiles, pair_order, slots) = (bindings.u32(), bindings.u32(), bindings.u32());
-    let y = bindings.f32_mut();
+    let bound = call.bindings::<shaders::matmul::Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (tiles, pair_order, slots) = (bound.tiles.u32(), bound.pair_order.u32(), bound.slots.u32());
+    let y = bound.y.f32_mut();
     let (cols, tokens, y_stride) = (p.cols as usize, p.tokens as usize, p.y_stride as usize);
     let segments = Segments {
         packed: [p.segment0, p.segment1, p.segment2, p.segment3],
@@ -195,7 +197,7 @@ pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
         columns: p.columns,
     };
     let mut batches: Vec<Batch> = Vec::new();
-    let mut lines = tokens.min((groups[1] * matmul::TOKENS) as usize);
+    let mut lines = tokens.min((groups[1] * shaders::matmul::TOKENS) as usize);
     if experts {
         lines = tokens * p.picks as usize;
         let mut last = None;
@@ -244,7 +246,7 @@ pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
     let (mut rest, mut at) = (&mut found[..], 0);
     for (batch, x) in batches.iter().zip(&x) {
         for ([first, offset, scale_offset, kind], rows, column) in &segments {
-            let rows = (*rows).min((groups[0].saturating_sub(*first) * matmul::ROWS) as usize);
+            let rows = (*rows).min((groups[0].saturating_sub(*first) * shaders::matmul::ROWS) as usize);
             let matrix = Matrix::new(
                 weights,
                 batch.base + *offset as usize,
@@ -281,10 +283,10 @@ pub(super) fn matmul(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
 pub(super) fn experts_down(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_>) {
     let p: shaders::experts_down::Params = call.params();
     let tokens = call.groups[1] as usize;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots) = (bindings.u32(), bindings.u32());
-    let (expert_weights, h) = (bindings.f32(), bindings.f32_mut());
+    let bound = call.bindings::<shaders::experts_down::Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots) = (bound.expert_ids.u32(), bound.slots.u32());
+    let (expert_weights, h) = (bound.expert_weights.f32(), bound.h.f32_mut());
     let (rows, cols, picks) = (p.rows as usize, p.cols as usize, p.picks as usize);
     let (pairs, x_stride) = (p.pairs as usize, p.x_stride as usize);
     let [routed, shared] = scratch;
@@ -328,11 +330,12 @@ pub(super) fn experts_down(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut C
 /// `router.wgsl`
 pub(super) fn router(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_>) {
     let p: shaders::router::Params = call.params();
+    let overrides = call.overrides::<shaders::router::Params>();
     let (tokens, cols, experts) = (p.tokens as usize, p.cols as usize, p.experts as usize);
-    let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 1));
-    let mut bindings = call.binder();
-    let (h, norms, weights) = (bindings.f32(), bindings.f32(), bindings.weights());
-    let (scales, x, logits) = (bindings.f32(), bindings.f32_mut(), bindings.f32_mut());
+    let kind = WeightType::from_code(overrides.weight_type);
+    let bound = call.bindings::<shaders::router::Params>();
+    let (h, norms, weights) = (bound.h.f32(), bound.norms.f32(), bound.weights.weights());
+    let (scales, x, logits) = (bound.scales.f32(), bound.x.f32_mut(), bound.logits.f32_mut());
     let norm = &norms[p.norm_offset as usize..][..cols];
     let rows = h.par_chunks_exact(cols).zip(x.par_chunks_exact_mut(cols)).take(tokens);
     rows.with_min_len(8).for_each(|(h, x)| {
@@ -365,8 +368,8 @@ pub(super) fn router(path: Path, scratch: &mut [Vec<f32>; 2], call: &mut Call<'_
 pub(super) fn argmax(call: &mut Call<'_>) {
     let p: shaders::argmax::Params = call.params();
     let rows = call.groups[0] as usize;
-    let mut bindings = call.binder();
-    let (logits, out) = (bindings.f32(), bindings.u32_mut());
+    let bound = call.bindings::<shaders::argmax::Params>();
+    let (logits, out) = (bound.logits.f32(), bound.out.u32_mut());
     for (logits, out) in logits.chunks_exact(p.vocab_size as usize).zip(out.chunks_exact_mut(2)).take(rows) {
         let best = logits.iter().map(|value| ordered(*value)).max();
         let id = logits.iter().position(|value| Some(ordered(*value)) == best);

@@ -127,7 +127,7 @@ impl<'c> HostExecutor<'c> {
                 })
                 .collect();
             let params = &dispatch.params[..kernel.params_bytes as usize];
-            let mut call = Call { params, overrides: dispatch.overrides, groups, bindings };
+            let mut call = Call { params, constants: dispatch.constants, groups, bindings };
             match self.path.and_then(|path| Some((path, vectorised::of(dispatch.kernel)?))) {
                 Some((path, run)) => run(path, &mut scratch, &mut call),
                 None => (kernel.twin)(&mut call),

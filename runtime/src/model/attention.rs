@@ -2,7 +2,6 @@
 
 use porism_loader::{LayerRole, ModelConfig};
 use porism_shaders as shaders;
-use porism_shaders::kernels::sparse_attention::TILE;
 
 use super::buffers::{LayerCache, Step};
 use super::ops::{Form, Ops, Rows};
@@ -69,7 +68,15 @@ impl Attention {
                 index_weight_offset: norms.find(LayerRole::IndexerKNorm).unwrap_or(0),
                 index_bias_offset: norms.find(LayerRole::IndexerKNormBias).unwrap_or(0),
             },
-            [a.projected, norms.all, inputs.rope, inputs.cache_rows, a.qr, caches.latent, caches.index],
+            shaders::latent_cache::Bindings {
+                projected: a.projected,
+                norms: norms.all,
+                rope: inputs.rope,
+                cache_rows: inputs.cache_rows,
+                qr: a.qr,
+                latent_cache: caches.latent,
+                index_cache: caches.index,
+            },
         );
 
         // Up to index_topk tokens of context all are attended to; beyond, those the indexer selects.
@@ -107,7 +114,14 @@ impl Attention {
                 weight_offset: kv_b.offset,
                 scale_offset: kv_b.scale_offset,
             },
-            [queries, self.kv_b.weights, self.kv_b.scales, inputs.rope, a.q_absorbed, a.index_q],
+            shaders::absorb::Bindings {
+                queries,
+                weights: self.kv_b.weights,
+                scales: self.kv_b.scales,
+                rope: inputs.rope,
+                q_absorbed: a.q_absorbed,
+                index_q: a.index_q,
+            },
         );
 
         if !dense && indexer.is_some() {
@@ -121,26 +135,27 @@ impl Attention {
                     pages_per_sequence: step.pages_per_sequence,
                     scale: (f64::from(index_heads) * f64::from(index_dim)).powf(-0.5) as f32,
                 },
-                [
-                    a.index_q,
-                    caches.index,
-                    a.projected,
-                    inputs.positions,
-                    inputs.sequences,
-                    inputs.page_table,
-                    a.scores,
-                ],
+                shaders::index_scores::Bindings {
+                    index_q: a.index_q,
+                    index_cache: caches.index,
+                    projected: a.projected,
+                    positions: inputs.positions,
+                    sequences: inputs.sequences,
+                    page_table: inputs.page_table,
+                    scores: a.scores,
+                },
                 step.longest,
             );
             ops.topk(
                 "index_topk",
                 &shaders::topk::Params { stride: step.scores_stride, k: topk, length: 0, fixed_length: 0 },
-                [a.scores, inputs.positions, a.selected],
+                shaders::topk::Bindings { scores: a.scores, lengths: inputs.positions, selected: a.selected },
                 ops.tokens,
             );
         }
-        // A split per tile where few tokens must keep the device busy, else one split of all tiles: the same bits.
-        let all = step.longest.min(topk).div_ceil(TILE as u32);
+        // A split per tile where tokens are few, so that there is enough to do at once, else one split of all tiles: the same
+        // bits.
+        let all = step.longest.min(topk).div_ceil(shaders::sparse_attention::TILE);
         let (splits, tiles) = if all * ops.tokens <= step.max_splits { (all, 1) } else { (1, all) };
         ops.sparse_attention(
             &shaders::sparse_attention::Params {
@@ -155,15 +170,15 @@ impl Attention {
                 tiles,
                 scale: c.softmax_scale() as f32,
             },
-            [
-                a.q_absorbed,
-                caches.latent,
-                a.selected,
-                inputs.positions,
-                inputs.sequences,
-                inputs.page_table,
-                a.partial,
-            ],
+            shaders::sparse_attention::Bindings {
+                q_absorbed: a.q_absorbed,
+                latent_cache: caches.latent,
+                selected: a.selected,
+                positions: inputs.positions,
+                sequences: inputs.sequences,
+                page_table: inputs.page_table,
+                partial: a.partial,
+            },
         );
         ops.attention_output(
             kv_b.kind,
@@ -179,7 +194,13 @@ impl Attention {
                 weight_offset: kv_b.offset,
                 scale_offset: kv_b.scale_offset,
             },
-            [a.partial, self.kv_b.weights, self.kv_b.scales, inputs.positions, a.attended],
+            shaders::attention_output::Bindings {
+                partial: a.partial,
+                weights: self.kv_b.weights,
+                scales: self.kv_b.scales,
+                positions: inputs.positions,
+                out: a.attended,
+            },
         );
         let form = Form { accumulate: true, ..Form::default() };
         let attended = Rows::new(a.attended, self.output.cols);

@@ -63,11 +63,35 @@ pub fn argmax(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step, rows: u32) -> Vie
 pub fn candidates(ops: &mut Ops<'_>, c: &ModelConfig, step: &Step, rows: u32, seen: u32) -> View {
     let (a, inputs, length) = (&step.activations, &step.inputs, c.vocab_size);
     if seen > 0 {
-        ops.repetition_penalty(seen, rows, length, [inputs.seen, inputs.penalties, a.logits]);
+        ops.repetition_penalty(
+            seen,
+            rows,
+            length,
+            shaders::repetition_penalty::Bindings {
+                seen: inputs.seen,
+                penalties: inputs.penalties,
+                logits: a.logits,
+            },
+        );
     }
     let count = CANDIDATES.min(length);
     let topk = shaders::topk::Params { stride: length, k: count, length, fixed_length: 1 };
-    ops.topk("candidates_topk", &topk, [a.logits, a.unused, a.indices], rows);
-    ops.candidates(length, count, [a.logits, a.indices, inputs.temperatures, a.sampled], rows);
+    ops.topk(
+        "candidates_topk",
+        &topk,
+        shaders::topk::Bindings { scores: a.logits, lengths: a.unused, selected: a.indices },
+        rows,
+    );
+    ops.candidates(
+        length,
+        count,
+        shaders::candidates::Bindings {
+            logits: a.logits,
+            indices: a.indices,
+            temperatures: inputs.temperatures,
+            out: a.sampled,
+        },
+        rows,
+    );
     a.sampled.slice(0, u64::from(rows) * u64::from(4 + 2 * count) * 4)
 }

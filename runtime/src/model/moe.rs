@@ -2,7 +2,6 @@
 
 use porism_loader::{Family, LayerRole, ModelConfig, Scoring, TopkMethod};
 use porism_shaders as shaders;
-use porism_shaders::kernels::matmul;
 
 use super::buffers::Step;
 use super::ops::{Form, Ops, Rows};
@@ -57,7 +56,12 @@ pub fn route(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step:
             scale_normalised: (c.model_type != Family::DeepseekV2).into(),
             routed_scaling_factor: c.routed_scaling_factor as f32,
         },
-        [a.router_logits, norms.all, a.expert_ids, a.expert_weights],
+        shaders::route::Bindings {
+            logits: a.router_logits,
+            norms: norms.all,
+            expert_ids: a.expert_ids,
+            expert_weights: a.expert_weights,
+        },
     );
 }
 
@@ -106,11 +110,16 @@ pub fn some_experts(ops: &mut Ops<'_>, c: &ModelConfig, slot: &SlotLayout, slabs
         &shaders::group_experts::Params {
             pairs: ops.tokens * picks,
             experts: c.n_routed_experts,
-            tile: matmul::TOKENS,
+            tile: shaders::matmul::TOKENS,
             x_groups_0: Ops::experts_matmul_groups(&slot.gate_up),
             x_groups_1: Ops::experts_matmul_groups(&down),
         },
-        [a.expert_ids, a.pair_order, a.tiles, a.expert_groups],
+        shaders::group_experts::Bindings {
+            expert_ids: a.expert_ids,
+            pair_order: a.pair_order,
+            tiles: a.tiles,
+            arguments: a.expert_groups,
+        },
     );
     let act = Rows::new(a.act, 2 * inter);
     let sorted = [a.tiles, a.pair_order];

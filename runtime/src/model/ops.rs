@@ -1,18 +1,20 @@
-//! The vocabulary of the forward pass: one function per kernel, which checks shapes and records a dispatch.
+//! The vocabulary of the forward pass: one function per kernel, which checks that each view is as long as the kernel needs
+//! it, and records a dispatch.
+
+mod attention;
+mod experts;
+mod sampling;
 
 use porism_shaders as shaders;
+use porism_shaders::Interface;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{
-    copy_rows, experts_down, experts_down_lanes, index_scores, matmul, matvec, matvec_lanes, router,
-    sparse_attention,
-};
-use porism_shaders::weights::WeightType;
-use porism_shaders::{KernelId, Overrides};
+use porism_shaders::kernels::{experts_down_lanes, matvec_lanes};
+use porism_shaders::weights::{BLOCK, WeightType};
 
 use crate::cache::RowCopy;
 use crate::device::{Shape, Tuning};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
-use crate::weights::pieces::{EmbeddingPiece, Experts, Piece, Projection, Slab, SlotLayout};
+use crate::weights::pieces::{EmbeddingPiece, Piece, Projection};
 
 /// From so many tokens on a mat-mul decodes each weight once for eight of them. Both give the same bits.
 pub(crate) const MATMUL_FROM: u32 = 3;
@@ -49,32 +51,6 @@ pub struct Form {
     pub accumulate: bool,
 }
 
-/// What a mat-vec with the weights of experts does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ExpertsStep {
-    /// Rows [gate | up] of a token's x.
-    GateUp,
-    /// silu(gate) · up of a token's x.
-    Paired,
-    /// A pair's row of x.
-    Down,
-    /// A pair's row [gate | up], which becomes silu(gate) · up on the way.
-    ActivateAndDown,
-}
-
-/// Workgroups of one dimension that WebGPU promises.
-const MAX_GROUPS: u32 = 65535;
-
-/// Whether a row of `cols` columns has its block sums within the workgroup memory of a mat-vec with lanes along K.
-fn fits(cols: u32) -> bool {
-    cols.div_ceil(128) <= matvec_lanes::MOST_BLOCKS
-}
-
-/// The override `BLOCKS` for rows of `cols` columns.
-fn blocks_of(cols: u32) -> u32 {
-    matvec_lanes::blocks_of(cols.div_ceil(128))
-}
-
 /// Records dispatches for `tokens` tokens.
 pub struct Ops<'r> {
     /// Where to.
@@ -89,31 +65,96 @@ pub struct Ops<'r> {
     pub unused: View,
 }
 
+/// A view that is bound to a kernel, and how many bytes of it the kernel may read or write.
+#[derive(Clone, Copy, Debug)]
+struct Operand {
+    view: View,
+    needed: u64,
+}
+
+/// Values of four bytes of this shape.
+fn shaped<const N: usize>(view: View, shape: [u32; N]) -> Operand {
+    let values = shape.into_iter().map(u64::from).fold(1, u64::saturating_mul);
+    Operand { view, needed: values.saturating_mul(4) }
+}
+
+/// `rows` rows, `stride` values from one to the next, of which the last has `width`.
+fn strided(view: View, rows: u32, stride: u32, width: u32) -> Operand {
+    let before = u64::from(rows.saturating_sub(1)) * u64::from(stride);
+    Operand { view, needed: (before + u64::from(width)) * 4 }
+}
+
+/// Where the weights and the scales of some matrices with `cols` columns end.
+fn matrices<'s>(
+    (weights, scales): (View, View),
+    segments: impl IntoIterator<Item = &'s Segment>,
+    cols: u32,
+) -> [Operand; 2] {
+    let (mut bytes, mut count) = (0, 0);
+    for segment in segments {
+        let kind = WeightType::from_code(segment.kind);
+        let elements = u64::from(segment.rows) * u64::from(cols);
+        bytes = bytes.max(u64::from(segment.offset) + elements * kind.bytes() as u64);
+        if kind == WeightType::F8E4M3 {
+            let blocks = segment.rows.div_ceil(BLOCK as u32) * cols.div_ceil(BLOCK as u32);
+            count = count.max(segment.scale_offset + blocks);
+        }
+    }
+    [Operand { view: weights, needed: bytes }, shaped(scales, [count])]
+}
+
+/// Values from the first column of y on that some matrices write.
+fn width(segments: &[Segment]) -> u32 {
+    segments.iter().map(|segment| segment.column + segment.rows).max().unwrap_or(0)
+}
+
+/// Workgroups of one dimension that WebGPU promises.
+const MAX_GROUPS: u32 = 65535;
+
+/// Whether a row of `cols` columns has its block sums within the workgroup memory of a mat-vec with lanes along K.
+fn fits(cols: u32) -> bool {
+    cols.div_ceil(BLOCK as u32) <= matvec_lanes::MOST_BLOCKS
+}
+
+/// The override `BLOCKS` for rows of `cols` columns.
+fn blocks_of(cols: u32) -> u32 {
+    matvec_lanes::blocks_of(cols.div_ceil(BLOCK as u32))
+}
+
 impl Ops<'_> {
-    fn push<P: bytemuck::Pod>(
+    fn push<P: Interface>(
         &mut self,
         what: &'static str,
-        kernel: KernelId,
-        overrides: Overrides,
         params: &P,
-        bound: &[View],
+        overrides: P::Overrides,
+        bound: P::Bindings<Operand>,
         groups: [u32; 3],
     ) {
-        self.push_groups(what, kernel, overrides, params, bound, Groups::Direct(groups));
+        self.push_groups(what, params, overrides, bound, Groups::Direct(groups));
     }
 
-    fn push_groups<P: bytemuck::Pod>(
+    fn push_groups<P: Interface>(
         &mut self,
         what: &'static str,
-        kernel: KernelId,
-        overrides: Overrides,
         params: &P,
-        bound: &[View],
+        overrides: P::Overrides,
+        bound: P::Bindings<Operand>,
         groups: Groups,
     ) {
         let label = Label { what, layer: self.layer };
+        let mut names = P::KERNEL.kernel().bindings.iter();
+        let views = bound.into_iter().map(|Operand { view, needed }| {
+            let name = names.next().map_or("", |binding| binding.name);
+            assert!(
+                needed <= view.bytes,
+                "{label}: `{name}` has {} bytes, the kernel needs {needed}",
+                view.bytes
+            );
+            view
+        });
+        let views = P::bind(views).expect("as many as there are");
         let features = self.tuning.features;
-        self.recording.dispatch(Dispatch::new(kernel, features, overrides, params, bound, groups, label));
+        self.recording.dispatch(Dispatch::new(features, params, overrides, views, groups, label));
     }
 
     /// Copies rows of a cache of `width` values each.
@@ -124,8 +165,10 @@ impl Ops<'_> {
             destination: copy.destination * width,
             count,
         };
-        let groups = [count.div_ceil(copy_rows::THREADS), 1, 1];
-        self.push("copy_rows", shaders::COPY_ROWS, Overrides::none(), &params, &[cache], groups);
+        let last = copy.source.max(copy.destination) + copy.rows;
+        let bound = shaders::copy_rows::Bindings { cache: shaped(cache, [last, width]) };
+        let groups = [count.div_ceil(shaders::copy_rows::THREADS), 1, 1];
+        self.push("copy_rows", &params, Default::default(), bound, groups);
     }
 
     /// Rows of the embedding for the step's token ids. h: (tokens, hidden_size)
@@ -139,10 +182,16 @@ impl Ops<'_> {
                 weight_offset: segment.offset,
                 scale_offset: segment.scale_offset,
             };
-            let bound = [piece.weights, piece.scales, token_ids, h];
-            let overrides = Overrides::none().with("WEIGHT_TYPE", segment.kind);
-            let groups = [cols.div_ceil(256), self.tokens, 1];
-            self.push("embed_tokens", shaders::EMBEDDING, overrides, &params, &bound, groups);
+            let [weights, scales] = matrices((piece.weights, piece.scales), [&segment], cols);
+            let bound = shaders::embedding::Bindings {
+                weights,
+                scales,
+                token_ids: shaped(token_ids, [self.tokens]),
+                h: shaped(h, [self.tokens, cols]),
+            };
+            let overrides = shaders::embedding::Overrides { weight_type: segment.kind };
+            let groups = [cols.div_ceil(shaders::embedding::THREADS), self.tokens, 1];
+            self.push("embed_tokens", &params, overrides, bound, groups);
         }
     }
 
@@ -161,8 +210,14 @@ impl Ops<'_> {
     ) {
         let params =
             shaders::rms_norm::Params { cols, x_stride: x.stride, gather: gather.is_some().into(), eps };
-        let bound = [x.view, weight, gather.unwrap_or(self.unused), y];
-        self.push(what, shaders::RMS_NORM, Overrides::none(), &params, &bound, [count, 1, 1]);
+        let bound = shaders::rms_norm::Bindings {
+            // Which rows are gathered is known on the device only.
+            x: strided(x.view, if gather.is_some() { 1 } else { count }, x.stride, cols),
+            weight: shaped(weight, [cols]),
+            rows: gather.map_or(shaped(self.unused, [0]), |rows| shaped(rows, [count])),
+            y: shaped(y, [count, cols]),
+        };
+        self.push(what, &params, Default::default(), bound, [count, 1, 1]);
     }
 
     /// y = x Wᵀ for all matrices of a projection, `count` rows of x.
@@ -196,8 +251,13 @@ impl Ops<'_> {
             *moved = Segment { column: segment.column + y.offset, ..*segment };
         }
         let segments = &segments[..piece.segments.len()];
+        let [weights, scales] = matrices((piece.weights, piece.scales), segments, cols);
+        let x_width = x.offset + if form.swiglu { 2 * cols } else { cols };
+        let x_view = strided(x.view, count, x.stride, x_width);
+        let y_view = strided(y.view, count, y.stride, width(segments));
+        let unused = shaped(self.unused, [0]);
         if count >= MATMUL_FROM {
-            let (packed, groups) = Segments::pack(segments, matmul::ROWS, None);
+            let (packed, groups) = Segments::pack(segments, shaders::matmul::ROWS, None);
             let params = shaders::matmul::Params {
                 cols,
                 x_stride: x.stride,
@@ -208,13 +268,21 @@ impl Ops<'_> {
                 ..Default::default()
             }
             .with(&packed);
-            let overrides = Overrides::none().with("SWIGLU", form.swiglu.into());
-            let bound = [piece.weights, piece.scales, x.view, self.unused, self.unused, self.unused, y.view];
-            let groups = [groups, count.div_ceil(matmul::TOKENS), 1];
-            self.push(what, shaders::MATMUL, overrides, &params, &bound, groups);
+            let overrides = shaders::matmul::Overrides { swiglu: form.swiglu.into(), experts: 0 };
+            let bound = shaders::matmul::Bindings {
+                weights,
+                scales,
+                x: x_view,
+                tiles: unused,
+                pair_order: unused,
+                slots: unused,
+                y: y_view,
+            };
+            let groups = [groups, count.div_ceil(shaders::matmul::TOKENS), 1];
+            self.push(what, &params, overrides, bound, groups);
         } else {
             let along_k = !form.swiglu && self.along_k(segments, cols);
-            let rows = if along_k { matvec_lanes::ROWS } else { matvec::THREADS };
+            let rows = if along_k { matvec_lanes::ROWS } else { shaders::matvec::THREADS };
             let (packed, groups) = Segments::pack(segments, rows, None);
             let params = shaders::matvec::Params {
                 cols,
@@ -225,41 +293,55 @@ impl Ops<'_> {
                 ..Default::default()
             }
             .with(&packed);
-            let (kernel, overrides) = if along_k {
-                (shaders::MATVEC_LANES, Overrides::none().with("BLOCKS", blocks_of(cols)))
+            let (x, expert_ids, slots, y) = (x_view, unused, unused, y_view);
+            let groups = [groups, count, 1];
+            if along_k {
+                let bound = shaders::matvec_lanes::Bindings { weights, scales, x, expert_ids, slots, y };
+                let overrides =
+                    shaders::matvec_lanes::Overrides { blocks: blocks_of(cols), ..Default::default() };
+                self.push(what, &params.along_k(), overrides, bound, groups);
             } else {
-                (shaders::MATVEC, Overrides::none().with("SWIGLU", form.swiglu.into()))
-            };
-            let bound = [piece.weights, piece.scales, x.view, self.unused, self.unused, y.view];
-            self.push(what, kernel, overrides, &params, &bound, [groups, count, 1]);
+                let bound = shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
+                let overrides = shaders::matvec::Overrides { swiglu: form.swiglu.into(), experts: 0 };
+                self.push(what, &params, overrides, bound, groups);
+            }
         }
     }
 
     /// Gate and up of x: rows [gate | up] of `act`, or silu(gate) · up at once where the device's mat-vec does that. Returns
     /// whether it did.
     pub fn gate_up(&mut self, what: &'static str, weights: &Projection, x: Rows, act: Rows) -> bool {
-        let count = self.tokens;
-        let [piece] = &weights.pieces[..] else {
-            self.project(what, weights, x, act, Form::default(), count);
-            return false;
+        let (count, cols) = (self.tokens, weights.cols);
+        let piece = match &weights.pieces[..] {
+            [piece] if count < MATMUL_FROM && self.pairs_up(&piece.segments, cols) => piece,
+            _ => {
+                self.project(what, weights, x, act, Form::default(), count);
+                return false;
+            }
         };
-        if count >= MATMUL_FROM || !self.pairs_up(&piece.segments, weights.cols) {
-            self.project(what, weights, x, act, Form::default(), count);
-            return false;
-        }
+        let rows = piece.segments[0].rows;
         let (packed, _) = Segments::pack(&piece.segments, matvec_lanes::ROWS / 2, None);
         let params = shaders::matvec::Params {
-            cols: weights.cols,
+            cols,
             x_stride: x.stride,
             x_offset: x.offset,
             y_stride: act.stride,
             ..Default::default()
         }
-        .with(&packed);
-        let overrides = Overrides::none().with("PAIRED", 1).with("BLOCKS", blocks_of(weights.cols));
-        let bound = [piece.weights, piece.scales, x.view, self.unused, self.unused, act.view];
-        let groups = [piece.segments[0].rows.div_ceil(matvec_lanes::ROWS / 2), count, 1];
-        self.push(what, shaders::MATVEC_LANES, overrides, &params, &bound, groups);
+        .with(&packed)
+        .along_k();
+        let [of_weights, scales] = matrices((piece.weights, piece.scales), &piece.segments, cols);
+        let bound = shaders::matvec_lanes::Bindings {
+            weights: of_weights,
+            scales,
+            x: strided(x.view, count, x.stride, x.offset + cols),
+            expert_ids: shaped(self.unused, [0]),
+            slots: shaped(self.unused, [0]),
+            y: strided(act.view, count, act.stride, piece.segments[0].column + rows),
+        };
+        let overrides =
+            shaders::matvec_lanes::Overrides { paired: 1, blocks: blocks_of(cols), ..Default::default() };
+        self.push(what, &params, overrides, bound, [rows.div_ceil(matvec_lanes::ROWS / 2), count, 1]);
         true
     }
 
@@ -279,7 +361,7 @@ impl Ops<'_> {
     /// Whether a token's experts can be summed in one dispatch: everywhere where threads have rows, within the workgroup's
     /// memory where lanes lie along K.
     pub fn sums_experts(&self, picks: u32, cols: u32, shared_cols: u32) -> bool {
-        let blocks = picks * cols.div_ceil(128) + shared_cols.div_ceil(128);
+        let blocks = picks * cols.div_ceil(BLOCK as u32) + shared_cols.div_ceil(BLOCK as u32);
         self.tuning.shape == Shape::Cpu
             || (picks <= experts_down_lanes::MOST_PICKS && blocks <= matvec_lanes::MOST_BLOCKS)
     }
@@ -291,334 +373,46 @@ impl Ops<'_> {
             Shape::Gpu => wanted.next_multiple_of(32).clamp(32, 128),
         }
     }
+}
 
-    /// Norms, rope and cache writes of what x was projected to. See `latent_cache.wgsl`.
-    pub fn latent_cache(&mut self, params: &shaders::latent_cache::Params, bound: [View; 7]) {
-        let groups = [self.tokens, 1, 1];
-        self.push("latent_cache", shaders::LATENT_CACHE, Overrides::none(), params, &bound, groups);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::BufferId;
+
+    fn view(values: u64) -> View {
+        View { buffer: BufferId(0), offset: 0, bytes: 4 * values }
     }
 
-    /// Queries into the latent space, rope of the rest and of the indexer's queries. See `absorb.wgsl`.
-    pub fn absorb(&mut self, kind: u32, params: &shaders::absorb::Params, bound: [View; 6]) {
-        let row_bytes = params.kv_lora_rank as usize * WeightType::from_code(kind).bytes();
-        let share = if self.tokens >= 4 { 4 } else { 1 };
-        let overrides = Overrides::none()
-            .with("WEIGHT_TYPE", kind)
-            .with("CAREFUL", (!row_bytes.is_multiple_of(4)).into())
-            .with("TOKENS", share)
-            .with("THREADS", self.threads(params.kv_lora_rank.div_ceil(4)));
-        let groups = [params.heads + u32::from(params.index_heads > 0), self.tokens.div_ceil(share), 1];
-        self.push("absorb", shaders::ABSORB, overrides, params, &bound, groups);
+    fn norm(x: u64, weight: u64, y: u64) {
+        let mut recording = Recording::default();
+        let unused = view(4);
+        let mut ops =
+            Ops { recording: &mut recording, tuning: Tuning::HOST, tokens: 3, layer: Some(7), unused };
+        ops.rms_norm("norm", Rows::new(view(x), 9), view(weight), None, 8, 1e-6, view(y), 3);
+        assert_eq!(recording.dispatches().count(), 1);
     }
 
-    /// The indexer's scores of all positions up to `longest` tokens. See `index_scores.wgsl`.
-    pub fn index_scores(&mut self, params: &shaders::index_scores::Params, bound: [View; 7], longest: u32) {
-        let overrides = Overrides::none().with("CAREFUL", (!params.dim.is_multiple_of(4)).into());
-        let groups = [longest.div_ceil(index_scores::TILE as u32), self.tokens, 1];
-        self.push("index_scores", shaders::INDEX_SCORES, overrides, params, &bound, groups);
+    #[test]
+    fn views_that_are_just_long_enough_are_bound() {
+        norm(9 + 9 + 8, 8, 3 * 8);
     }
 
-    /// The k largest of each row of scores. See `topk.wgsl`.
-    pub fn topk(&mut self, what: &'static str, params: &shaders::topk::Params, bound: [View; 3], rows: u32) {
-        self.push(what, shaders::TOPK, Overrides::none(), params, &bound, [rows, 1, 1]);
+    #[test]
+    #[should_panic(expected = "layer 7 / norm: `x` has 100 bytes, the kernel needs 104")]
+    fn rows_that_end_too_early_are_refused_with_both_sizes() {
+        norm(9 + 9 + 7, 8, 3 * 8);
     }
 
-    /// Attention over the selected latents, in splits. See `sparse_attention.wgsl`.
-    pub fn sparse_attention(&mut self, params: &shaders::sparse_attention::Params, bound: [View; 7]) {
-        let width = params.kv_lora_rank + params.rope_dim;
-        let overrides = Overrides::none()
-            .with("CAREFUL", (!width.is_multiple_of(4)).into())
-            .with("THREADS", self.threads(128));
-        let groups = [params.splits, params.heads.div_ceil(sparse_attention::HEADS as u32), self.tokens];
-        self.push("sparse_attention", shaders::SPARSE_ATTENTION, overrides, params, &bound, groups);
+    #[test]
+    #[should_panic(expected = "layer 7 / norm: `weight` has 28 bytes, the kernel needs 32")]
+    fn a_weight_of_another_length_is_refused_with_both_sizes() {
+        norm(9 + 9 + 8, 7, 3 * 8);
     }
 
-    /// Combines the splits and applies W_UV. See `attention_output.wgsl`.
-    pub fn attention_output(
-        &mut self,
-        kind: u32,
-        params: &shaders::attention_output::Params,
-        bound: [View; 5],
-    ) {
-        let row_bytes = params.kv_lora_rank as usize * WeightType::from_code(kind).bytes();
-        let careful = !row_bytes.is_multiple_of(16) || !params.kv_lora_rank.is_multiple_of(16);
-        let overrides = Overrides::none()
-            .with("WEIGHT_TYPE", kind)
-            .with("CAREFUL", careful.into())
-            .with("THREADS", params.v.next_multiple_of(32).clamp(32, 128));
-        let groups = [params.heads, self.tokens, 1];
-        self.push("attention_output", shaders::ATTENTION_OUTPUT, overrides, params, &bound, groups);
-    }
-
-    /// x = rms(h) · norm and the router's logits. See `router.wgsl`.
-    pub fn router(
-        &mut self,
-        gate: &Piece,
-        mut params: shaders::router::Params,
-        h: View,
-        norms: View,
-        x: View,
-        logits: View,
-    ) {
-        let segment = gate.segments[0];
-        params.tokens = self.tokens;
-        params.weight_offset = segment.offset;
-        params.scale_offset = segment.scale_offset;
-        let share = if self.tokens >= 4 { 4 } else { 1 };
-        let overrides = Overrides::none()
-            .with("WEIGHT_TYPE", segment.kind)
-            .with("CAREFUL", (!params.cols.is_multiple_of(4)).into())
-            .with("TOKENS", share)
-            .with("PLANES", 128 * router::planes(share))
-            .with("JOINED", 16 * router::planes(share));
-        let groups = [params.experts.div_ceil(8), self.tokens.div_ceil(share), 1];
-        self.push(
-            "router",
-            shaders::ROUTER,
-            overrides,
-            &params,
-            &[h, norms, gate.weights, gate.scales, x, logits],
-            groups,
-        );
-    }
-
-    /// Chooses experts and their weights. See `route.wgsl`.
-    pub fn route(&mut self, params: &shaders::route::Params, bound: [View; 4]) {
-        self.push("route", shaders::ROUTE, Overrides::none(), params, &bound, [self.tokens, 1, 1]);
-    }
-
-    /// Sorts pairs by expert and writes the workgroup counts of the two expert mat-muls. See `group_experts.wgsl`.
-    pub fn group_experts(&mut self, params: &shaders::group_experts::Params, bound: [View; 4]) {
-        self.push("group_experts", shaders::GROUP_EXPERTS, Overrides::none(), params, &bound, [1, 1, 1]);
-    }
-
-    /// Decode: gate and up of the picked experts in `slab` and, if given, of the shared one, which then lies in it too;
-    /// act has a row per pair, then one per token. Returns whether they are silu(gate) · up already.
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    pub fn experts_gate_up(
-        &mut self,
-        slot: &SlotLayout,
-        slab: &Slab,
-        shared: Option<&Projection>,
-        picks: u32,
-        cols: u32,
-        x: Rows,
-        expert_ids: View,
-        act: Rows,
-    ) -> bool {
-        let mut segments = slot.gate_up.to_vec();
-        let pairs = self.tokens * picks;
-        let mut lines = pairs;
-        if let Some(shared) = shared {
-            segments.extend(&shared.pieces[0].segments);
-            lines += self.tokens;
-        }
-        let paired = self.pairs_up(&segments, cols);
-        let step = if paired { ExpertsStep::Paired } else { ExpertsStep::GateUp };
-        let what = "experts_gate_up";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, step);
-        paired
-    }
-
-    /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair; `activated`
-    /// says whether `act` is silu(gate) · up.
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    pub fn experts_down_parts(
-        &mut self,
-        slot: &SlotLayout,
-        slab: &Slab,
-        picks: u32,
-        cols: u32,
-        act: Rows,
-        expert_ids: View,
-        part: Rows,
-        activated: bool,
-    ) {
-        let pairs = self.tokens * picks;
-        let segments = [slot.down];
-        let step = if activated { ExpertsStep::Down } else { ExpertsStep::ActivateAndDown };
-        let what = "experts_down";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, step);
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    fn experts_matvec(
-        &mut self,
-        what: &'static str,
-        slab: &Slab,
-        segments: &[Segment],
-        (pairs, picks, lines): (u32, u32, u32),
-        cols: u32,
-        x: Rows,
-        expert_ids: View,
-        y: Rows,
-        step: ExpertsStep,
-    ) {
-        let along_k = match step {
-            ExpertsStep::GateUp => self.along_k(segments, cols),
-            ExpertsStep::Paired | ExpertsStep::Down => true,
-            ExpertsStep::ActivateAndDown => false,
-        };
-        let rows = match (along_k, step) {
-            (false, _) => matvec::THREADS,
-            (true, ExpertsStep::Paired) => matvec_lanes::ROWS / 2,
-            (true, _) => matvec_lanes::ROWS,
-        };
-        let shared_from = (segments.len() > 2).then_some(2);
-        let (packed, mut groups) = Segments::pack(segments, rows, shared_from);
-        if step == ExpertsStep::Paired {
-            groups = segments.iter().map(|segment| segment.rows.div_ceil(rows)).max().unwrap_or(0);
-        }
-        let params = shaders::matvec::Params {
-            cols,
-            x_stride: x.stride,
-            x_offset: x.offset,
-            y_stride: y.stride,
-            pairs,
-            picks,
-            ..Default::default()
-        }
-        .with(&packed);
-        let experts = Overrides::none().with("EXPERTS", 1);
-        let (kernel, overrides) = if along_k {
-            let overrides = experts
-                .with("PAIRED", (step == ExpertsStep::Paired).into())
-                .with("PAIRS", (step == ExpertsStep::Down).into())
-                .with("BLOCKS", blocks_of(cols));
-            (shaders::MATVEC_LANES, overrides)
-        } else {
-            (shaders::MATVEC, experts.with("SWIGLU", (step == ExpertsStep::ActivateAndDown).into()))
-        };
-        let bound = [slab.weights, slab.scales, x.view, expert_ids, slab.slots, y.view];
-        self.push(what, kernel, overrides, &params, &bound, [groups, lines, 1]);
-    }
-
-    /// Decode with all experts in one slab: down projections, weights, shared expert and residual in one dispatch; `activated`
-    /// says whether `act` is silu(gate) · up.
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    pub fn experts_down(
-        &mut self,
-        experts: &Experts,
-        picks: u32,
-        rows: u32,
-        cols: u32,
-        act: Rows,
-        expert_ids: View,
-        expert_weights: View,
-        h: View,
-        activated: bool,
-    ) {
-        let slab = &experts.slabs[0];
-        let shared = experts.shared_down.as_ref().map(|down| (down.cols, down.pieces[0].segments[0]));
-        let (shared_cols, shared_segment) = shared.unwrap_or_default();
-        let params = shaders::experts_down::Params {
-            rows,
-            cols,
-            picks,
-            pairs: self.tokens * picks,
-            x_stride: act.stride,
-            weight_offset: experts.slot.down.offset,
-            scale_offset: experts.slot.down.scale_offset,
-            weight_type: experts.slot.down.kind,
-            shared_cols,
-            shared_offset: shared_segment.offset,
-            shared_scale_offset: shared_segment.scale_offset,
-            shared_type: shared_segment.kind,
-        };
-        let bound = [slab.weights, slab.scales, act.view, expert_ids, slab.slots, expert_weights, h];
-        if activated {
-            let blocks = picks * cols.div_ceil(128) + shared_cols.div_ceil(128);
-            let overrides = Overrides::none().with("BLOCKS", matvec_lanes::blocks_of(blocks));
-            let groups = [rows.div_ceil(matvec_lanes::ROWS), self.tokens, 1];
-            self.push("experts_down", shaders::EXPERTS_DOWN_LANES, overrides, &params, &bound, groups);
-        } else {
-            let groups = [rows.div_ceil(experts_down::THREADS), self.tokens, 1];
-            self.push("experts_down", shaders::EXPERTS_DOWN, Overrides::none(), &params, &bound, groups);
-        }
-    }
-
-    /// Workgroups in x of the expert mat-mul over `segments`.
-    pub fn experts_matmul_groups(segments: &[Segment]) -> u32 {
-        Segments::pack(segments, matmul::ROWS, None).1
-    }
-
-    /// Prefill: mat-mul of the tiles of `group_experts` with the experts of a slab. y has a row per pair.
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    pub fn experts_matmul(
-        &mut self,
-        what: &'static str,
-        slab: &Slab,
-        segments: &[Segment],
-        picks: u32,
-        cols: u32,
-        x: Rows,
-        [tiles, pair_order]: [View; 2],
-        y: Rows,
-        swiglu: bool,
-        groups: View,
-    ) {
-        let (packed, _) = Segments::pack(segments, matmul::ROWS, None);
-        let params = shaders::matmul::Params {
-            cols,
-            x_stride: x.stride,
-            x_offset: x.offset,
-            y_stride: y.stride,
-            tokens: self.tokens,
-            picks,
-            ..Default::default()
-        }
-        .with(&packed);
-        let overrides = Overrides::none().with("SWIGLU", swiglu.into()).with("EXPERTS", 1);
-        let bound = [slab.weights, slab.scales, x.view, tiles, pair_order, slab.slots, y.view];
-        self.push_groups(what, shaders::MATMUL, overrides, &params, &bound, Groups::Indirect(groups));
-    }
-
-    /// h += Σ weight · part + shared, or h = where `overwrite`. See `experts_combine.wgsl`.
-    #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
-    pub fn experts_combine(
-        &mut self,
-        cols: u32,
-        picks: u32,
-        part: View,
-        expert_weights: View,
-        shared: Option<View>,
-        h: View,
-        overwrite: bool,
-    ) {
-        let params = shaders::experts_combine::Params {
-            cols,
-            experts_per_token: picks,
-            has_shared: shared.is_some().into(),
-            overwrite: overwrite.into(),
-        };
-        let bound = [part, expert_weights, shared.unwrap_or(self.unused), h];
-        let groups = [cols.div_ceil(256), self.tokens, 1];
-        self.push("experts_combine", shaders::EXPERTS_COMBINE, Overrides::none(), &params, &bound, groups);
-    }
-
-    /// The id and value of the largest logit of each row.
-    pub fn argmax(&mut self, vocab_size: u32, logits: View, out: View, rows: u32) {
-        let params = shaders::argmax::Params { vocab_size };
-        self.push("argmax", shaders::ARGMAX, Overrides::none(), &params, &[logits, out], [rows, 1, 1]);
-    }
-
-    /// What the host samples from: the largest logits of each row and the sum over all. See `candidates.wgsl`.
-    pub fn candidates(&mut self, vocab_size: u32, count: u32, bound: [View; 4], rows: u32) {
-        let params = shaders::candidates::Params { vocab_size, candidates: count };
-        self.push("candidates", shaders::CANDIDATES, Overrides::none(), &params, &bound, [rows, 1, 1]);
-    }
-
-    /// Makes tokens that occurred less likely, in place. See `repetition_penalty.wgsl`.
-    pub fn repetition_penalty(&mut self, count: u32, rows: u32, vocab_size: u32, bound: [View; 3]) {
-        let params = shaders::repetition_penalty::Params { count, rows, vocab_size };
-        let groups = [count.div_ceil(256), 1, 1];
-        self.push(
-            "repetition_penalty",
-            shaders::REPETITION_PENALTY,
-            Overrides::none(),
-            &params,
-            &bound,
-            groups,
-        );
+    #[test]
+    #[should_panic(expected = "layer 7 / norm: `y` has 92 bytes, the kernel needs 96")]
+    fn a_result_without_room_is_refused_with_both_sizes() {
+        norm(9 + 9 + 8, 8, 3 * 8 - 1);
     }
 }

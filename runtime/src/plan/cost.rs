@@ -7,7 +7,7 @@
 //! for normal distributions.
 
 use porism_loader::Kind;
-use porism_shaders::kernels::matmul;
+use porism_shaders::matmul;
 
 use super::place::Problem;
 use super::result::{DevicePlan, Place, Predicted};

@@ -23,7 +23,7 @@ use crate::options::EngineOptions;
 pub use choose::{Speed, fastest};
 pub use cost::Load;
 use place::{Costs, Problem};
-pub use result::{DevicePlan, Files, Note, Place, Plan, Predicted, WayOut};
+pub use result::{DevicePlan, Files, Note, Place, Plan, Predicted};
 
 /// Divides a model among devices.
 ///

@@ -228,7 +228,7 @@ impl Problem<'_> {
                 }
                 let run = &runs[device];
                 let fixed = if run.is_empty() {
-                    buffers::remote_bytes(config, sizes)
+                    buffers::bytes_for_experts(config, sizes)
                         + self.staging(device, memory[device], sizes, false).bytes()
                 } else {
                     cost(device, run)
@@ -247,7 +247,7 @@ impl Problem<'_> {
         // A host that is no home still needs room to compute in. One that has none is as good as none.
         let host = host.filter(|host| {
             let staging = self.staging(*host, memory[*host], sizes, false).bytes();
-            !runs[*host].is_empty() || buffers::remote_bytes(config, sizes) + staging <= memory[*host]
+            !runs[*host].is_empty() || buffers::bytes_for_experts(config, sizes) + staging <= memory[*host]
         });
         if left > 0 && host.is_none() && !slots {
             return None;
@@ -331,7 +331,7 @@ impl Problem<'_> {
             let (cache, activations) = if !run.is_empty() {
                 (used.cache, used.activations)
             } else if experts > 0 {
-                (0, buffers::remote_bytes(config, sizes))
+                (0, buffers::bytes_for_experts(config, sizes))
             } else {
                 (0, 0)
             };

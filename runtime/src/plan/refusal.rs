@@ -1,9 +1,8 @@
 //! Why there is no plan, and what would help.
 
 use super::place::Problem;
-use super::result::WayOut;
 use crate::device::description::UNLIMITED;
-use crate::error::Error;
+use crate::error::{Error, WayOut};
 use crate::model::buffers;
 use crate::options::EngineOptions;
 

@@ -121,19 +121,6 @@ pub enum Note {
     NoMultiTokenPrediction,
 }
 
-/// What would make a plan possible that is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WayOut {
-    /// Let the host compute what fits no adapter.
-    AddHost,
-    /// A context of so many tokens fits.
-    Context(usize),
-    /// So many bytes more on the device of this name.
-    Memory(String, u64),
-    /// Another device.
-    AddDevice,
-}
-
 /// Which device holds what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {

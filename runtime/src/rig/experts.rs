@@ -52,7 +52,7 @@ impl Rig<'_> {
                 *sum += f32::from_le_bytes(value.try_into().expect("4 bytes"));
             }
         }
-        let a = self.nodes[home].step.activations.clone();
+        let a = self.nodes[home].step.activations;
         self.upload(home, a.part, bytemuck::cast_slice(&sum))?;
         self.upload(home, a.expert_weights, bytemuck::cast_slice(&vec![1.0f32; picks.tokens as usize]))?;
         let (mut ops, model, step) = self.recorder(home, picks.tokens, Some(layer));
@@ -70,7 +70,7 @@ impl Rig<'_> {
         share: &[f32],
         elsewhere: bool,
     ) -> Result<(), Error> {
-        let a = self.nodes[device].step.activations.clone();
+        let a = self.nodes[device].step.activations;
         if !home {
             self.upload(device, a.x, bytemuck::cast_slice(&picks.x))?;
             self.upload(device, a.expert_ids, bytemuck::cast_slice(&picks.experts))?;

@@ -96,7 +96,7 @@ impl Rig<'_> {
         }
         let bytes = self.run(from)?;
         let (h, selection) = bytes.split_at((values * 4) as usize);
-        let activations = self.nodes[to].step.activations.clone();
+        let activations = self.nodes[to].step.activations;
         self.upload(to, activations.h, h)?;
         if selected > 0 {
             self.upload(to, activations.selected, selection)?;
@@ -121,7 +121,7 @@ impl Rig<'_> {
         let bytes = self.pick_bytes(tokens);
         let elsewhere = self.placement[layer as usize].iter().any(|place| place.device != home);
         let node = &mut self.nodes[home];
-        let a = node.step.activations.clone();
+        let a = node.step.activations;
         node.read(a.expert_ids.slice(0, bytes));
         node.read(a.expert_weights.slice(0, bytes));
         if elsewhere {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use porism_loader::{Checkpoint, LayerRole, ModelConfig, Projection as Matrix, Role};
-use porism_shaders::kernels::attention_output::MAX_KV_LORA_RANK;
+use porism_shaders::attention_output::MAX_KV_LORA_RANK;
 
 use super::load::Fill;
 use super::pieces::embedding_pieces;
@@ -115,7 +115,7 @@ impl Layer {
 impl Attention {
     /// Places the attention weights of a layer.
     pub fn load(placer: &mut Placer<'_, '_>, c: &ModelConfig, layer: u32) -> Result<Self, Error> {
-        if c.kv_lora_rank as usize > MAX_KV_LORA_RANK {
+        if c.kv_lora_rank > MAX_KV_LORA_RANK {
             return Err(Error::Unsupported(format!(
                 "kv_lora_rank is {}, kernels have room for {MAX_KV_LORA_RANK}",
                 c.kv_lora_rank

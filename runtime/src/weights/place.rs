@@ -4,7 +4,7 @@
 
 use porism_loader::{Checkpoint, Dtype, LayerRole, ModelConfig, Projection as Matrix, Role, Tensor};
 use porism_shaders::kernels::segments::{ABSENT, Segment, SlotEntry};
-use porism_shaders::weights::WeightType;
+use porism_shaders::weights::{BLOCK, WeightType};
 
 use super::load::Fill;
 use super::pieces::{EmbeddingPiece, Experts, Norms, Piece, Projection, Slab, SlotLayout, embedding_pieces};
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::recording::View;
 
 /// Rows in one piece of a split matrix are a multiple of this, so that block scales stay whole.
-pub(crate) const ROW_UNIT: u32 = 128;
+pub(crate) const ROW_UNIT: u32 = BLOCK as u32;
 
 /// Puts a checkpoint's tensors onto a device.
 pub struct Placer<'e, 'c> {

@@ -2,23 +2,24 @@
 
 use rayon::prelude::*;
 
-use crate::absorb::Params;
+use crate::absorb::{Bindings, Overrides, Params};
 use crate::case::random;
 use crate::kernels::rope;
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let weight_type = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 0));
+    let overrides = call.overrides::<Params>();
+    let weight_type = WeightType::from_code(overrides.weight_type);
     let (heads, nope, rope_dim) = (p.heads as usize, p.nope as usize, p.rope_dim as usize);
     let rank = p.kv_lora_rank as usize;
     let with_indexer = call.groups[0] > p.heads;
-    let mut bindings = call.binder();
-    let (queries, weights, scales) = (bindings.f32(), bindings.weights(), bindings.f32());
-    let angles = bindings.f32();
-    let (q_absorbed, index_q) = (bindings.f32_mut(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (queries, weights, scales) = (bound.queries.f32(), bound.weights.weights(), bound.scales.f32());
+    let angles = bound.rope.f32();
+    let (q_absorbed, index_q) = (bound.q_absorbed.f32_mut(), bound.index_q.f32_mut());
     let tokens = p.tokens as usize;
     let row_bytes = rank * weight_type.bytes();
 
@@ -210,24 +211,21 @@ impl Sizes {
             }
         }
         let careful = !(rank * weight_type.bytes()).is_multiple_of(4);
-        let overrides = Overrides::none()
-            .with("WEIGHT_TYPE", weight_type as u32)
-            .with("CAREFUL", careful.into())
-            .with("TOKENS", at_once)
-            .with("THREADS", threads);
+        let overrides =
+            Overrides { weight_type: weight_type as u32, careful: careful.into(), tokens: at_once, threads };
         let case = Case::new(
             format!("{what}, {tokens} tokens, {weight_type:?}"),
             params,
             overrides,
             [(heads + usize::from(index_heads > 0)) as u32, (tokens as u32).div_ceil(at_once), 1],
-            vec![
-                CaseBuffer::f32(&queries),
-                CaseBuffer::weights(&bytes),
-                CaseBuffer::f32(&scales),
-                CaseBuffer::f32(&angles),
-                CaseBuffer::OutF32(vec![0.0; absorbed.len()]),
-                CaseBuffer::OutF32(vec![0.0; count.max(1) * tokens]),
-            ],
+            Bindings {
+                queries: CaseBuffer::f32(&queries),
+                weights: CaseBuffer::weights(&bytes),
+                scales: CaseBuffer::f32(&scales),
+                rope: CaseBuffer::f32(&angles),
+                q_absorbed: CaseBuffer::OutF32(vec![0.0; absorbed.len()]),
+                index_q: CaseBuffer::OutF32(vec![0.0; count.max(1) * tokens]),
+            },
             Tolerance::SUM,
         );
         let mut cases = vec![case.clone().with_reference(4, absorbed, Tolerance::SUM)];

@@ -2,17 +2,17 @@
 
 use std::cmp::Reverse;
 
-use crate::argmax::Params;
+use crate::argmax::{Bindings, Overrides, Params};
 use crate::case::random;
 use crate::kernels::order::ordered;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let rows = call.groups[0] as usize;
-    let mut bindings = call.binder();
-    let (logits, out) = (bindings.f32(), bindings.u32_mut());
+    let bound = call.bindings::<Params>();
+    let (logits, out) = (bound.logits.f32(), bound.out.u32_mut());
     for (logits, out) in logits.chunks_exact(p.vocab_size as usize).zip(out.chunks_exact_mut(2)).take(rows) {
         let best = logits.iter().enumerate().max_by_key(|(id, value)| (ordered(**value), Reverse(*id)));
         let (id, value) = best.expect("a vocabulary is not empty");
@@ -46,8 +46,11 @@ pub fn cases() -> Vec<Case> {
                 logits[row * vocab_size + id] = *value;
             }
             let params = Params { vocab_size: vocab_size as u32 };
-            let buffers = vec![CaseBuffer::f32(&logits), CaseBuffer::OutU32(vec![u32::MAX; 2 * rows])];
-            Case::new(name, params, Overrides::none(), [rows as u32, 1, 1], buffers, Tolerance::EXACT)
+            let buffers = Bindings {
+                logits: CaseBuffer::f32(&logits),
+                out: CaseBuffer::OutU32(vec![u32::MAX; 2 * rows]),
+            };
+            Case::new(name, params, Overrides::default(), [rows as u32, 1, 1], buffers, Tolerance::EXACT)
         })
         .collect()
 }

@@ -2,27 +2,28 @@
 
 use rayon::prelude::*;
 
-use crate::attention_output::Params;
+use crate::attention_output::{Bindings, Overrides, Params};
 use crate::case::random;
 use crate::kernels::absorb::RandomWeights;
 use crate::kernels::sparse_attention::{self, TILE};
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
-/// The largest kv_lora_rank the shader has room for.
-pub const MAX_KV_LORA_RANK: usize = 2048;
+// It reads what `sparse_attention` wrote.
+const _: () = assert!(crate::attention_output::TILE == crate::sparse_attention::TILE);
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let weight_type = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 0));
+    let overrides = call.overrides::<Params>();
+    let weight_type = WeightType::from_code(overrides.weight_type);
     let (heads, nope, v, rank) = (p.heads as usize, p.nope as usize, p.v as usize, p.kv_lora_rank as usize);
     let (splits, tiles) = (p.splits as usize, p.tiles as usize);
     let tokens = call.groups[1] as usize;
-    let mut bindings = call.binder();
-    let (partial, weights, scales) = (bindings.f32(), bindings.weights(), bindings.f32());
-    let positions = bindings.u32();
-    let out = &mut bindings.f32_mut()[..tokens * heads * v];
+    let bound = call.bindings::<Params>();
+    let (partial, weights, scales) = (bound.partial.f32(), bound.weights.weights(), bound.scales.f32());
+    let positions = bound.positions.u32();
+    let out = &mut bound.out.f32_mut()[..tokens * heads * v];
     let row_bytes = rank * weight_type.bytes();
     let length = sparse_attention::row_length(rank);
     out.par_chunks_exact_mut(v).enumerate().for_each(|(index, out)| {
@@ -153,18 +154,19 @@ impl Sizes {
         Case::new(
             format!("{what}, {tokens} tokens, {tiles} tiles per split, {weight_type:?}"),
             params,
-            Overrides::none()
-                .with("WEIGHT_TYPE", weight_type as u32)
-                .with("CAREFUL", (!rank.is_multiple_of(16)).into())
-                .with("THREADS", threads),
+            Overrides {
+                weight_type: weight_type as u32,
+                careful: (!rank.is_multiple_of(16)).into(),
+                threads,
+            },
             [heads as u32, tokens as u32, 1],
-            vec![
-                CaseBuffer::f32(&partial),
-                CaseBuffer::weights(&bytes),
-                CaseBuffer::f32(&scales),
-                CaseBuffer::u32(positions),
-                CaseBuffer::OutF32(vec![0.0; reference.len()]),
-            ],
+            Bindings {
+                partial: CaseBuffer::f32(&partial),
+                weights: CaseBuffer::weights(&bytes),
+                scales: CaseBuffer::f32(&scales),
+                positions: CaseBuffer::u32(positions),
+                out: CaseBuffer::OutF32(vec![0.0; reference.len()]),
+            },
             Tolerance::SUM,
         )
         .with_reference(4, reference, Tolerance::SUM)

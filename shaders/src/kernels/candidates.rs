@@ -1,20 +1,19 @@
 //! Host twin and cases of `candidates.wgsl`.
 
-use crate::candidates::Params;
+use crate::candidates::{Bindings, NONE, Overrides, Params};
 use crate::case::random;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
-const LANES: usize = 256;
-const NONE: u32 = u32::MAX;
+const LANES: usize = crate::candidates::LANES as usize;
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let rows = call.groups[0] as usize;
     let candidates = p.candidates as usize;
-    let mut bindings = call.binder();
+    let bound = call.bindings::<Params>();
     let (logits, indices, temperatures, out) =
-        (bindings.f32(), bindings.u32(), bindings.f32(), bindings.u32_mut());
+        (bound.logits.f32(), bound.indices.u32(), bound.temperatures.f32(), bound.out.u32_mut());
     for (row, logits) in logits.chunks_exact(p.vocab_size as usize).enumerate().take(rows) {
         let finite = logits.iter().copied().filter(|l| l.is_finite());
         let largest = finite.fold(f32::MIN, f32::max);
@@ -108,6 +107,11 @@ fn case(
     out: CaseBuffer,
 ) -> Case {
     let params = Params { vocab_size: vocab_size as u32, candidates: candidates as u32 };
-    let buffers = vec![CaseBuffer::f32(logits), CaseBuffer::u32(indices), CaseBuffer::f32(temperatures), out];
-    Case::new(name, params, Overrides::none(), [temperatures.len() as u32, 1, 1], buffers, SUM)
+    let buffers = Bindings {
+        logits: CaseBuffer::f32(logits),
+        indices: CaseBuffer::u32(indices),
+        temperatures: CaseBuffer::f32(temperatures),
+        out,
+    };
+    Case::new(name, params, Overrides::default(), [temperatures.len() as u32, 1, 1], buffers, SUM)
 }

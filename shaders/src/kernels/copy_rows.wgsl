@@ -10,7 +10,9 @@ var<immediate> params: Params;
 
 @group(0) @binding(0) var<storage, read_write> cache: array<f32>;
 
-@compute @workgroup_size(256)
+const THREADS: u32 = 256u;
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x < params.count) {
         cache[params.destination + id.x] = cache[params.source + id.x];

@@ -1,19 +1,20 @@
 //! Host twin and cases of `embedding.wgsl`.
 
 use crate::case::random;
-use crate::embedding::Params;
+use crate::embedding::{Bindings, Overrides, Params, THREADS};
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
+    let overrides = call.overrides::<Params>();
     let tokens = call.groups[1] as usize;
     let cols = p.cols as usize;
-    let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 1));
-    let mut bindings = call.binder();
+    let kind = WeightType::from_code(overrides.weight_type);
+    let bound = call.bindings::<Params>();
     let (weights, scales, token_ids, h) =
-        (bindings.weights(), bindings.f32(), bindings.u32(), bindings.f32_mut());
+        (bound.weights.weights(), bound.scales.f32(), bound.token_ids.u32(), bound.h.f32_mut());
     let row_bytes = cols * kind.bytes();
     for (id, out) in token_ids[..tokens].iter().zip(h.chunks_exact_mut(cols)) {
         let row = id.wrapping_sub(p.first_row);
@@ -72,15 +73,15 @@ pub fn cases() -> Vec<Case> {
                 weight_offset: weight_offset as u32,
                 scale_offset: 3,
             };
-            let buffers = vec![
-                CaseBuffer::weights(&window),
-                CaseBuffer::f32(&scales),
-                CaseBuffer::u32(ids),
-                CaseBuffer::OutF32(untouched),
-            ];
+            let buffers = Bindings {
+                weights: CaseBuffer::weights(&window),
+                scales: CaseBuffer::f32(&scales),
+                token_ids: CaseBuffer::u32(ids),
+                h: CaseBuffer::OutF32(untouched),
+            };
             let name = format!("{kind:?}, rows {first_row}..{}, {cols} cols", first_row + rows as u32);
-            let overrides = Overrides::none().with("WEIGHT_TYPE", kind as u32);
-            let groups = [cols.div_ceil(256) as u32, ids.len() as u32, 1];
+            let overrides = Overrides { weight_type: kind as u32 };
+            let groups = [(cols as u32).div_ceil(THREADS), ids.len() as u32, 1];
             Case::new(name, params, overrides, groups, buffers, Tolerance::ELEMENTWISE).with_reference(
                 3,
                 expected,

@@ -21,10 +21,12 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> token_ids: array<u32>;
 @group(0) @binding(3) var<storage, read_write> h: array<f32>;
 
-@compute @workgroup_size(256)
+const THREADS: u32 = 256u;
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let token = group.y;
-    let column = group.x * 256u + lane;
+    let column = group.x * THREADS + lane;
     let row = token_ids[token] - params.first_row; // wraps to a large number below the window
     if (row >= params.rows || column >= params.cols) {
         return;

@@ -1,17 +1,17 @@
 //! Host twin and cases of `experts_combine.wgsl`.
 
 use crate::case::random;
-use crate::experts_combine::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::experts_combine::{Bindings, COLUMNS, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let tokens = call.groups[1] as usize;
     let (cols, chosen) = (p.cols as usize, p.experts_per_token as usize);
-    let mut bindings = call.binder();
+    let bound = call.bindings::<Params>();
     let (part, expert_weights, shared, h) =
-        (bindings.f32(), bindings.f32(), bindings.f32(), bindings.f32_mut());
+        (bound.part.f32(), bound.expert_weights.f32(), bound.shared_output.f32(), bound.h.f32_mut());
     let mut sums = vec![0.0f32; cols];
     for (t, h) in h.chunks_exact_mut(cols).enumerate().take(tokens) {
         sums.fill(0.0);
@@ -74,19 +74,19 @@ pub fn cases() -> Vec<Case> {
                 has_shared: has_shared.into(),
                 overwrite: partly.into(),
             };
-            let buffers = vec![
-                CaseBuffer::f32(&part),
-                CaseBuffer::f32(&expert_weights),
-                CaseBuffer::f32(&shared),
-                CaseBuffer::OutF32(h),
-            ];
+            let buffers = Bindings {
+                part: CaseBuffer::f32(&part),
+                expert_weights: CaseBuffer::f32(&expert_weights),
+                shared_output: CaseBuffer::f32(&shared),
+                h: CaseBuffer::OutF32(h),
+            };
             let name = format!(
                 "{tokens} tokens, {chosen} experts each, {cols} cols{}{}",
                 if has_shared { ", shared" } else { "" },
                 if partly { ", some elsewhere" } else { "" }
             );
-            let groups = [cols.div_ceil(256) as u32, tokens as u32, 1];
-            Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::ELEMENTWISE)
+            let groups = [(cols as u32).div_ceil(COLUMNS), tokens as u32, 1];
+            Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::ELEMENTWISE)
                 .with_reference(3, expected, Tolerance::ELEMENTWISE)
         })
         .collect()

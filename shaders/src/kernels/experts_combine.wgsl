@@ -4,6 +4,7 @@
 // Workgroups: (cols / 256, T). A thread sums four columns, so that each weight is loaded once for them.
 
 const LANES: u32 = 64u;
+const COLUMNS: u32 = 256u; // of a workgroup, four for each lane
 
 struct Params {
     cols: u32,
@@ -18,11 +19,11 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> shared_output: array<f32>;
 @group(0) @binding(3) var<storage, read_write> h: array<f32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let token = group.y;
     // Beyond the row the last column is summed and not stored.
-    let columns = group.x * 4u * LANES + lane + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
+    let columns = group.x * COLUMNS + lane + vec4<u32>(0u, LANES, 2u * LANES, 3u * LANES);
     let inside = min(columns, vec4<u32>(params.cols - 1u));
     var sum = vec4<f32>(0.0);
     for (var k = 0u; k < params.experts_per_token; k++) {

@@ -3,12 +3,16 @@
 use super::dot::{Matrix, project, swiglu};
 use super::matvec::{case_slots, case_weights};
 use crate::case::random;
-use crate::experts_down::Params;
+use crate::experts_down::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance, experts_down_lanes};
 
-/// Threads of a workgroup, each with one row.
-pub const THREADS: u32 = 64;
+impl Params {
+    /// The same for the kernel with lanes along K.
+    pub fn along_k(self) -> experts_down_lanes::Params {
+        bytemuck::cast(self)
+    }
+}
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
@@ -21,10 +25,10 @@ pub(super) fn compute(call: &mut Call<'_>, with_swiglu: bool) {
         |x: &[f32], cols: usize| if with_swiglu { swiglu(&x[..2 * cols]) } else { x[..cols].to_vec() };
     let p: Params = call.params();
     let tokens = call.groups[1] as usize;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots) = (bindings.u32(), bindings.u32());
-    let (expert_weights, h) = (bindings.f32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots) = (bound.expert_ids.u32(), bound.slots.u32());
+    let (expert_weights, h) = (bound.expert_weights.f32(), bound.h.f32_mut());
     let (rows, cols, picks) = (p.rows as usize, p.cols as usize, p.picks as usize);
     for token in 0..tokens {
         let mut sum = vec![0.0f32; rows];
@@ -65,11 +69,11 @@ pub(super) fn compute(call: &mut Call<'_>, with_swiglu: bool) {
 
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
-    cases_of(THREADS, 3, Overrides::none())
+    cases_of(THREADS, 3)
 }
 
 /// The cases for a kernel with so many rows per workgroup; rows of x are `x_spare` values longer than twice what is read.
-pub(super) fn cases_of(rows_per_group: u32, x_spare: usize, overrides: Overrides) -> Vec<Case> {
+pub(super) fn cases_of(rows_per_group: u32, x_spare: usize) -> Vec<Case> {
     use WeightType::{BF16, F8E4M3};
     [
         ("FP8, shared expert wider", F8E4M3, 130, 64, 144),
@@ -111,17 +115,17 @@ pub(super) fn cases_of(rows_per_group: u32, x_spare: usize, overrides: Overrides
         bytes.extend(&shared.bytes);
         scales.extend(&shared.scales);
         let slots = case_slots(experts, None, slot_bytes, slot.scales.len());
-        let buffers = vec![
-            CaseBuffer::weights(&bytes),
-            CaseBuffer::f32(&scales),
-            CaseBuffer::f32(&random::f32s(3, (tokens * picks + tokens) * x_stride)),
-            CaseBuffer::u32(&[3, 0, 2, 1, 3, 0]),
-            CaseBuffer::u32(&slots),
-            CaseBuffer::f32(&random::f32s(4, tokens * picks)),
-            CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
-        ];
+        let buffers = Bindings {
+            weights: CaseBuffer::weights(&bytes),
+            scales: CaseBuffer::f32(&scales),
+            x: CaseBuffer::f32(&random::f32s(3, (tokens * picks + tokens) * x_stride)),
+            expert_ids: CaseBuffer::u32(&[3, 0, 2, 1, 3, 0]),
+            slots: CaseBuffer::u32(&slots),
+            expert_weights: CaseBuffer::f32(&random::f32s(4, tokens * picks)),
+            h: CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
+        };
         let groups = [(rows as u32).div_ceil(rows_per_group), tokens as u32, 1];
-        Case::new(name, params, overrides, groups, buffers, Tolerance::SUM)
+        Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::SUM)
     })
     .collect()
 }

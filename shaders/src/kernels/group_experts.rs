@@ -1,15 +1,19 @@
 //! Host twin and cases of `group_experts.wgsl`.
 
 use crate::case::random;
-use crate::group_experts::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::group_experts::{Bindings, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let mut bindings = call.binder();
-    let (expert_ids, pair_order, tiles, arguments) =
-        (bindings.u32(), bindings.u32_mut(), bindings.u32_mut(), bindings.u32_mut());
+    let bound = call.bindings::<Params>();
+    let (expert_ids, pair_order, tiles, arguments) = (
+        bound.expert_ids.u32(),
+        bound.pair_order.u32_mut(),
+        bound.tiles.u32_mut(),
+        bound.arguments.u32_mut(),
+    );
     let expert_ids = &expert_ids[..p.pairs as usize];
     let pair_order = &mut pair_order[..expert_ids.len()];
     for (p, pair) in pair_order.iter_mut().enumerate() {
@@ -53,14 +57,14 @@ pub fn cases() -> Vec<Case> {
         let ids: Vec<u32> = random::f32s(1, pairs).iter().map(|v| pick(v.to_bits() >> 3, experts)).collect();
         let max_tiles = pairs / tile + pairs.min(experts as usize);
         let params = Params { pairs: pairs as u32, experts, tile: tile as u32, x_groups_0: 7, x_groups_1: 9 };
-        let buffers = vec![
-            CaseBuffer::u32(&ids),
-            CaseBuffer::OutU32(vec![u32::MAX; pairs]),
-            CaseBuffer::OutU32(vec![u32::MAX; 4 * max_tiles]),
-            CaseBuffer::OutU32(vec![0; 8]),
-        ];
+        let buffers = Bindings {
+            expert_ids: CaseBuffer::u32(&ids),
+            pair_order: CaseBuffer::OutU32(vec![u32::MAX; pairs]),
+            tiles: CaseBuffer::OutU32(vec![u32::MAX; 4 * max_tiles]),
+            arguments: CaseBuffer::OutU32(vec![0; 8]),
+        };
         let name = format!("{pairs} pairs, {experts} experts: {name}");
-        Case::new(name, params, Overrides::none(), [1, 1, 1], buffers, Tolerance::EXACT)
+        Case::new(name, params, Overrides::default(), [1, 1, 1], buffers, Tolerance::EXACT)
     })
     .collect()
 }
@@ -85,7 +89,7 @@ mod tests {
             bindings.extend(outputs.iter_mut().map(|words| Bound::Write(bytemuck::cast_slice_mut(words))));
             twin(&mut Call {
                 params: &case.params,
-                overrides: case.overrides,
+                constants: case.constants,
                 groups: case.groups,
                 bindings,
             });

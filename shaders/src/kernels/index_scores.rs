@@ -3,12 +3,12 @@
 use rayon::prelude::*;
 
 use crate::case::random;
-use crate::index_scores::Params;
+use crate::index_scores::{Bindings, Overrides, Params};
 use crate::kernels::pages;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// Positions of one workgroup: the dispatch has (longest position + 1) / TILE, rounded up, by T workgroups.
-pub const TILE: usize = 128;
+pub const TILE: usize = crate::index_scores::TILE as usize;
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
@@ -16,11 +16,13 @@ pub fn twin(call: &mut Call<'_>) {
     let tokens = call.groups[1] as usize;
     let covered = call.groups[0] as usize * TILE;
     let (heads, dim) = (p.heads as usize, p.dim as usize);
-    let mut bindings = call.binder();
-    let (index_q, index_cache, projected) = (bindings.f32(), bindings.f32(), bindings.f32());
-    let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
+    let bound = call.bindings::<Params>();
+    let (index_q, index_cache, projected) =
+        (bound.index_q.f32(), bound.index_cache.f32(), bound.projected.f32());
+    let (positions, sequences, page_table) =
+        (bound.positions.u32(), bound.sequences.u32(), bound.page_table.u32());
     let stride = p.scores_stride as usize;
-    let scores = &mut bindings.f32_mut()[..tokens * stride];
+    let scores = &mut bound.scores.f32_mut()[..tokens * stride];
     scores.par_chunks_exact_mut(stride).enumerate().for_each(|(token, scores)| {
         let queries = &index_q[token * heads * dim..][..heads * dim];
         let weights = &projected[token * p.stride as usize + p.weights_offset as usize..][..heads];
@@ -88,17 +90,17 @@ fn case(name: &str, heads: usize, dim: usize, positions: &[u32]) -> Case {
     Case::new(
         format!("{name}, {tokens} tokens"),
         params,
-        Overrides::none().with("CAREFUL", (!dim.is_multiple_of(4)).into()),
+        Overrides { careful: (!dim.is_multiple_of(4)).into() },
         [longest.div_ceil(TILE) as u32, tokens as u32, 1],
-        vec![
-            CaseBuffer::f32(&index_q),
-            CaseBuffer::f32(&index_cache),
-            CaseBuffer::f32(&projected),
-            CaseBuffer::u32(positions),
-            CaseBuffer::u32(&sequences),
-            CaseBuffer::u32(&paging.table),
-            CaseBuffer::OutF32(vec![0.0; tokens * scores_stride]),
-        ],
+        Bindings {
+            index_q: CaseBuffer::f32(&index_q),
+            index_cache: CaseBuffer::f32(&index_cache),
+            projected: CaseBuffer::f32(&projected),
+            positions: CaseBuffer::u32(positions),
+            sequences: CaseBuffer::u32(&sequences),
+            page_table: CaseBuffer::u32(&paging.table),
+            scores: CaseBuffer::OutF32(vec![0.0; tokens * scores_stride]),
+        },
         Tolerance::SUM,
     )
     .with_reference(6, reference, Tolerance::SUM)

@@ -2,10 +2,8 @@
 
 use crate::case::random;
 use crate::kernels::{reduce, rope};
-use crate::latent_cache::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
-
-const EPS: f32 = 1e-6;
+use crate::latent_cache::{Bindings, EPS, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
@@ -13,10 +11,11 @@ pub fn twin(call: &mut Call<'_>) {
     let tokens = call.groups[0] as usize;
     let (q_lora_rank, kv_lora_rank) = (p.q_lora_rank as usize, p.kv_lora_rank as usize);
     let (rope_dim, index_head_dim) = (p.rope_dim as usize, p.index_head_dim as usize);
-    let mut bindings = call.binder();
-    let (projected, norms, angles) = (bindings.f32(), bindings.f32(), bindings.f32());
-    let cache_rows = bindings.u32();
-    let (qr, latent_cache, index_cache) = (bindings.f32_mut(), bindings.f32_mut(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (projected, norms, angles) = (bound.projected.f32(), bound.norms.f32(), bound.rope.f32());
+    let cache_rows = bound.cache_rows.u32();
+    let (qr, latent_cache, index_cache) =
+        (bound.qr.f32_mut(), bound.latent_cache.f32_mut(), bound.index_cache.f32_mut());
     for token in 0..tokens {
         let row = &projected[token * p.stride as usize..][..p.stride as usize];
         let angles = &angles[token * rope_dim..][..rope_dim];
@@ -149,17 +148,17 @@ impl Sizes {
         let case = Case::new(
             format!("{what}, {tokens} tokens"),
             params,
-            Overrides::none(),
+            Overrides::default(),
             [tokens as u32, 1, 1],
-            vec![
-                CaseBuffer::f32(&projected),
-                CaseBuffer::f32(&norms),
-                CaseBuffer::f32(&angles),
-                CaseBuffer::u32(&cache_rows),
-                CaseBuffer::OutF32(vec![0.0; qr.len()]),
-                CaseBuffer::OutF32(vec![0.0; latents.len()]),
-                CaseBuffer::OutF32(vec![0.0; keys.len()]),
-            ],
+            Bindings {
+                projected: CaseBuffer::f32(&projected),
+                norms: CaseBuffer::f32(&norms),
+                rope: CaseBuffer::f32(&angles),
+                cache_rows: CaseBuffer::u32(&cache_rows),
+                qr: CaseBuffer::OutF32(vec![0.0; qr.len()]),
+                latent_cache: CaseBuffer::OutF32(vec![0.0; latents.len()]),
+                index_cache: CaseBuffer::OutF32(vec![0.0; keys.len()]),
+            },
             Tolerance::ELEMENTWISE,
         );
         let outputs = [("qr", 4, qr), ("latent_cache", 5, latents), ("index_cache", 6, keys)];

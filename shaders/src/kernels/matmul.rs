@@ -4,14 +4,9 @@ use super::dot::{Matrix, project, swiglu};
 use super::matvec::{DenseCase, case_slots, case_weights};
 use super::segments::Segments;
 use crate::case::random;
-use crate::matmul::Params;
+use crate::matmul::{Bindings, Overrides, Params, ROWS, TOKENS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
-
-/// Rows of a workgroup.
-pub const ROWS: u32 = 128;
-/// Tokens of a workgroup.
-pub const TOKENS: u32 = 8;
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 impl Params {
     /// With the segments set.
@@ -25,13 +20,14 @@ impl Params {
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let with_swiglu = call.overrides.get("SWIGLU", 0) == 1;
-    let experts = call.overrides.get("EXPERTS", 0) == 1;
+    let overrides = call.overrides::<Params>();
+    let with_swiglu = overrides.swiglu == 1;
+    let experts = overrides.experts == 1;
     let groups = call.groups;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (tiles, pair_order, slots) = (bindings.u32(), bindings.u32(), bindings.u32());
-    let y = bindings.f32_mut();
+    let bound = call.bindings::<Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (tiles, pair_order, slots) = (bound.tiles.u32(), bound.pair_order.u32(), bound.slots.u32());
+    let y = bound.y.f32_mut();
     let cols = p.cols as usize;
     let packed = [p.segment0, p.segment1, p.segment2, p.segment3];
     let segments = Segments { packed, rows: p.rows, columns: p.columns };
@@ -132,16 +128,16 @@ pub fn cases() -> Vec<Case> {
                 ..Default::default()
             }
             .with(&segments);
-            let buffers = vec![
-                CaseBuffer::weights(&weights.bytes),
-                CaseBuffer::f32(&weights.scales),
-                CaseBuffer::f32(&x),
-                CaseBuffer::u32(&[0; 4]),
-                CaseBuffer::u32(&[0]),
-                CaseBuffer::u32(&[0]),
-                CaseBuffer::OutF32(y),
-            ];
-            let overrides = Overrides::none().with("SWIGLU", with_swiglu.into());
+            let buffers = Bindings {
+                weights: CaseBuffer::weights(&weights.bytes),
+                scales: CaseBuffer::f32(&weights.scales),
+                x: CaseBuffer::f32(&x),
+                tiles: CaseBuffer::u32(&[0; 4]),
+                pair_order: CaseBuffer::u32(&[0]),
+                slots: CaseBuffer::u32(&[0]),
+                y: CaseBuffer::OutF32(y),
+            };
+            let overrides = Overrides { swiglu: with_swiglu.into(), ..Default::default() };
             let groups = [groups, (tokens as u32).div_ceil(TOKENS), 1];
             Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
                 6,
@@ -183,16 +179,16 @@ fn experts_case(with_swiglu: bool) -> Case {
         ..Default::default()
     }
     .with(&segments);
-    let buffers = vec![
-        CaseBuffer::weights(&bytes),
-        CaseBuffer::f32(&scales),
-        CaseBuffer::f32(&random::f32s(3, 20 * x_stride)),
-        CaseBuffer::u32(&tiles),
-        CaseBuffer::u32(&pair_order),
-        CaseBuffer::u32(&slots),
-        CaseBuffer::OutF32(vec![0.5; 20 * 2 * rows]),
-    ];
-    let overrides = Overrides::none().with("EXPERTS", 1).with("SWIGLU", with_swiglu.into());
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&bytes),
+        scales: CaseBuffer::f32(&scales),
+        x: CaseBuffer::f32(&random::f32s(3, 20 * x_stride)),
+        tiles: CaseBuffer::u32(&tiles),
+        pair_order: CaseBuffer::u32(&pair_order),
+        slots: CaseBuffer::u32(&slots),
+        y: CaseBuffer::OutF32(vec![0.5; 20 * 2 * rows]),
+    };
+    let overrides = Overrides { experts: 1, swiglu: with_swiglu.into() };
     let name = if with_swiglu { "experts, SwiGLU" } else { "experts" };
     Case::new(name, params, overrides, [groups, 4, 1], buffers, Tolerance::SUM)
 }

@@ -3,12 +3,9 @@
 use super::dot::{Matrix, project, swiglu};
 use super::segments::{ABSENT, Segment, Segments};
 use crate::case::random;
-use crate::matvec::Params;
+use crate::matvec::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
-
-/// Threads of a workgroup, each with a row.
-pub const THREADS: u32 = 64;
+use crate::{Call, Case, CaseBuffer, Interface as _, Tolerance, matvec_lanes};
 
 fn segments_of(p: &Params) -> Segments {
     Segments { packed: [p.segment0, p.segment1, p.segment2, p.segment3], rows: p.rows, columns: p.columns }
@@ -21,14 +18,20 @@ impl Params {
         (self.rows, self.columns) = (segments.rows, segments.columns);
         self
     }
+
+    /// The same for the kernel with lanes along K.
+    pub fn along_k(self) -> matvec_lanes::Params {
+        bytemuck::cast(self)
+    }
 }
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
-    let with_swiglu = call.overrides.get("SWIGLU", 0) == 1;
+    let overrides = call.overrides::<Params>();
+    let with_swiglu = overrides.swiglu == 1;
     let form = Form {
         rows_per_group: THREADS,
-        experts: call.overrides.get("EXPERTS", 0) == 1,
+        experts: overrides.experts == 1,
         x_per_line: with_swiglu,
         with_swiglu,
         paired: false,
@@ -54,9 +57,9 @@ pub(super) struct Form {
 pub(super) fn compute(call: &mut Call<'_>, form: Form) {
     let p: Params = call.params();
     let groups = call.groups;
-    let mut bindings = call.binder();
-    let (weights, scales, x) = (bindings.weights(), bindings.f32(), bindings.f32());
-    let (expert_ids, slots, y) = (bindings.u32(), bindings.u32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
+    let (expert_ids, slots, y) = (bound.expert_ids.u32(), bound.slots.u32(), bound.y.f32_mut());
     let cols = p.cols as usize;
     for line in 0..groups[1] {
         let shared = form.experts && line >= p.pairs;
@@ -215,7 +218,6 @@ pub(super) fn dense_case(
     (name, parts, cols, tokens, accumulate, with_swiglu): &DenseCase,
     rows_per_group: u32,
     [x_offset, x_spare]: [usize; 2],
-    overrides: Overrides,
 ) -> Case {
     let (cols, tokens, accumulate) = (*cols, *tokens, *accumulate);
     let weights = case_weights(parts, cols);
@@ -253,14 +255,15 @@ pub(super) fn dense_case(
         ..Default::default()
     }
     .with(&segments);
-    let buffers = vec![
-        CaseBuffer::weights(&weights.bytes),
-        CaseBuffer::f32(&weights.scales),
-        CaseBuffer::f32(&x),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(y),
-    ];
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&weights.bytes),
+        scales: CaseBuffer::f32(&weights.scales),
+        x: CaseBuffer::f32(&x),
+        expert_ids: CaseBuffer::u32(&[0]),
+        slots: CaseBuffer::u32(&[0]),
+        y: CaseBuffer::OutF32(y),
+    };
+    let overrides = Overrides::default();
     Case::new(*name, params, overrides, [groups, tokens as u32, 1], buffers, Tolerance::SUM).with_reference(
         5,
         reference,
@@ -273,11 +276,12 @@ pub fn cases() -> Vec<Case> {
     let mut cases: Vec<Case> = DENSE
         .iter()
         .map(|case| {
-            let overrides = Overrides::none().with("SWIGLU", case.5.into());
-            dense_case(case, THREADS, [3, 5], overrides)
+            let mut case_of = dense_case(case, THREADS, [3, 5]);
+            case_of.constants = Params::constants(Overrides { swiglu: case.5.into(), experts: 0 });
+            case_of
         })
         .collect();
-    cases.push(experts_case(THREADS, Overrides::none().with("EXPERTS", 1)));
+    cases.push(experts_case(THREADS));
     cases
 }
 
@@ -297,7 +301,7 @@ pub(crate) fn case_slots(
 }
 
 /// Gate and up of 3 picks of 5 experts, one of them in another slab, and a wider shared expert.
-pub(super) fn experts_case(rows_per_group: u32, overrides: Overrides) -> Case {
+pub(super) fn experts_case(rows_per_group: u32) -> Case {
     let (cols, inter, shared_inter, tokens, picks, experts) = (144, 70, 140, 2u32, 3u32, 5usize);
     let kind = WeightType::F8E4M3;
     let slot = case_weights(&[(kind, inter), (kind, inter)], cols);
@@ -337,13 +341,14 @@ pub(super) fn experts_case(rows_per_group: u32, overrides: Overrides) -> Case {
     }
     .with(&segments);
     let lines = pairs + tokens;
-    let buffers = vec![
-        CaseBuffer::weights(&bytes),
-        CaseBuffer::f32(&scales),
-        CaseBuffer::f32(&random::f32s(3, tokens as usize * cols)),
-        CaseBuffer::u32(&expert_ids),
-        CaseBuffer::u32(&slots),
-        CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
-    ];
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&bytes),
+        scales: CaseBuffer::f32(&scales),
+        x: CaseBuffer::f32(&random::f32s(3, tokens as usize * cols)),
+        expert_ids: CaseBuffer::u32(&expert_ids),
+        slots: CaseBuffer::u32(&slots),
+        y: CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
+    };
+    let overrides = Overrides { experts: 1, swiglu: 0 };
     Case::new("experts", params, overrides, [groups, lines, 1], buffers, Tolerance::SUM)
 }

@@ -3,17 +3,14 @@
 use super::matvec::{DENSE, Form, case_weights, compute, dense_case, experts_case};
 use super::segments::Segments;
 use crate::case::random;
+use crate::matvec_lanes::{Bindings, Overrides, Params};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance, matvec, matvec_lanes};
+use crate::{Call, Case, CaseBuffer, Interface as _, Tolerance, matvec};
 
 /// Rows of a workgroup; half as many of each weight where they are paired.
 pub const ROWS: u32 = 4;
-/// Threads of a workgroup.
-pub const LANES: u32 = 64;
 /// Most blocks of a row that a workgroup can have sums of: 24 bytes each.
 pub const MOST_BLOCKS: u32 = 512;
-
-const _: () = assert!(size_of::<matvec::Params>() == size_of::<matvec_lanes::Params>());
 
 /// The override `BLOCKS` for sums of `blocks` blocks: rounded up, so that there are few pipelines.
 pub fn blocks_of(blocks: u32) -> u32 {
@@ -22,12 +19,12 @@ pub fn blocks_of(blocks: u32) -> u32 {
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
-    let on = |name| call.overrides.get(name, 0) == 1;
-    let paired = on("PAIRED");
+    let overrides = call.overrides::<Params>();
+    let paired = overrides.paired == 1;
     let form = Form {
         rows_per_group: if paired { ROWS / 2 } else { ROWS },
-        experts: on("EXPERTS"),
-        x_per_line: on("PAIRS"),
+        experts: overrides.experts == 1,
+        x_per_line: overrides.pairs == 1,
         with_swiglu: false,
         paired,
     };
@@ -36,26 +33,26 @@ pub fn twin(call: &mut Call<'_>) {
 
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
-    let plain = DENSE.iter().filter(|case| !case.5);
+    let with = |mut case: Case, what: &str, overrides: Overrides| {
+        case.constants = Params::constants(overrides);
+        case.name += what;
+        case
+    };
     let mut cases = Vec::new();
-    for case in plain {
-        let overrides = Overrides::none().with("BLOCKS", blocks_of(case.2.div_ceil(128) as u32));
+    for case in DENSE.iter().filter(|case| !case.5) {
+        let overrides = Overrides { blocks: blocks_of(case.2.div_ceil(128) as u32), ..Default::default() };
         // x at multiples of four values where the columns are, as in every model.
         let spare = 8 - 2 * case.2 % 4;
-        cases.push(dense_case(case, ROWS, [4, spare], overrides));
-        let mut other = dense_case(case, ROWS, [3, 5], overrides);
-        other.name += ", x unaligned";
-        cases.push(other);
+        cases.push(with(dense_case(case, ROWS, [4, spare]), "", overrides));
+        cases.push(with(dense_case(case, ROWS, [3, 5]), ", x unaligned", overrides));
     }
-    let experts = Overrides::none().with("EXPERTS", 1);
-    cases.push(experts_case(ROWS, experts));
-    let mut paired = experts_case(ROWS / 2, experts.with("PAIRED", 1));
-    paired.name += ", gate and up";
+    let experts = Overrides { experts: 1, ..Default::default() };
+    cases.push(with(experts_case(ROWS), "", experts));
+    let mut paired = with(experts_case(ROWS / 2), ", gate and up", Overrides { paired: 1, ..experts });
     // Each kind of expert counts workgroups by its gate.
     paired.groups[0] = 70;
     cases.push(paired);
-    let mut pairs = experts_case(ROWS, experts.with("PAIRS", 1));
-    pairs.name += ", x per pair";
+    let mut pairs = with(experts_case(ROWS), ", x per pair", Overrides { pairs: 1, ..experts });
     pairs.buffers[2] = CaseBuffer::f32(&random::f32s(3, 8 * 144));
     cases.push(pairs);
     cases.extend([WeightType::F8E4M3, WeightType::BF16].map(paired_case));
@@ -84,17 +81,18 @@ fn paired_case(kind: WeightType) -> Case {
         y_stride: rows as u32,
         ..Default::default()
     }
-    .with(&segments);
-    let buffers = vec![
-        CaseBuffer::weights(&weights.bytes),
-        CaseBuffer::f32(&weights.scales),
-        CaseBuffer::f32(&x),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::u32(&[0]),
-        CaseBuffer::OutF32(vec![0.5; tokens * rows]),
-    ];
+    .with(&segments)
+    .along_k();
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&weights.bytes),
+        scales: CaseBuffer::f32(&weights.scales),
+        x: CaseBuffer::f32(&x),
+        expert_ids: CaseBuffer::u32(&[0]),
+        slots: CaseBuffer::u32(&[0]),
+        y: CaseBuffer::OutF32(vec![0.5; tokens * rows]),
+    };
     let groups = [(rows as u32).div_ceil(ROWS / 2), tokens as u32, 1];
     let name = format!("gate and up, {kind:?}");
-    Case::new(name, params, Overrides::none().with("PAIRED", 1), groups, buffers, Tolerance::SUM)
+    Case::new(name, params, Overrides { paired: 1, ..Default::default() }, groups, buffers, Tolerance::SUM)
         .with_reference(5, reference, Tolerance::SUM)
 }

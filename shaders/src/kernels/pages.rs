@@ -1,7 +1,7 @@
 //! Twin of `lib/pages.wgsl`.
 
 /// Cache rows of a page.
-pub const PAGE: usize = 64;
+pub const PAGE: usize = crate::lib::pages::PAGE as usize;
 
 /// Cache row of `position` of a sequence whose pages are `pages`.
 pub fn cache_row(pages: &[u32], position: usize) -> usize {

@@ -1,6 +1,6 @@
 //! Twin of `lib/reduce.wgsl`: sums in the workgroup's own order.
 
-const LANES: usize = 128;
+const LANES: usize = crate::lib::reduce::REDUCE_LANES as usize;
 
 /// Sum of `values`, value i being added up by lane i mod 128, then over the binary tree.
 pub fn workgroup_sum(values: impl IntoIterator<Item = f32>) -> f32 {

@@ -1,14 +1,14 @@
 //! Host twin and cases of `repetition_penalty.wgsl`.
 
 use crate::case::random;
-use crate::repetition_penalty::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::repetition_penalty::{Bindings, Overrides, Params, THREADS};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
-    let mut bindings = call.binder();
-    let (seen, penalties, logits) = (bindings.u32(), bindings.f32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (seen, penalties, logits) = (bound.seen.u32(), bound.penalties.f32(), bound.logits.f32_mut());
     for pair in seen.chunks_exact(2).take(p.count as usize) {
         if pair[0] < p.rows && pair[1] < p.vocab_size {
             let penalty = penalties[pair[0] as usize];
@@ -37,11 +37,14 @@ pub fn cases() -> Vec<Case> {
                 expected[at] *= if expected[at] > 0.0 { 1.0 / penalty } else { penalty };
             }
             let params = Params { count: count as u32 + 2, rows: rows as u32, vocab_size: vocab_size as u32 };
-            let buffers =
-                vec![CaseBuffer::u32(&seen), CaseBuffer::f32(&penalties), CaseBuffer::OutF32(logits)];
+            let buffers = Bindings {
+                seen: CaseBuffer::u32(&seen),
+                penalties: CaseBuffer::f32(&penalties),
+                logits: CaseBuffer::OutF32(logits),
+            };
             let name = format!("{count} seen in {rows} rows of {vocab_size}");
-            let groups = [(count as u32 + 2).div_ceil(256), 1, 1];
-            Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::ELEMENTWISE)
+            let groups = [(count as u32 + 2).div_ceil(THREADS), 1, 1];
+            Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::ELEMENTWISE)
                 .with_reference(2, expected, Tolerance::ELEMENTWISE)
         })
         .collect()

@@ -13,7 +13,9 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> penalties: array<f32>;
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>;
 
-@compute @workgroup_size(256)
+const THREADS: u32 = 256u;
+
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) thread: vec3<u32>) {
     if (thread.x >= params.count) {
         return;

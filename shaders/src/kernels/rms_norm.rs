@@ -2,16 +2,16 @@
 
 use crate::case::random;
 use crate::kernels::reduce;
-use crate::rms_norm::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::rms_norm::{Bindings, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let tokens = call.groups[0] as usize;
     let cols = p.cols as usize;
-    let mut bindings = call.binder();
-    let (x, weight, rows, y) = (bindings.f32(), bindings.f32(), bindings.u32(), bindings.f32_mut());
+    let bound = call.bindings::<Params>();
+    let (x, weight, rows, y) = (bound.x.f32(), bound.weight.f32(), bound.rows.u32(), bound.y.f32_mut());
     for token in 0..tokens {
         let row = if p.gather == 1 { rows[token] as usize } else { token };
         let from = &x[row * p.x_stride as usize..][..cols];
@@ -45,15 +45,22 @@ pub fn cases() -> Vec<Case> {
                         .collect::<Vec<_>>()
                 })
                 .collect();
-            let buffers = vec![
-                CaseBuffer::f32(&x),
-                CaseBuffer::f32(&weight),
-                CaseBuffer::u32(&rows),
-                CaseBuffer::OutF32(vec![0.0; tokens * cols]),
-            ];
+            let buffers = Bindings {
+                x: CaseBuffer::f32(&x),
+                weight: CaseBuffer::f32(&weight),
+                rows: CaseBuffer::u32(&rows),
+                y: CaseBuffer::OutF32(vec![0.0; tokens * cols]),
+            };
             let name = format!("{tokens} tokens, {cols} cols{}", if gather { ", gathered" } else { "" });
-            Case::new(name, params, Overrides::none(), [tokens as u32, 1, 1], buffers, Tolerance::ELEMENTWISE)
-                .with_reference(3, reference, Tolerance::ELEMENTWISE)
+            Case::new(
+                name,
+                params,
+                Overrides::default(),
+                [tokens as u32, 1, 1],
+                buffers,
+                Tolerance::ELEMENTWISE,
+            )
+            .with_reference(3, reference, Tolerance::ELEMENTWISE)
         })
         .collect()
 }

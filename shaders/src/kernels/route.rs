@@ -5,17 +5,17 @@ use std::cmp::Reverse;
 use crate::case::random;
 use crate::kernels::order::ordered;
 use crate::kernels::reduce;
-use crate::route::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::route::{Bindings, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let tokens = call.groups[0] as usize;
     let (experts, chosen) = (p.experts as usize, p.experts_per_token as usize);
-    let mut bindings = call.binder();
+    let bound = call.bindings::<Params>();
     let (logits, norms, expert_ids, expert_weights) =
-        (bindings.f32(), bindings.f32(), bindings.u32_mut(), bindings.f32_mut());
+        (bound.logits.f32(), bound.norms.f32(), bound.expert_ids.u32_mut(), bound.expert_weights.f32_mut());
     for (t, logits) in logits.chunks_exact(experts).enumerate().take(tokens) {
         let score: Vec<f32> = if p.softmax == 1 {
             let largest = logits.iter().copied().fold(f32::MIN, f32::max);
@@ -146,14 +146,14 @@ pub fn cases() -> Vec<Case> {
         let chosen = tokens * params.experts_per_token as usize;
         let expected =
             logits.chunks(experts).flat_map(|logits| reference(&params, logits, &norms[3..])).collect();
-        let buffers = vec![
-            CaseBuffer::f32(&logits),
-            CaseBuffer::f32(&norms),
-            CaseBuffer::OutU32(vec![u32::MAX; chosen]),
-            CaseBuffer::OutF32(vec![0.0; chosen]),
-        ];
+        let buffers = Bindings {
+            logits: CaseBuffer::f32(&logits),
+            norms: CaseBuffer::f32(&norms),
+            expert_ids: CaseBuffer::OutU32(vec![u32::MAX; chosen]),
+            expert_weights: CaseBuffer::OutF32(vec![0.0; chosen]),
+        };
         let groups = [tokens as u32, 1, 1];
-        Case::new(name, params, Overrides::none(), groups, buffers, Tolerance::ELEMENTWISE).with_reference(
+        Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::ELEMENTWISE).with_reference(
             3,
             expected,
             Tolerance::ELEMENTWISE,

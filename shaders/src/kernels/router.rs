@@ -4,31 +4,33 @@ use rayon::prelude::*;
 
 use crate::case::random;
 use crate::kernels::reduce;
-use crate::router::Params;
+use crate::router::{Bindings, EXPERTS, Overrides, Params};
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
-const LANES: usize = 128;
+const LANES: usize = crate::router::LANES as usize;
 
-/// Planes of sums in workgroup memory where a workgroup has so many tokens, 1 or 4.
-pub fn planes(tokens: u32) -> u32 {
-    if tokens == 1 { 2 } else { 8 }
+/// The overrides for so many tokens of a workgroup, 1 or 4: their sums take 2 or 8 planes of its memory.
+pub fn overrides(weight_type: u32, careful: u32, tokens: u32) -> Overrides {
+    let planes = if tokens == 1 { 2 } else { 8 };
+    Overrides { weight_type, careful, tokens, planes: crate::router::LANES * planes, joined: 16 * planes }
 }
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
+    let overrides = call.overrides::<Params>();
     let tokens = p.tokens as usize;
     let (cols, experts) = (p.cols as usize, p.experts as usize);
-    let kind = WeightType::from_code(call.overrides.get("WEIGHT_TYPE", 1));
-    let mut bindings = call.binder();
+    let kind = WeightType::from_code(overrides.weight_type);
+    let bound = call.bindings::<Params>();
     let (h, norms, weights, scales, x, logits) = (
-        bindings.f32(),
-        bindings.f32(),
-        bindings.weights(),
-        bindings.f32(),
-        bindings.f32_mut(),
-        bindings.f32_mut(),
+        bound.h.f32(),
+        bound.norms.f32(),
+        bound.weights.weights(),
+        bound.scales.f32(),
+        bound.x.f32_mut(),
+        bound.logits.f32_mut(),
     );
     let norm = &norms[p.norm_offset as usize..][..cols];
     for (h, x) in h.chunks_exact(cols).zip(x.chunks_exact_mut(cols)).take(tokens) {
@@ -144,22 +146,17 @@ pub fn cases() -> Vec<Case> {
             eps: 1e-6,
         };
         let careful = u32::from(!cols.is_multiple_of(4));
-        let buffers = vec![
-            CaseBuffer::f32(&h),
-            CaseBuffer::f32(&norms),
-            CaseBuffer::weights(&window),
-            CaseBuffer::f32(&scales),
-            CaseBuffer::OutF32(vec![0.0; tokens * cols]),
-            CaseBuffer::OutF32(vec![0.0; tokens * experts]),
-        ];
+        let buffers = Bindings {
+            h: CaseBuffer::f32(&h),
+            norms: CaseBuffer::f32(&norms),
+            weights: CaseBuffer::weights(&window),
+            scales: CaseBuffer::f32(&scales),
+            x: CaseBuffer::OutF32(vec![0.0; tokens * cols]),
+            logits: CaseBuffer::OutF32(vec![0.0; tokens * experts]),
+        };
         let name = format!("{kind:?}, {tokens} tokens by {at_once}, {experts} experts, {cols} cols");
-        let overrides = Overrides::none()
-            .with("WEIGHT_TYPE", kind as u32)
-            .with("CAREFUL", careful)
-            .with("TOKENS", at_once as u32)
-            .with("PLANES", LANES as u32 * planes(at_once as u32))
-            .with("JOINED", 16 * planes(at_once as u32));
-        let groups = [experts.div_ceil(8) as u32, tokens.div_ceil(at_once) as u32, 1];
+        let overrides = overrides(kind as u32, careful, at_once as u32);
+        let groups = [(experts as u32).div_ceil(EXPERTS), tokens.div_ceil(at_once) as u32, 1];
         Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
             5,
             expected,

@@ -4,16 +4,16 @@ use rayon::prelude::*;
 
 use crate::case::random;
 use crate::kernels::pages;
-use crate::kernels::topk::NOTHING;
-use crate::sparse_attention::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
+use crate::sparse_attention::{Bindings, Overrides, Params};
+use crate::topk::NOTHING;
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// Entries of one tile.
-pub const TILE: usize = 128;
+pub const TILE: usize = crate::sparse_attention::TILE as usize;
 /// Heads of one workgroup: the dispatch has splits by heads / HEADS, rounded up, by T workgroups.
-pub const HEADS: usize = 8;
+pub const HEADS: usize = crate::sparse_attention::HEADS as usize;
 /// Lanes that share the softmax of one head.
-const SHARES: usize = 8;
+const SHARES: usize = crate::sparse_attention::SHARES as usize;
 
 /// f32s of one row of `partial`: the sums, then m and l at a multiple of 4.
 pub fn row_length(kv_lora_rank: usize) -> usize {
@@ -32,11 +32,13 @@ pub fn twin(call: &mut Call<'_>) {
     let width = rank + p.rope_dim as usize;
     let (splits, tiles) = (p.splits as usize, p.tiles as usize);
     let (covered, tokens) = (call.groups[0] as usize, call.groups[2] as usize);
-    let mut bindings = call.binder();
-    let (q_absorbed, latent_cache, selected) = (bindings.f32(), bindings.f32(), bindings.u32());
-    let (positions, sequences, page_table) = (bindings.u32(), bindings.u32(), bindings.u32());
+    let bound = call.bindings::<Params>();
+    let (q_absorbed, latent_cache, selected) =
+        (bound.q_absorbed.f32(), bound.latent_cache.f32(), bound.selected.u32());
+    let (positions, sequences, page_table) =
+        (bound.positions.u32(), bound.sequences.u32(), bound.page_table.u32());
     let length = row_length(rank);
-    let partial = &mut bindings.f32_mut()[..tokens * heads * splits * length];
+    let partial = &mut bound.partial.f32_mut()[..tokens * heads * splits * length];
     partial.par_chunks_exact_mut(splits * length).enumerate().for_each(|(index, out)| {
         let token = index / heads;
         let query = &q_absorbed[index * width..][..width];
@@ -189,17 +191,17 @@ impl Sizes {
         Case::new(
             format!("{what}, {tokens} tokens, {tiles} tiles per split"),
             params,
-            Overrides::none().with("CAREFUL", (!width.is_multiple_of(4)).into()).with("THREADS", threads),
+            Overrides { careful: (!width.is_multiple_of(4)).into(), threads },
             [splits as u32, heads.div_ceil(HEADS) as u32, tokens as u32],
-            vec![
-                CaseBuffer::f32(&q_absorbed),
-                CaseBuffer::f32(&latent_cache),
-                CaseBuffer::u32(&selected),
-                CaseBuffer::u32(positions),
-                CaseBuffer::u32(&sequences),
-                CaseBuffer::u32(&paging.table),
-                CaseBuffer::OutF32(vec![0.0; reference.len()]),
-            ],
+            Bindings {
+                q_absorbed: CaseBuffer::f32(&q_absorbed),
+                latent_cache: CaseBuffer::f32(&latent_cache),
+                selected: CaseBuffer::u32(&selected),
+                positions: CaseBuffer::u32(positions),
+                sequences: CaseBuffer::u32(&sequences),
+                page_table: CaseBuffer::u32(&paging.table),
+                partial: CaseBuffer::OutF32(vec![0.0; reference.len()]),
+            },
             Tolerance::SUM,
         )
         .with_reference(6, reference, Tolerance::SUM)

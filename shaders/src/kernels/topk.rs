@@ -3,19 +3,16 @@
 use rayon::prelude::*;
 
 use crate::case::random;
-use crate::topk::Params;
-use crate::{Call, Case, CaseBuffer, Overrides, Tolerance};
-
-/// What stands in `selected` behind the last index.
-pub const NOTHING: u32 = u32::MAX;
+use crate::topk::{Bindings, NOTHING, Overrides, Params};
+use crate::{Call, Case, CaseBuffer, Tolerance};
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
     let rows = call.groups[0] as usize;
     let k = p.k as usize;
-    let mut bindings = call.binder();
-    let (scores, lengths, selected) = (bindings.f32(), bindings.u32(), bindings.u32_mut());
+    let bound = call.bindings::<Params>();
+    let (scores, lengths, selected) = (bound.scores.f32(), bound.lengths.u32(), bound.selected.u32_mut());
     selected[..rows * k].par_chunks_exact_mut(k).enumerate().for_each(|(row, out)| {
         let length = if p.fixed_length == 1 { p.length } else { lengths[row] + 1 } as usize;
         let scores = &scores[row * p.stride as usize..][..length];
@@ -97,9 +94,13 @@ fn case(name: &str, k: usize, rows: usize, scores: Vec<f32>, positions: Option<V
     Case::new(
         name,
         params,
-        Overrides::none(),
+        Overrides::default(),
         [rows as u32, 1, 1],
-        vec![CaseBuffer::f32(&scores), CaseBuffer::u32(&lengths), CaseBuffer::OutU32(vec![7; rows * k])],
+        Bindings {
+            scores: CaseBuffer::f32(&scores),
+            lengths: CaseBuffer::u32(&lengths),
+            selected: CaseBuffer::OutU32(vec![7; rows * k]),
+        },
         Tolerance::EXACT,
     )
 }
@@ -125,7 +126,7 @@ mod tests {
             ];
             twin(&mut Call {
                 params: &case.params,
-                overrides: case.overrides,
+                constants: case.constants,
                 groups: case.groups,
                 bindings,
             });

@@ -138,7 +138,7 @@ pub fn through_wgpu(device: &str) -> Result<()> {
         let mut sets: Vec<Vec<(&'static str, u32)>> = vec![vec![]];
         sets.extend(variants().into_iter().filter(|v| std::ptr::eq(v.kernel, kernel)).map(|v| v.overrides));
         for case in (kernel.cases)() {
-            sets.push(case.overrides.iter().filter(|(name, _)| kernel.overrides.contains(name)).collect());
+            sets.push(kernel.named(&case.constants).collect());
         }
         sets.sort();
         sets.dedup();

@@ -55,7 +55,13 @@ impl Teller {
     fn new(problems: &[(&str, &str)], budget: Budget) -> Self {
         let problems = problems.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         let mut view = View::new("prove", problems, budget);
-        view.event(&Event::Start { folder: "runs/2026-11-24-gcd", problems: 1, seed: 1, resumed: 0 });
+        view.event(&Event::Start {
+            folder: "runs/2026-11-24-gcd",
+            problems: 1,
+            seed: 1,
+            resumed: 0,
+            domain: None,
+        });
         Self { view, name: "gcd", tokens: 0, completions: 0 }
     }
 
@@ -109,13 +115,24 @@ impl Teller {
             meanscore,
             readings,
             again: None,
+            recomputed: None,
         });
     }
 
     fn chosen(&mut self, end: End, proof_id: Option<u32>) {
         let problem_idx = self.name;
         let (proof, meanscore) = (None, None);
-        self.view.event(&Event::Chosen { problem_idx, end, proof_id, proof, meanscore, readings: 0 });
+        self.view.event(&Event::Chosen {
+            problem_idx,
+            end,
+            proof_id,
+            proof,
+            meanscore,
+            readings: 0,
+            recomputed: None,
+            falsehood: None,
+            outside_domain: false,
+        });
     }
 }
 

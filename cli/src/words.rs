@@ -1,0 +1,110 @@
+//! Numbers, lists and tables as text.
+
+use porism_runtime::units;
+
+/// `689.4 GB`
+pub fn bytes(bytes: u64) -> String {
+    units::size(bytes)
+}
+
+/// `12.3 GB/s`
+pub fn bytes_per_second(rate: f64) -> String {
+    let (value, unit) = units::scaled(rate);
+    format!("{value:.1} {unit}/s")
+}
+
+/// `671,026,419,200`
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `1 tensor`, `2 tensors`
+pub fn plural(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// `40 µs`, `12 s`, `4 min`, `2.3 h`: as exact as a prediction is.
+pub fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 1e-3 => format!("{:.0} µs", s * 1e6),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 90.0 * 60.0 => format!("{:.0} min", s / 60.0),
+        s if s < 48.0 * 3600.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{} days", count((s / 86400.0).round() as u64)),
+    }
+}
+
+/// Lines of at most `room` columns, broken between words; a longer word has a line of its own.
+pub fn wrap(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// Rows as aligned columns two spaces apart; columns named in `right` are aligned to the right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    rows.iter()
+        .map(|row| {
+            let cells = row.iter().enumerate().map(|(column, cell)| {
+                let width = widths[column];
+                if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_with_one_decimal() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(999_999), "1.0 MB");
+        assert_eq!(bytes(689_400_000_000), "689.4 GB");
+        assert_eq!(bytes_per_second(12.34e9), "12.3 GB/s");
+        assert_eq!((count(0), count(1234567)), ("0".into(), "1,234,567".into()));
+        assert_eq!((plural(1, "shard"), plural(163, "shard")), ("1 shard".into(), "163 shards".into()));
+    }
+
+    #[test]
+    fn durations_are_as_exact_as_predictions() {
+        let found = [4e-5, 0.25, 12.0, 225.0, 8280.0, 400_000.0].map(duration);
+        assert_eq!(found, ["40 µs", "250 ms", "12 s", "4 min", "2.3 h", "5 days"]);
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap("one two  three unbreakable", 9), ["one two", "three", "unbreakable"]);
+        assert!(wrap(" ", 9).is_empty());
+    }
+
+    #[test]
+    fn tables_align() {
+        let rows = [vec!["a".into(), "1".into(), "x".into()], vec!["bcd".into(), "22".into(), String::new()]];
+        assert_eq!(table(&rows, &[1]), ["a     1  x", "bcd  22"]);
+    }
+}
