@@ -88,11 +88,14 @@ fn build(name: &str, pieces: &mut Pieces) -> Built {
             .map(|(_, f)| f.as_str())
             .collect();
         let wgsl = link(name, &features, &on);
-        let this = validate(name, &on, &wgsl, pieces);
-        match &reflected {
+        let mut this = validate(name, &on, &wgsl, pieces);
+        match &mut reflected {
             None => reflected = Some(this),
             Some(first) => {
-                assert!(*first == this, "{name}: bindings, overrides or Params differ between variants")
+                // A constant that differs between variants is nobody else's business.
+                first.constants.retain(|name, text| this.constants.get(name) == Some(text));
+                this.constants.clone_from(&first.constants);
+                assert!(*first == this, "{name}: bindings, overrides or Params differ between variants");
             }
         }
         let on: String =
@@ -146,9 +149,22 @@ fn link(name: &str, features: &[String], on: &[&str]) -> String {
     }
     let path = format!("package::kernels::{name}").parse().unwrap();
     match compiler.compile(&path) {
-        Ok(linked) => linked.to_string(),
+        Ok(linked) => with_plain_overrides(name, linked.to_string()),
         Err(error) => panic!("{name} with {on:?} does not link:\n{error}"),
     }
+}
+
+/// Overrides of imported pieces under their own names, which is how a pipeline is told their values: linking puts the
+/// module's path before them. Their names have no underscore.
+fn with_plain_overrides(name: &str, wgsl: String) -> String {
+    let declared = wgsl.lines().filter_map(|line| line.split("override ").nth(1)?.split(':').next());
+    let mangled: Vec<String> = declared.filter(|n| n.starts_with("package_")).map(str::to_owned).collect();
+    mangled.iter().fold(wgsl, |wgsl, mangled| {
+        let plain = mangled.rsplit('_').next().unwrap_or(mangled);
+        let mut words = wgsl.split(|c: char| !c.is_alphanumeric() && c != '_');
+        assert!(!words.any(|word| word == plain), "{name}: `{plain}` of an imported piece is taken");
+        wgsl.replace(mangled.as_str(), plain)
+    })
 }
 
 /// What whoever calls a kernel has to know.
@@ -163,14 +179,15 @@ struct Reflected {
     /// What has to hold for them.
     asserts: String,
     params_bytes: u32,
-    /// The shader's own constants, as Rust.
-    constants: String,
+    /// The shader's own constants by name, as Rust.
+    constants: BTreeMap<String, String>,
 }
 
 impl Reflected {
     /// The Rust module of a kernel.
     fn interface(&self, name: &str) -> String {
-        let Reflected { fields, asserts, params_bytes, constants, .. } = self;
+        let Reflected { fields, asserts, params_bytes, .. } = self;
+        let constants: String = self.constants.values().map(String::as_str).collect();
         let id = name.to_uppercase();
         let count = self.bindings.len();
         let describe = "#[expect(missing_docs, reason = \"described in the shader\")]";
@@ -378,7 +395,7 @@ fn reflect(what: &str, module: &naga::Module, pieces: &mut Pieces) -> Reflected 
         "{what}: {} overrides, at most {MAX_OVERRIDES}",
         overrides.len()
     );
-    let mut constants = String::new();
+    let mut constants = BTreeMap::new();
     for (_, constant) in module.constants.iter() {
         let Some((name, value)) = constant.name.as_ref().zip(literal(module, constant.init)) else {
             continue;
@@ -393,9 +410,15 @@ fn reflect(what: &str, module: &naga::Module, pieces: &mut Pieces) -> Reflected 
             }
         };
         match piece {
-            None => constants.push_str(&text),
+            None => {
+                constants.insert(name.to_owned(), text);
+            }
             Some(piece) => {
-                pieces.entry(piece).or_default().insert(name.to_owned(), text);
+                let known = pieces.entry(piece).or_default().entry(name.to_owned()).or_insert(text.clone());
+                // One that a feature changes is left out.
+                if *known != text {
+                    known.clear();
+                }
             }
         }
     }

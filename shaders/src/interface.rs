@@ -5,10 +5,10 @@
 //! use porism_shaders::{Interface, argmax, matvec};
 //! let bound = argmax::Bindings { logits: "a", out: "b" };
 //! assert_eq!(bound.into_iter().collect::<Vec<_>>(), ["a", "b"]);
-//! let overrides = matvec::Overrides { lanes: 8, ..Default::default() };
+//! let overrides = matvec::Overrides { swiglu: 1, ..Default::default() };
 //! let constants = matvec::Params::constants(overrides);
 //! let named: Vec<_> = matvec::Params::KERNEL.kernel().named(&constants).collect();
-//! assert_eq!(named, [("EXPERTS", 0), ("LANES", 8), ("SWIGLU", 0)]);
+//! assert_eq!(named, [("EXPERTS", 0), ("SWIGLU", 1)]);
 //! ```
 //!
 //! A binding that is missing or that the kernel does not have:
@@ -23,7 +23,7 @@
 //! An override constant that the kernel does not have:
 //!
 //! ```compile_fail
-//! let overrides = porism_shaders::argmax::Overrides { lanes: 8 };
+//! let overrides = porism_shaders::argmax::Overrides { swiglu: 1 };
 //! ```
 
 use crate::KernelId;

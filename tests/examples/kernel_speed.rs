@@ -4,11 +4,11 @@
 
 use std::time::Instant;
 
-use porism_runtime::device::Executor;
+use porism_runtime::device::{Executor, Shape, Tuning};
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::recording::{Dispatch, Groups, Label, Recording, View};
 use porism_shaders::case::random;
-use porism_shaders::kernels::matvec;
+use porism_shaders::kernels::matvec_lanes;
 use porism_shaders::kernels::segments::{Segment, Segments};
 use porism_shaders::{KernelId, MATMUL, MATVEC};
 use porism_tests::{every_adapter, short_name};
@@ -72,21 +72,34 @@ fn measure(
     let x = view("x", bytemuck::cast_slice(&random::f32s(2, (cols * tokens) as usize)));
     let y = view("y", &vec![0; (rows * tokens * 4) as usize]);
     let unused = view("unused", &[0; 64]);
-    let (lanes, features) = (executor.tuning().lanes_per_row, executor.tuning().features);
+    let Tuning { shape, features, .. } = executor.tuning();
     let segment = Segment { kind, rows, ..Default::default() };
     let label = Label { what: "speed", layer: None };
     let mut recording = Recording::default();
     if kernel == MATVEC {
-        let (packed, groups) = Segments::pack(&[segment], porism_shaders::matvec::THREADS / lanes, None);
+        let rows_per_group = match shape {
+            Shape::Cpu => porism_shaders::matvec::THREADS,
+            Shape::Gpu => matvec_lanes::ROWS,
+        };
+        let (packed, groups) = Segments::pack(&[segment], rows_per_group, None);
         let params =
             porism_shaders::matvec::Params { cols, x_stride: cols, y_stride: rows, ..Default::default() };
-        let overrides = porism_shaders::matvec::Overrides { lanes, ..Default::default() };
-        let (expert_ids, slots) = (unused, unused);
-        let bound = porism_shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
-        let groups = Groups::Direct([groups, 1, 1]);
-        let features = features.without(matvec::not_with(lanes));
         let params = params.with(&packed);
-        recording.dispatch(Dispatch::new(features, &params, overrides, bound, groups, label));
+        let (expert_ids, slots) = (unused, unused);
+        let groups = Groups::Direct([groups, 1, 1]);
+        recording.dispatch(match shape {
+            Shape::Cpu => {
+                let bound = porism_shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
+                Dispatch::new(features, &params, Default::default(), bound, groups, label)
+            }
+            Shape::Gpu => {
+                let blocks = matvec_lanes::blocks_of(cols.div_ceil(128));
+                let overrides = porism_shaders::matvec_lanes::Overrides { blocks, ..Default::default() };
+                let bound =
+                    porism_shaders::matvec_lanes::Bindings { weights, scales, x, expert_ids, slots, y };
+                Dispatch::new(features, &params.along_k(), overrides, bound, groups, label)
+            }
+        });
     } else {
         let (packed, groups) = Segments::pack(&[segment], porism_shaders::matmul::ROWS, None);
         let params = porism_shaders::matmul::Params {

@@ -25,6 +25,32 @@ pub fn every_adapter() -> Vec<DeviceProfile> {
     found
 }
 
+/// What `PORISM_KERNELS` asks for in this process.
+pub fn shaped_as() -> Option<porism_runtime::device::Shape> {
+    porism_runtime::device::Shape::asked()
+}
+
+/// Runs the test `title` of this program again, with kernels shaped for a GPU: an adapter is opened with what the environment
+/// asks for, so it takes a process of its own.
+///
+/// # Errors
+/// What that process says, if the test fails there.
+pub fn run_as_gpu(title: &str) -> Result<(), libtest_mimic::Failed> {
+    let program = std::env::current_exe()?;
+    let output = std::process::Command::new(program)
+        .args(["--exact", title, "--nocapture"])
+        .env("PORISM_KERNELS", "gpu")
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    if !text.contains("1 passed") {
+        return Err(format!("`{title}` did not run:\n{text}").into());
+    }
+    Ok(())
+}
+
 /// A short name for an adapter in test names, e.g. `llvmpipe`.
 pub fn short_name(profile: &DeviceProfile) -> String {
     let words: String = profile.name.chars().take_while(|c| c.is_alphanumeric() || *c == ' ').collect();

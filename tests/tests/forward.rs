@@ -8,7 +8,7 @@ use porism_loader::{Checkpoint, Options};
 use porism_runtime::engine::{Engine, Output, Reduced, Schedule, Work};
 use porism_runtime::{DeviceId, EngineOptions};
 use porism_tests::golden::Golden;
-use porism_tests::{distance, every_adapter, short_name};
+use porism_tests::{distance, every_adapter, run_as_gpu, shaped_as, short_name};
 
 const CHECKPOINTS: [&str; 3] = ["v2-lite-tiny-bf16", "v3-tiny-bf16", "v32-tiny-fp8"];
 /// Relative L2 distance of logits.
@@ -20,13 +20,21 @@ const DEMO_DOCUMENTS: usize = 3;
 
 fn main() {
     let arguments = Arguments::from_args();
+    let adapters = every_adapter();
     let mut devices = vec![("host".to_owned(), DeviceId::Host)];
-    devices.extend(every_adapter().iter().map(|adapter| (short_name(adapter), adapter.index)));
+    devices.extend(adapters.iter().map(|adapter| (short_name(adapter), adapter.index)));
     let mut trials = Vec::new();
     for name in CHECKPOINTS {
         for (device_name, device) in &devices {
             let device = *device;
-            trials.push(Trial::test(format!("parity::{name}::{device_name}"), move || parity(name, device)));
+            let title = format!("parity::{name}::{device_name}");
+            trials.push(Trial::test(title, move || parity(name, device)));
+        }
+        // What a GPU would get, where a driver on the CPU is not too slow at it: with four lanes to a subgroup it takes minutes.
+        let eights = adapters.iter().filter(|adapter| adapter.limits.min_subgroup_size >= 8);
+        for adapter in eights.filter(|_| shaped_as().is_none()) {
+            let title = format!("parity::{name}::{}", short_name(adapter));
+            trials.push(Trial::test(format!("{title}::as-gpu"), move || run_as_gpu(&title)));
         }
     }
     for (device_name, device) in devices {

@@ -1,11 +1,12 @@
-//! Every kernel on every adapter against its host twin, on all its cases: a new kernel needs no new test.
+//! Every kernel on every adapter against its host twin, on all its cases: a new kernel needs no new test. Software adapters run
+//! them twice, with the features that they get and with those of a GPU.
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use porism_runtime::device::run_case;
 use porism_runtime::gpu::{GpuExecutor, open};
 use porism_runtime::host::HostExecutor;
 use porism_shaders::{CaseBuffer, KERNELS, KernelId, Tolerance};
-use porism_tests::{compare, every_adapter, short_name};
+use porism_tests::{compare, every_adapter, run_as_gpu, shaped_as, short_name};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -15,9 +16,14 @@ fn main() {
         .enumerate()
         .flat_map(|(index, adapter)| {
             let name = short_name(adapter);
-            (0..KERNELS.len()).map(move |kernel| {
+            (0..KERNELS.len()).flat_map(move |kernel| {
                 let title = format!("{}::{name}", KERNELS[kernel].name);
-                Trial::test(title, move || agrees_with_its_twin(KernelId(kernel as u16), index))
+                let as_gpu = (shaped_as().is_none() && KERNELS[kernel].variants.len() > 1).then(|| {
+                    let (gpu, title) = (format!("{title}::as-gpu"), title.clone());
+                    Trial::test(gpu, move || run_as_gpu(&title))
+                });
+                let test = Trial::test(title, move || agrees_with_its_twin(KernelId(kernel as u16), index));
+                std::iter::once(test).chain(as_gpu)
             })
         })
         .collect();

@@ -203,10 +203,7 @@ fn a_false_statement_is_found_false_and_no_proof_of_it_right() {
     assert_eq!(Checker.recompute("Prove that gcd(84, 30) = 6.", six), Some(Ok(())));
     let flaw = Checker.recompute("Prove that gcd(84, 30) = 12.", six).unwrap().unwrap_err();
     assert_eq!(flaw.why, "the statement is false: gcd(84, 30) is 6");
-    assert!(
-        flaw.evaluation.contains("! 12, wrong") && flaw.evaluation.ends_with("\\boxed{0}"),
-        "{flaw:?}"
-    );
+    assert!(flaw.evaluation.contains("! 12, wrong") && flaw.evaluation.ends_with("\\boxed{0}"), "{flaw:?}");
     // Another right proof than the one that was asked for, one with a step left out, and one in other words.
     for (proof, why) in [
         (

@@ -17,4 +17,4 @@ pub use nominal::{Class, Rates};
 pub use open::OpenDevice;
 pub use profile::{Card, DeviceProfile, Limits, SelfTest, Verdict};
 pub use staging::Staging;
-pub use tuning::Tuning;
+pub use tuning::{Shape, Tuning};

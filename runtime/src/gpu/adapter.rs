@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::device::{Card, DeviceId, DeviceProfile, Limits, Tuning};
+use crate::device::{Card, DeviceId, DeviceProfile, Limits, Shape, Tuning};
 use crate::error::Error;
 use crate::recording::Dispatch;
 
@@ -170,6 +170,6 @@ pub(super) fn open(index: usize) -> Result<Gpu, Error> {
     });
     // Errors are taken by scopes; one that slips through must not abort the process.
     device.on_uncaptured_error(Arc::new(|error: wgpu::Error| tracing::error!("outside any scope: {error}")));
-    let tuning = Tuning::of(&profile, device.features().contains(wgpu::Features::SUBGROUP));
+    let tuning = Tuning::of(&profile, device.features().contains(wgpu::Features::SUBGROUP), Shape::asked());
     Ok(Gpu { profile, device, queue, tuning, lost })
 }

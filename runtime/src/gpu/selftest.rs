@@ -3,9 +3,10 @@
 use porism_shaders as shaders;
 use porism_shaders::case::random;
 use porism_shaders::float8::E4M3;
+use porism_shaders::kernels::matvec_lanes;
 use porism_shaders::kernels::segments::{Segment, Segments};
 use porism_shaders::weights::WeightType;
-use porism_shaders::{Case, CaseBuffer, Features, KernelId, Tolerance};
+use porism_shaders::{Case, CaseBuffer, Features, Interface as _, KernelId, Tolerance};
 
 use super::adapter::Gpu;
 use super::executor::GpuExecutor;
@@ -18,6 +19,7 @@ type Test = fn(&Gpu) -> Result<String, Error>;
 
 /// Runs the self-tests on an opened adapter and switches off what fails; what every model needs must pass.
 pub(super) fn run(gpu: &mut Gpu) -> Result<(), Error> {
+    let half = optional(gpu, Features::HALF, fp8_decode)?;
     let required: [(&'static str, Test); 3] =
         [("fp8_decode", fp8_decode), ("bf16_decode", bf16_decode), ("indirect_dispatch", indirect_dispatch)];
     let mut tests = Vec::new();
@@ -25,16 +27,11 @@ pub(super) fn run(gpu: &mut Gpu) -> Result<(), Error> {
         let verdict = verdict(test(gpu)?);
         tests.push(SelfTest { name, verdict });
     }
-    let subgroups = if gpu.tuning.features.contains(Features::BROADCAST) {
-        let verdict = verdict(broadcast(gpu)?);
-        if verdict != Verdict::Pass {
-            gpu.tuning.features = gpu.tuning.features.without(Features::BROADCAST);
-        }
-        verdict
-    } else {
-        Verdict::Absent
-    };
+    let subgroups = optional(gpu, Features::BROADCAST, broadcast)?;
     tests.push(SelfTest { name: "subgroup_broadcast", verdict: subgroups });
+    let shuffle = optional(gpu, Features::SHUFFLE, shuffle)?;
+    tests.push(SelfTest { name: "subgroup_shuffle", verdict: shuffle });
+    tests.push(SelfTest { name: "fp8_decode_f16", verdict: half });
     // No kernel computes in f16, so that a driver whose f16 is wrong can do no harm.
     tests.push(SelfTest { name: "f16_compute", verdict: Verdict::Absent });
     gpu.profile.selftest = tests;
@@ -50,6 +47,18 @@ pub(super) fn run(gpu: &mut Gpu) -> Result<(), Error> {
             Err(Error::SelfTest { device: gpu.profile.name.clone(), test, reason: reason.clone() })
         }
     }
+}
+
+/// Tests an optional feature where it is on, and switches it off if it fails.
+fn optional(gpu: &mut Gpu, feature: Features, test: Test) -> Result<Verdict, Error> {
+    if !gpu.tuning.features.contains(feature) {
+        return Ok(Verdict::Absent);
+    }
+    let verdict = verdict(test(gpu)?);
+    if verdict != Verdict::Pass {
+        gpu.tuning.features = gpu.tuning.features.without(feature);
+    }
+    Ok(verdict)
 }
 
 fn verdict(difference: String) -> Verdict {
@@ -147,11 +156,11 @@ fn indirect_dispatch(gpu: &Gpu) -> Result<String, Error> {
     Ok(differences(&found, &expected, 1e-5))
 }
 
-/// A mat-vec of FP8 weights; buffer 5 is its result.
-fn matvec_case(weights: &[u8], cols: usize, scales: &[f32], x: &[f32]) -> Case {
+/// A mat-vec of FP8 weights with so many rows per workgroup; buffer 5 is its result.
+fn matvec_case(rows_per_group: u32, weights: &[u8], cols: usize, scales: &[f32], x: &[f32]) -> Case {
     let rows = (weights.len() / cols) as u32;
     let segment = Segment { rows, ..Default::default() };
-    let (packed, groups) = Segments::pack(&[segment], shaders::matvec::THREADS, None);
+    let (packed, groups) = Segments::pack(&[segment], rows_per_group, None);
     let params = shaders::matvec::Params {
         cols: cols as u32,
         x_stride: cols as u32,
@@ -166,8 +175,8 @@ fn matvec_case(weights: &[u8], cols: usize, scales: &[f32], x: &[f32]) -> Case {
         slots: CaseBuffer::u32(&[0]),
         y: CaseBuffer::OutF32(vec![0.0; rows as usize]),
     };
-    let overrides = shaders::matvec::Overrides { lanes: 1, ..Default::default() };
-    Case::new("self-test", params.with(&packed), overrides, [groups, 1, 1], buffers, Tolerance::SUM)
+    let (params, groups) = (params.with(&packed), [groups, 1, 1]);
+    Case::new("self-test", params, Default::default(), groups, buffers, Tolerance::SUM)
 }
 
 /// A mat-vec whose lanes share their loads of x, against the host.
@@ -183,7 +192,19 @@ fn broadcast(gpu: &Gpu) -> Result<String, Error> {
             products.map(|(k, (w, x))| E4M3[*w as usize] * scales[k / 128] * x).sum()
         })
         .collect();
-    let case = matvec_case(&weights, cols, &scales, &x);
+    let case = matvec_case(shaders::matvec::THREADS, &weights, cols, &scales, &x);
     // Sums of 272 products of up to 448: a few ten thousand, in f32.
     Ok(differences(&output(gpu, shaders::MATVEC, &case, 5)?, &expected, 0.5))
+}
+
+/// A mat-vec whose lanes hand over their sums, against the same through workgroup memory: the bits must be equal.
+fn shuffle(gpu: &Gpu) -> Result<String, Error> {
+    let (rows, cols) = (37usize, 2 * 1024 + 272usize);
+    let weights = random::e4m3(3, rows * cols);
+    let (x, scales) = (random::f32s(4, cols), random::f32s(5, cols.div_ceil(128)));
+    let mut case = matvec_case(matvec_lanes::ROWS, &weights, cols, &scales, &x);
+    case.constants = shaders::matvec_lanes::Params::constants(Default::default());
+    let found = output(gpu, shaders::MATVEC_LANES, &case, 5)?;
+    let expected = output(gpu, shaders::MATVEC_LANES, &case.without(Features::SHUFFLE), 5)?;
+    Ok(differences(&found, &expected, 0.0))
 }

@@ -109,7 +109,7 @@ impl Task<'_> {
 pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
     let p: shaders::matvec::Params = call.params();
     let overrides = call.overrides::<shaders::matvec::Params>();
-    let (lanes, with_swiglu) = (overrides.lanes, overrides.swiglu == 1);
+    let with_swiglu = overrides.swiglu == 1;
     let experts = overrides.experts == 1;
     let groups = call.groups;
     let bound = call.bindings::<shaders::matvec::Params>();
@@ -151,7 +151,7 @@ pub(super) fn matvec(path: Path, scratch: &mut Vec<f32>, call: &mut Call<'_>) {
         };
         let (mut rest, mut at) = (y, 0);
         for ([first, offset, scale_offset, kind], rows, column) in present(&segments, range) {
-            let reachable = groups[0].saturating_sub(first) * (shaders::matvec::THREADS / lanes);
+            let reachable = groups[0].saturating_sub(first) * shaders::matvec::THREADS;
             let rows = rows.min(reachable as usize);
             let matrix = Matrix::new(
                 weights,

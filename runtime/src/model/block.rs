@@ -49,8 +49,8 @@ impl Layer {
                 ops.rms_norm("post_attention_layernorm", h, norm, None, hidden, eps, a.x, ops.tokens);
                 let act = Rows::new(a.act, gate_up.rows);
                 let x = Rows::new(a.x, hidden);
-                ops.project("gate_up", gate_up, x, act, Form::default(), ops.tokens);
-                let form = Form { swiglu: true, accumulate: true };
+                let activated = ops.gate_up("gate_up", gate_up, x, act);
+                let form = Form { swiglu: !activated, accumulate: true };
                 ops.project("down", down, act, h, form, ops.tokens);
             }
             Ffn::Moe(moe) => moe::route(ops, c, &self.norms, moe, step),

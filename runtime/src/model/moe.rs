@@ -68,19 +68,22 @@ pub fn route(ops: &mut Ops<'_>, c: &ModelConfig, norms: &Norms, moe: &Moe, step:
 /// Records h += moe(x) where all experts of the layer are here.
 pub fn all_experts(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Step) {
     let one_slab = experts.slabs.len() == 1 && (experts.shared_in_slab || experts.shared_down.is_none());
-    if ops.tokens >= GROUP_FROM || !one_slab {
+    let (inter, picks) = (c.moe_intermediate_size, c.num_experts_per_tok);
+    let one_sum = one_slab && ops.sums_experts(picks, inter, c.shared_intermediate_size());
+    if ops.tokens >= GROUP_FROM || !one_sum {
         some_experts(ops, c, &experts.slot, &experts.slabs, step);
         combine(ops, c, experts, step);
         return;
     }
     // A mat-vec per pair of token and expert, the shared expert beside them, and all of it summed in one dispatch.
     let a = &step.activations;
-    let (hidden, inter, picks) = (c.hidden_size, c.moe_intermediate_size, c.num_experts_per_tok);
+    let hidden = c.hidden_size;
     let act = pair_rows(c, step);
     let shared = experts.shared_gate_up.as_ref();
     let x = Rows::new(a.x, hidden);
-    ops.experts_gate_up(&experts.slot, &experts.slabs[0], shared, picks, hidden, x, a.expert_ids, act);
-    ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h);
+    let slab = &experts.slabs[0];
+    let activated = ops.experts_gate_up(&experts.slot, slab, shared, picks, hidden, x, a.expert_ids, act);
+    ops.experts_down(experts, picks, hidden, inter, act, a.expert_ids, a.expert_weights, a.h, activated);
 }
 
 /// Records the rows of `part` of the pairs whose experts lie in `slabs`. A row's bits depend on nothing else.
@@ -93,11 +96,12 @@ pub fn some_experts(ops: &mut Ops<'_>, c: &ModelConfig, slot: &SlotLayout, slabs
     let (x, part) = (Rows::new(a.x, hidden), Rows::new(a.part, hidden));
     if ops.tokens < GROUP_FROM {
         let act = pair_rows(c, step);
+        let mut activated = false; // of all slabs alike
         for slab in slabs {
-            ops.experts_gate_up(slot, slab, None, picks, hidden, x, a.expert_ids, act);
+            activated = ops.experts_gate_up(slot, slab, None, picks, hidden, x, a.expert_ids, act);
         }
         for slab in slabs {
-            ops.experts_down_parts(slot, slab, picks, inter, act, a.expert_ids, part);
+            ops.experts_down_parts(slot, slab, picks, inter, act, a.expert_ids, part, activated);
         }
         return;
     }
@@ -147,8 +151,8 @@ pub fn combine(ops: &mut Ops<'_>, c: &ModelConfig, experts: &Experts, step: &Ste
     let mut shared = None;
     if let (Some(gate_up), Some(down)) = (&experts.shared_gate_up, &experts.shared_down) {
         let act = Rows::new(a.shared_act, gate_up.rows);
-        ops.project("shared_gate_up", gate_up, Rows::new(a.x, hidden), act, Form::default(), ops.tokens);
-        let form = Form { swiglu: true, ..Form::default() };
+        let activated = ops.gate_up("shared_gate_up", gate_up, Rows::new(a.x, hidden), act);
+        let form = Form { swiglu: !activated, ..Form::default() };
         ops.project("shared_down", down, act, Rows::new(a.shared_out, hidden), form, ops.tokens);
         shared = Some(a.shared_out);
     }

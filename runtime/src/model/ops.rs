@@ -6,13 +6,13 @@ mod experts;
 mod sampling;
 
 use porism_shaders as shaders;
-use porism_shaders::kernels::matvec;
+use porism_shaders::Interface;
 use porism_shaders::kernels::segments::{Segment, Segments};
+use porism_shaders::kernels::{experts_down_lanes, matvec_lanes};
 use porism_shaders::weights::{BLOCK, WeightType};
-use porism_shaders::{Features, Interface};
 
 use crate::cache::RowCopy;
-use crate::device::Tuning;
+use crate::device::{Shape, Tuning};
 use crate::recording::{Dispatch, Groups, Label, Recording, View};
 use crate::weights::pieces::{EmbeddingPiece, Piece, Projection};
 
@@ -108,6 +108,19 @@ fn width(segments: &[Segment]) -> u32 {
     segments.iter().map(|segment| segment.column + segment.rows).max().unwrap_or(0)
 }
 
+/// Workgroups of one dimension that WebGPU promises.
+const MAX_GROUPS: u32 = 65535;
+
+/// Whether a row of `cols` columns has its block sums within the workgroup memory of a mat-vec with lanes along K.
+fn fits(cols: u32) -> bool {
+    cols.div_ceil(BLOCK as u32) <= matvec_lanes::MOST_BLOCKS
+}
+
+/// The override `BLOCKS` for rows of `cols` columns.
+fn blocks_of(cols: u32) -> u32 {
+    matvec_lanes::blocks_of(cols.div_ceil(BLOCK as u32))
+}
+
 impl Ops<'_> {
     fn push<P: Interface>(
         &mut self,
@@ -117,13 +130,12 @@ impl Ops<'_> {
         bound: P::Bindings<Operand>,
         groups: [u32; 3],
     ) {
-        self.push_groups(what, Features::NONE, params, overrides, bound, Groups::Direct(groups));
+        self.push_groups(what, params, overrides, bound, Groups::Direct(groups));
     }
 
     fn push_groups<P: Interface>(
         &mut self,
         what: &'static str,
-        not_with: Features,
         params: &P,
         overrides: P::Overrides,
         bound: P::Bindings<Operand>,
@@ -141,7 +153,7 @@ impl Ops<'_> {
             view
         });
         let views = P::bind(views).expect("as many as there are");
-        let features = self.tuning.features.without(not_with);
+        let features = self.tuning.features;
         self.recording.dispatch(Dispatch::new(features, params, overrides, views, groups, label));
     }
 
@@ -269,8 +281,9 @@ impl Ops<'_> {
             let groups = [groups, count.div_ceil(shaders::matmul::TOKENS), 1];
             self.push(what, &params, overrides, bound, groups);
         } else {
-            let lanes = self.lanes(cols);
-            let (packed, groups) = Segments::pack(segments, shaders::matvec::THREADS / lanes, None);
+            let along_k = !form.swiglu && self.along_k(segments, cols);
+            let rows = if along_k { matvec_lanes::ROWS } else { shaders::matvec::THREADS };
+            let (packed, groups) = Segments::pack(segments, rows, None);
             let params = shaders::matvec::Params {
                 cols,
                 x_stride: x.stride,
@@ -280,30 +293,85 @@ impl Ops<'_> {
                 ..Default::default()
             }
             .with(&packed);
-            let overrides = shaders::matvec::Overrides { lanes, swiglu: form.swiglu.into(), experts: 0 };
-            let bound = shaders::matvec::Bindings {
-                weights,
-                scales,
-                x: x_view,
-                expert_ids: unused,
-                slots: unused,
-                y: y_view,
-            };
-            let (not_with, groups) = (matvec::not_with(lanes), Groups::Direct([groups, count, 1]));
-            self.push_groups(what, not_with, &params, overrides, bound, groups);
+            let (x, expert_ids, slots, y) = (x_view, unused, unused, y_view);
+            let groups = [groups, count, 1];
+            if along_k {
+                let bound = shaders::matvec_lanes::Bindings { weights, scales, x, expert_ids, slots, y };
+                let overrides =
+                    shaders::matvec_lanes::Overrides { blocks: blocks_of(cols), ..Default::default() };
+                self.push(what, &params.along_k(), overrides, bound, groups);
+            } else {
+                let bound = shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
+                let overrides = shaders::matvec::Overrides { swiglu: form.swiglu.into(), experts: 0 };
+                self.push(what, &params, overrides, bound, groups);
+            }
         }
+    }
+
+    /// Gate and up of x: rows [gate | up] of `act`, or silu(gate) · up at once where the device's mat-vec does that. Returns
+    /// whether it did.
+    pub fn gate_up(&mut self, what: &'static str, weights: &Projection, x: Rows, act: Rows) -> bool {
+        let (count, cols) = (self.tokens, weights.cols);
+        let piece = match &weights.pieces[..] {
+            [piece] if count < MATMUL_FROM && self.pairs_up(&piece.segments, cols) => piece,
+            _ => {
+                self.project(what, weights, x, act, Form::default(), count);
+                return false;
+            }
+        };
+        let rows = piece.segments[0].rows;
+        let (packed, _) = Segments::pack(&piece.segments, matvec_lanes::ROWS / 2, None);
+        let params = shaders::matvec::Params {
+            cols,
+            x_stride: x.stride,
+            x_offset: x.offset,
+            y_stride: act.stride,
+            ..Default::default()
+        }
+        .with(&packed)
+        .along_k();
+        let [of_weights, scales] = matrices((piece.weights, piece.scales), &piece.segments, cols);
+        let bound = shaders::matvec_lanes::Bindings {
+            weights: of_weights,
+            scales,
+            x: strided(x.view, count, x.stride, x.offset + cols),
+            expert_ids: shaped(self.unused, [0]),
+            slots: shaped(self.unused, [0]),
+            y: strided(act.view, count, act.stride, piece.segments[0].column + rows),
+        };
+        let overrides =
+            shaders::matvec_lanes::Overrides { paired: 1, blocks: blocks_of(cols), ..Default::default() };
+        self.push(what, &params, overrides, bound, [rows.div_ceil(matvec_lanes::ROWS / 2), count, 1]);
+        true
+    }
+
+    /// Whether the device's mat-vec has lanes along K and can have them for these weights.
+    fn along_k(&self, segments: &[Segment], cols: u32) -> bool {
+        let groups: u32 = segments.iter().map(|segment| segment.rows.div_ceil(matvec_lanes::ROWS)).sum();
+        self.tuning.shape == Shape::Gpu && fits(cols) && groups <= MAX_GROUPS
+    }
+
+    /// Whether it can have silu(gate) · up of two weights, or of two and then two of a shared expert, as its result.
+    fn pairs_up(&self, segments: &[Segment], cols: u32) -> bool {
+        let alike =
+            |two: &[Segment]| matches!(two, [a, b] if a.rows == b.rows && a.kind == b.kind && fits(a.rows));
+        self.along_k(segments, cols) && segments.chunks(2).all(alike)
+    }
+
+    /// Whether a token's experts can be summed in one dispatch: everywhere where threads have rows, within the workgroup's
+    /// memory where lanes lie along K.
+    pub fn sums_experts(&self, picks: u32, cols: u32, shared_cols: u32) -> bool {
+        let blocks = picks * cols.div_ceil(BLOCK as u32) + shared_cols.div_ceil(BLOCK as u32);
+        self.tuning.shape == Shape::Cpu
+            || (picks <= experts_down_lanes::MOST_PICKS && blocks <= matvec_lanes::MOST_BLOCKS)
     }
 
     /// Threads of a workgroup that could use `wanted`: few where threads are lanes of a CPU.
     fn threads(&self, wanted: u32) -> u32 {
-        if self.tuning.lanes_per_row == 1 { 32 } else { wanted.next_multiple_of(32).clamp(32, 128) }
-    }
-
-    /// Threads that share a row of `cols` columns: the device's choice where the shader has room for the block sums.
-    fn lanes(&self, cols: u32) -> u32 {
-        let lanes = self.tuning.lanes_per_row;
-        let sums = shaders::matvec::THREADS / lanes * cols.div_ceil(BLOCK as u32);
-        if sums <= shaders::matvec::MAX_BLOCK_SUMS { lanes } else { 1 }
+        match self.tuning.shape {
+            Shape::Cpu => 32,
+            Shape::Gpu => wanted.next_multiple_of(32).clamp(32, 128),
+        }
     }
 }
 

@@ -5,10 +5,24 @@ use super::matvec::{case_slots, case_weights};
 use crate::case::random;
 use crate::experts_down::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance, experts_down_lanes};
+
+impl Params {
+    /// The same for the kernel with lanes along K.
+    pub fn along_k(self) -> experts_down_lanes::Params {
+        bytemuck::cast(self)
+    }
+}
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
+    compute(call, true);
+}
+
+/// With or without silu(gate) · up of the rows of x.
+pub(super) fn compute(call: &mut Call<'_>, with_swiglu: bool) {
+    let activate =
+        |x: &[f32], cols: usize| if with_swiglu { swiglu(&x[..2 * cols]) } else { x[..cols].to_vec() };
     let p: Params = call.params();
     let tokens = call.groups[1] as usize;
     let bound = call.bindings::<Params>();
@@ -27,7 +41,7 @@ pub fn twin(call: &mut Call<'_>) {
                 cols,
                 scales: &scales[(p.scale_offset + slots[2 * expert as usize + 1]) as usize..],
             };
-            let activated = swiglu(&x[pair * p.x_stride as usize..][..2 * cols]);
+            let activated = activate(&x[pair * p.x_stride as usize..], cols);
             for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
                 *sum += expert_weights[pair] * part;
             }
@@ -42,7 +56,7 @@ pub fn twin(call: &mut Call<'_>) {
                 scales: &scales[p.shared_scale_offset as usize..],
             };
             let line = p.pairs as usize + token;
-            let activated = swiglu(&x[line * p.x_stride as usize..][..2 * cols]);
+            let activated = activate(&x[line * p.x_stride as usize..], cols);
             for (sum, part) in sum.iter_mut().zip(project(&matrix, rows, &[&activated])) {
                 *sum += part;
             }
@@ -55,6 +69,11 @@ pub fn twin(call: &mut Call<'_>) {
 
 /// Inputs on which the adapters must agree with the twin.
 pub fn cases() -> Vec<Case> {
+    cases_of(THREADS, 3)
+}
+
+/// The cases for a kernel with so many rows per workgroup; rows of x are `x_spare` values longer than twice what is read.
+pub(super) fn cases_of(rows_per_group: u32, x_spare: usize) -> Vec<Case> {
     use WeightType::{BF16, F8E4M3};
     [
         ("FP8, shared expert wider", F8E4M3, 130, 64, 144),
@@ -78,7 +97,7 @@ pub fn cases() -> Vec<Case> {
         let mut scales: Vec<f32> =
             (0..experts).flat_map(|e| slot.scales.iter().map(move |s| s * (1.0 + e as f32))).collect();
         let shared = case_weights(&[(kind, rows)], shared_cols.max(1));
-        let x_stride = 2 * cols.max(shared_cols) + 3;
+        let x_stride = 2 * cols.max(shared_cols) + x_spare;
         let params = Params {
             rows: rows as u32,
             cols: cols as u32,
@@ -105,7 +124,7 @@ pub fn cases() -> Vec<Case> {
             expert_weights: CaseBuffer::f32(&random::f32s(4, tokens * picks)),
             h: CaseBuffer::OutF32(random::f32s(5, tokens * rows)),
         };
-        let groups = [(rows as u32).div_ceil(THREADS), tokens as u32, 1];
+        let groups = [(rows as u32).div_ceil(rows_per_group), tokens as u32, 1];
         Case::new(name, params, Overrides::default(), groups, buffers, Tolerance::SUM)
     })
     .collect()

@@ -4,14 +4,19 @@
 //   segment1.x, and so on.
 // EXPERTS: workgroup (i, j) computes for tile j = (expert, first, count): the pairs p = pair_order[first …], t = p / picks
 //   (with SWIGLU t = p); W's offsets are within the expert's slot.
-// A thread has four rows, 32 apart, and eight tokens.
+// Order of a sum: k ascending inside a part of 16 columns, the eight parts of a block ascending, then the blocks.
+// A thread has eight tokens and on GPUs two rows, 64 apart; on adapters that are CPUs (`broadcast`) four rows, 32 apart, so that
+// eight lanes hand round what they loaded for more products.
 
-import package::lib::weights::{e4m3x4, bf16x2, element, element_bytes, F8E4M3, BF16};
+import package::lib::weights::{e4m3x4, e4m3x4_units, E4M3_UNIT, bf16x2, element, element_bytes, F8E4M3, BF16};
 
 override SWIGLU: u32 = 0u;
 override EXPERTS: u32 = 0u;
 
+@if(broadcast)
 const THREADS: u32 = 32u;
+@if(!broadcast)
+const THREADS: u32 = 64u;
 const TOKENS: u32 = 8u;
 const ROWS: u32 = 128u; // of a workgroup
 
@@ -40,20 +45,22 @@ var<immediate> params: Params;
 @group(0) @binding(5) var<storage, read> slots: array<vec2<u32>>; // (experts): byte offset / 16 of each slot, or all ones; its first scale
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-// Sums of four rows for tokens 0–3 (low) and 4–7 (high).
+// Sums of a thread's rows for tokens 0–3 (low) and 4–7 (high).
 struct Tile {
     low0: vec4<f32>,
     low1: vec4<f32>,
-    low2: vec4<f32>,
-    low3: vec4<f32>,
     high0: vec4<f32>,
     high1: vec4<f32>,
-    high2: vec4<f32>,
-    high3: vec4<f32>,
+    @if(broadcast) low2: vec4<f32>,
+    @if(broadcast) low3: vec4<f32>,
+    @if(broadcast) high2: vec4<f32>,
+    @if(broadcast) high3: vec4<f32>,
 }
 
 @if(!broadcast)
 var<workgroup> staged: array<vec4<f32>, 256>; // x of a block: 2 k + (0: tokens 0–3, 1: tokens 4–7)
+var<workgroup> lines: array<u32, TOKENS>; // rows of y
+var<workgroup> x_rows: array<u32, TOKENS>; // first elements of the rows of x
 
 fn x_at(index: u32) -> f32 {
     if (SWIGLU == 1u) {
@@ -67,25 +74,41 @@ fn word(index: u32) -> u32 {
     return weights[index >> 2u][index & 3u];
 }
 
-// One k: the weights of the four rows times x of the eight tokens.
+// One k: the weights of the rows times x of the eight tokens.
 fn add(tile: ptr<function, Tile>, w: vec4<f32>, low: vec4<f32>, high: vec4<f32>) {
     (*tile).low0 = fma(vec4(w.x), low, (*tile).low0);
     (*tile).low1 = fma(vec4(w.y), low, (*tile).low1);
-    (*tile).low2 = fma(vec4(w.z), low, (*tile).low2);
-    (*tile).low3 = fma(vec4(w.w), low, (*tile).low3);
     (*tile).high0 = fma(vec4(w.x), high, (*tile).high0);
     (*tile).high1 = fma(vec4(w.y), high, (*tile).high1);
-    (*tile).high2 = fma(vec4(w.z), high, (*tile).high2);
-    (*tile).high3 = fma(vec4(w.w), high, (*tile).high3);
+    @if(broadcast) {
+        (*tile).low2 = fma(vec4(w.z), low, (*tile).low2);
+        (*tile).low3 = fma(vec4(w.w), low, (*tile).low3);
+        (*tile).high2 = fma(vec4(w.z), high, (*tile).high2);
+        (*tile).high3 = fma(vec4(w.w), high, (*tile).high3);
+    }
 }
 
-// Four k: w0 … w3 are four consecutive weights of each row.
+// sums + part.
+fn add_part(sums: ptr<function, Tile>, part: Tile) {
+    (*sums).low0 += part.low0;
+    (*sums).low1 += part.low1;
+    (*sums).high0 += part.high0;
+    (*sums).high1 += part.high1;
+    @if(broadcast) {
+        (*sums).low2 += part.low2;
+        (*sums).low3 += part.low3;
+        (*sums).high2 += part.high2;
+        (*sums).high3 += part.high3;
+    }
+}
+
+// Four k: w0 and w1 are four consecutive weights of each row.
 @if(!broadcast)
-fn add_staged(tile: ptr<function, Tile>, w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, k: u32) {
-    add(tile, vec4(w0.x, w1.x, w2.x, w3.x), staged[2u * k], staged[2u * k + 1u]);
-    add(tile, vec4(w0.y, w1.y, w2.y, w3.y), staged[2u * k + 2u], staged[2u * k + 3u]);
-    add(tile, vec4(w0.z, w1.z, w2.z, w3.z), staged[2u * k + 4u], staged[2u * k + 5u]);
-    add(tile, vec4(w0.w, w1.w, w2.w, w3.w), staged[2u * k + 6u], staged[2u * k + 7u]);
+fn add_staged(tile: ptr<function, Tile>, w0: vec4<f32>, w1: vec4<f32>, k: u32) {
+    add(tile, vec4(w0.x, w1.x, 0.0, 0.0), staged[2u * k], staged[2u * k + 1u]);
+    add(tile, vec4(w0.y, w1.y, 0.0, 0.0), staged[2u * k + 2u], staged[2u * k + 3u]);
+    add(tile, vec4(w0.z, w1.z, 0.0, 0.0), staged[2u * k + 4u], staged[2u * k + 5u]);
+    add(tile, vec4(w0.w, w1.w, 0.0, 0.0), staged[2u * k + 6u], staged[2u * k + 7u]);
 }
 
 // Eight k: `low` and `high` of lane j are x at the j-th of them.
@@ -106,107 +129,138 @@ fn add_eight(
     add(tile, vec4(b0.w, b1.w, b2.w, b3.w), subgroupBroadcast(low, 7u), subgroupBroadcast(high, 7u));
 }
 
-// What a thread multiplies: first bytes of its four rows, first elements of its eight rows of x.
+// What a thread multiplies: first bytes of its rows, first elements of its eight rows of x.
 struct Operands {
     rows: vec4<u32>,
-    x_low: vec4<u32>,
-    x_high: vec4<u32>,
+    @if(broadcast) x_low: vec4<u32>,
+    @if(broadcast) x_high: vec4<u32>,
 }
 
+@if(broadcast)
 fn x_four(rows: vec4<u32>, k: u32) -> vec4<f32> {
     return vec4(x_at(rows.x + k), x_at(rows.y + k), x_at(rows.z + k), x_at(rows.w + k));
 }
 
+// 16 columns from column `first` on, whose weights begin at vec4 `at` of each row; x of them is staged from `k` on.
+fn f8_part(operands: Operands, at: vec4<u32>, first: u32, k: u32) -> Tile {
+    var part: Tile;
+    let p0 = weights[at.x];
+    let p1 = weights[at.y];
+    @if(broadcast) {
+        let p2 = weights[at.z];
+        let p3 = weights[at.w];
+        add_eight(
+            &part,
+            e4m3x4(p0.x), e4m3x4(p1.x), e4m3x4(p2.x), e4m3x4(p3.x),
+            e4m3x4(p0.y), e4m3x4(p1.y), e4m3x4(p2.y), e4m3x4(p3.y),
+            x_four(operands.x_low, first), x_four(operands.x_high, first),
+        );
+        add_eight(
+            &part,
+            e4m3x4(p0.z), e4m3x4(p1.z), e4m3x4(p2.z), e4m3x4(p3.z),
+            e4m3x4(p0.w), e4m3x4(p1.w), e4m3x4(p2.w), e4m3x4(p3.w),
+            x_four(operands.x_low, first + 8u), x_four(operands.x_high, first + 8u),
+        );
+    }
+    @if(!broadcast) {
+        add_staged(&part, e4m3x4_units(p0.x), e4m3x4_units(p1.x), k);
+        add_staged(&part, e4m3x4_units(p0.y), e4m3x4_units(p1.y), k + 4u);
+        add_staged(&part, e4m3x4_units(p0.z), e4m3x4_units(p1.z), k + 8u);
+        add_staged(&part, e4m3x4_units(p0.w), e4m3x4_units(p1.w), k + 12u);
+    }
+    return part;
+}
+
+// part + 8 columns.
+fn bf16_part(part: ptr<function, Tile>, operands: Operands, at: vec4<u32>, first: u32, k: u32) {
+    let p0 = weights[at.x];
+    let p1 = weights[at.y];
+    let a0 = vec4(bf16x2(p0.x), bf16x2(p0.y));
+    let a1 = vec4(bf16x2(p1.x), bf16x2(p1.y));
+    let b0 = vec4(bf16x2(p0.z), bf16x2(p0.w));
+    let b1 = vec4(bf16x2(p1.z), bf16x2(p1.w));
+    @if(broadcast) {
+        let p2 = weights[at.z];
+        let p3 = weights[at.w];
+        let a2 = vec4(bf16x2(p2.x), bf16x2(p2.y));
+        let a3 = vec4(bf16x2(p3.x), bf16x2(p3.y));
+        let b2 = vec4(bf16x2(p2.z), bf16x2(p2.w));
+        let b3 = vec4(bf16x2(p3.z), bf16x2(p3.w));
+        add_eight(part, a0, a1, a2, a3, b0, b1, b2, b3, x_four(operands.x_low, first), x_four(operands.x_high, first));
+    }
+    @if(!broadcast) {
+        add_staged(part, a0, a1, k);
+        add_staged(part, b0, b1, k + 4u);
+    }
+}
+
+fn any_weight(kind: u32, byte: u32) -> f32 {
+    return element(kind, word(byte / 4u), byte % 4u);
+}
+
 // Adds `count` columns from `first` on.
-fn add_block(tile: ptr<function, Tile>, kind: u32, operands: Operands, first: u32, count: u32, eight: u32) {
+fn add_block(sums: ptr<function, Tile>, kind: u32, operands: Operands, first: u32, count: u32, eight: u32) {
     if (kind == F8E4M3 && params.cols % 16u == 0u) {
         let at = (operands.rows + vec4(first)) / vec4(16u);
         for (var step = 0u; step < count / 16u; step++) {
-            let p0 = weights[at.x + step];
-            let p1 = weights[at.y + step];
-            let p2 = weights[at.z + step];
-            let p3 = weights[at.w + step];
-            @if(broadcast) {
-                let k = first + step * 16u + eight;
-                add_eight(
-                    tile,
-                    e4m3x4(p0.x), e4m3x4(p1.x), e4m3x4(p2.x), e4m3x4(p3.x),
-                    e4m3x4(p0.y), e4m3x4(p1.y), e4m3x4(p2.y), e4m3x4(p3.y),
-                    x_four(operands.x_low, k), x_four(operands.x_high, k),
-                );
-                add_eight(
-                    tile,
-                    e4m3x4(p0.z), e4m3x4(p1.z), e4m3x4(p2.z), e4m3x4(p3.z),
-                    e4m3x4(p0.w), e4m3x4(p1.w), e4m3x4(p2.w), e4m3x4(p3.w),
-                    x_four(operands.x_low, k + 8u), x_four(operands.x_high, k + 8u),
-                );
-            }
-            @if(!broadcast) {
-                let k = step * 16u;
-                add_staged(tile, e4m3x4(p0.x), e4m3x4(p1.x), e4m3x4(p2.x), e4m3x4(p3.x), k);
-                add_staged(tile, e4m3x4(p0.y), e4m3x4(p1.y), e4m3x4(p2.y), e4m3x4(p3.y), k + 4u);
-                add_staged(tile, e4m3x4(p0.z), e4m3x4(p1.z), e4m3x4(p2.z), e4m3x4(p3.z), k + 8u);
-                add_staged(tile, e4m3x4(p0.w), e4m3x4(p1.w), e4m3x4(p2.w), e4m3x4(p3.w), k + 12u);
-            }
+            add_part(sums, f8_part(operands, at + vec4(step), first + step * 16u + eight, step * 16u));
         }
     } else if (kind == BF16 && params.cols % 8u == 0u) {
         let at = (operands.rows + vec4(first * 2u)) / vec4(16u);
-        for (var step = 0u; step < count / 8u; step++) {
-            let p0 = weights[at.x + step];
-            let p1 = weights[at.y + step];
-            let p2 = weights[at.z + step];
-            let p3 = weights[at.w + step];
-            let a0 = vec4(bf16x2(p0.x), bf16x2(p0.y));
-            let a1 = vec4(bf16x2(p1.x), bf16x2(p1.y));
-            let a2 = vec4(bf16x2(p2.x), bf16x2(p2.y));
-            let a3 = vec4(bf16x2(p3.x), bf16x2(p3.y));
-            let b0 = vec4(bf16x2(p0.z), bf16x2(p0.w));
-            let b1 = vec4(bf16x2(p1.z), bf16x2(p1.w));
-            let b2 = vec4(bf16x2(p2.z), bf16x2(p2.w));
-            let b3 = vec4(bf16x2(p3.z), bf16x2(p3.w));
-            @if(broadcast) {
-                let k = first + step * 8u + eight;
-                add_eight(tile, a0, a1, a2, a3, b0, b1, b2, b3, x_four(operands.x_low, k), x_four(operands.x_high, k));
+        for (var step = 0u; step < count / 8u; step += 2u) {
+            var part: Tile;
+            bf16_part(&part, operands, at + vec4(step), first + step * 8u + eight, step * 8u);
+            if (step + 1u < count / 8u) {
+                bf16_part(&part, operands, at + vec4(step + 1u), first + step * 8u + 8u + eight, step * 8u + 8u);
             }
-            @if(!broadcast) {
-                add_staged(tile, a0, a1, a2, a3, step * 8u);
-                add_staged(tile, b0, b1, b2, b3, step * 8u + 4u);
-            }
+            add_part(sums, part);
         }
     } else {
         // Rows that are not aligned, and types that are rare.
-        for (var k = 0u; k < count; k++) {
-            let byte = operands.rows + vec4((first + k) * element_bytes(kind));
-            let w = vec4(
-                element(kind, word(byte.x / 4u), byte.x % 4u),
-                element(kind, word(byte.y / 4u), byte.y % 4u),
-                element(kind, word(byte.z / 4u), byte.z % 4u),
-                element(kind, word(byte.w / 4u), byte.w % 4u),
-            );
-            @if(broadcast) {
-                add(tile, w, x_four(operands.x_low, first + k), x_four(operands.x_high, first + k));
+        for (var start = 0u; start < count; start += 16u) {
+            var part: Tile;
+            for (var k = start; k < min(start + 16u, count); k++) {
+                let byte = operands.rows + vec4((first + k) * element_bytes(kind));
+                var w = vec4(any_weight(kind, byte.x), any_weight(kind, byte.y), 0.0, 0.0);
+                @if(broadcast) {
+                    w.z = any_weight(kind, byte.z);
+                    w.w = any_weight(kind, byte.w);
+                    add(&part, w, x_four(operands.x_low, first + k), x_four(operands.x_high, first + k));
+                }
+                @if(!broadcast) {
+                    if (kind == F8E4M3) {
+                        w *= 1.0 / E4M3_UNIT;
+                    }
+                    add(&part, w, staged[2u * k], staged[2u * k + 1u]);
+                }
             }
-            @if(!broadcast) {
-                add(tile, w, staged[2u * k], staged[2u * k + 1u]);
-            }
+            add_part(sums, part);
         }
     }
 }
 
-fn store(row: u32, rows: u32, column: u32, count: u32, lines: array<u32, 8>, low: vec4<f32>, high: vec4<f32>) {
+fn put(at: u32, value: f32) {
+    if (params.accumulate == 1u) {
+        y[at] += value;
+    } else {
+        y[at] = value;
+    }
+}
+
+// Values of a row for `count` tokens.
+fn store(row: u32, rows: u32, column: u32, count: u32, low: vec4<f32>, high: vec4<f32>) {
     if (row >= rows) {
         return;
     }
-    var line = lines;
-    var values = array<f32, 8>(low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w);
-    for (var t = 0u; t < count; t++) {
-        let at = line[t] * params.y_stride + column + row;
-        if (params.accumulate == 1u) {
-            y[at] += values[t];
-        } else {
-            y[at] = values[t];
-        }
-    }
+    let at = column + row;
+    put(lines[0] * params.y_stride + at, low.x);
+    if (count > 1u) { put(lines[1] * params.y_stride + at, low.y); }
+    if (count > 2u) { put(lines[2] * params.y_stride + at, low.z); }
+    if (count > 3u) { put(lines[3] * params.y_stride + at, low.w); }
+    if (count > 4u) { put(lines[4] * params.y_stride + at, high.x); }
+    if (count > 5u) { put(lines[5] * params.y_stride + at, high.y); }
+    if (count > 6u) { put(lines[6] * params.y_stride + at, high.z); }
+    if (count > 7u) { put(lines[7] * params.y_stride + at, high.w); }
 }
 
 @compute @workgroup_size(THREADS)
@@ -253,10 +307,8 @@ fn main(
         count = tile.z;
     }
     // Rows of y and of x; tokens beyond the last repeat it, so that all lanes work along.
-    var lines: array<u32, 8>;
-    var x_rows: array<u32, 8>;
-    for (var t = 0u; t < TOKENS; t++) {
-        var line = first_line + min(t, count - 1u);
+    if (thread < TOKENS) {
+        var line = first_line + min(thread, count - 1u);
         var x_row = line;
         if (EXPERTS == 1u) {
             line = pair_order[line];
@@ -265,16 +317,19 @@ fn main(
                 x_row = line / params.picks;
             }
         }
-        lines[t] = line;
-        x_rows[t] = x_row * params.x_stride + params.x_offset;
+        lines[thread] = line;
+        x_rows[thread] = x_row * params.x_stride + params.x_offset;
     }
+    workgroupBarrier();
     let kind = segment.w;
     let row = (group.x - segment.x) * ROWS + thread;
-    let used = min(vec4(row, row + 32u, row + 64u, row + 96u), vec4(rows - 1u));
+    let used = min(vec4(row) + vec4(0u, 1u, 2u, 3u) * vec4(THREADS), vec4(rows - 1u));
     var operands: Operands;
     operands.rows = vec4(base) + used * vec4(params.cols * element_bytes(kind));
-    operands.x_low = vec4(x_rows[0], x_rows[1], x_rows[2], x_rows[3]);
-    operands.x_high = vec4(x_rows[4], x_rows[5], x_rows[6], x_rows[7]);
+    @if(broadcast) {
+        operands.x_low = vec4(x_rows[0], x_rows[1], x_rows[2], x_rows[3]);
+        operands.x_high = vec4(x_rows[4], x_rows[5], x_rows[6], x_rows[7]);
+    }
     let blocks = (params.cols + 127u) / 128u;
     let scale_rows = vec4(scale_base) + used / vec4(128u) * vec4(blocks);
     var total: Tile;
@@ -283,30 +338,43 @@ fn main(
         let columns = min(128u, params.cols - first);
         @if(!broadcast) {
             workgroupBarrier();
-            for (var i = thread; i < columns * TOKENS; i += THREADS) {
-                let t = i / columns;
-                let k = i % columns;
-                staged[2u * k + t / 4u][t % 4u] = x_at(x_rows[t] + first + k);
+            // A thread takes two columns of every token: neighbours read neighbours.
+            for (var t = 0u; t < TOKENS; t++) {
+                for (var k = thread; k < columns; k += THREADS) {
+                    staged[2u * k + t / 4u][t % 4u] = x_at(x_rows[t] + first + k);
+                }
             }
             workgroupBarrier();
         }
-        var tile: Tile;
-        add_block(&tile, kind, operands, first, columns, eight);
+        var sums: Tile;
+        add_block(&sums, kind, operands, first, columns, eight);
         var scale = vec4(1.0);
         if (kind == F8E4M3) {
-            scale = vec4(scales[scale_rows.x + b], scales[scale_rows.y + b], scales[scale_rows.z + b], scales[scale_rows.w + b]);
+            scale.x = scales[scale_rows.x + b];
+            scale.y = scales[scale_rows.y + b];
+            @if(broadcast) {
+                scale.z = scales[scale_rows.z + b];
+                scale.w = scales[scale_rows.w + b];
+            }
+            @if(!broadcast) {
+                scale *= E4M3_UNIT;
+            }
         }
-        total.low0 = fma(tile.low0, vec4(scale.x), total.low0);
-        total.low1 = fma(tile.low1, vec4(scale.y), total.low1);
-        total.low2 = fma(tile.low2, vec4(scale.z), total.low2);
-        total.low3 = fma(tile.low3, vec4(scale.w), total.low3);
-        total.high0 = fma(tile.high0, vec4(scale.x), total.high0);
-        total.high1 = fma(tile.high1, vec4(scale.y), total.high1);
-        total.high2 = fma(tile.high2, vec4(scale.z), total.high2);
-        total.high3 = fma(tile.high3, vec4(scale.w), total.high3);
+        total.low0 = fma(sums.low0, vec4(scale.x), total.low0);
+        total.low1 = fma(sums.low1, vec4(scale.y), total.low1);
+        total.high0 = fma(sums.high0, vec4(scale.x), total.high0);
+        total.high1 = fma(sums.high1, vec4(scale.y), total.high1);
+        @if(broadcast) {
+            total.low2 = fma(sums.low2, vec4(scale.z), total.low2);
+            total.low3 = fma(sums.low3, vec4(scale.w), total.low3);
+            total.high2 = fma(sums.high2, vec4(scale.z), total.high2);
+            total.high3 = fma(sums.high3, vec4(scale.w), total.high3);
+        }
     }
-    store(row, rows, column, count, lines, total.low0, total.high0);
-    store(row + 32u, rows, column, count, lines, total.low1, total.high1);
-    store(row + 64u, rows, column, count, lines, total.low2, total.high2);
-    store(row + 96u, rows, column, count, lines, total.low3, total.high3);
+    store(row, rows, column, count, total.low0, total.high0);
+    store(row + THREADS, rows, column, count, total.low1, total.high1);
+    @if(broadcast) {
+        store(row + 2u * THREADS, rows, column, count, total.low2, total.high2);
+        store(row + 3u * THREADS, rows, column, count, total.low3, total.high3);
+    }
 }

@@ -5,12 +5,7 @@ use super::segments::{ABSENT, Segment, Segments};
 use crate::case::random;
 use crate::matvec::{Bindings, Overrides, Params, THREADS};
 use crate::weights::WeightType;
-use crate::{Call, Case, CaseBuffer, Features, Tolerance};
-
-/// The features that a mat-vec cannot use: lanes that share a row have different parts of x, nothing to broadcast.
-pub fn not_with(lanes: u32) -> Features {
-    if lanes > 1 { Features::BROADCAST } else { Features::NONE }
-}
+use crate::{Call, Case, CaseBuffer, Interface as _, Tolerance, matvec_lanes};
 
 fn segments_of(p: &Params) -> Segments {
     Segments { packed: [p.segment0, p.segment1, p.segment2, p.segment3], rows: p.rows, columns: p.columns }
@@ -23,59 +18,83 @@ impl Params {
         (self.rows, self.columns) = (segments.rows, segments.columns);
         self
     }
+
+    /// The same for the kernel with lanes along K.
+    pub fn along_k(self) -> matvec_lanes::Params {
+        bytemuck::cast(self)
+    }
 }
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
-    let p: Params = call.params();
     let overrides = call.overrides::<Params>();
-    let (lanes, with_swiglu) = (overrides.lanes, overrides.swiglu == 1);
-    let experts = overrides.experts == 1;
+    let with_swiglu = overrides.swiglu == 1;
+    let form = Form {
+        rows_per_group: THREADS,
+        experts: overrides.experts == 1,
+        x_per_line: with_swiglu,
+        with_swiglu,
+        paired: false,
+    };
+    compute(call, form);
+}
+
+/// What the mat-vecs have in common, and where they differ.
+pub(super) struct Form {
+    /// Rows of a workgroup.
+    pub rows_per_group: u32,
+    /// Weights lie in slots of experts.
+    pub experts: bool,
+    /// With experts: x has a row per line of y, not one per token.
+    pub x_per_line: bool,
+    /// x is silu(gate) · up of its rows.
+    pub with_swiglu: bool,
+    /// y is silu(gate) · up of the products with two weights.
+    pub paired: bool,
+}
+
+/// Every mat-vec on the host.
+pub(super) fn compute(call: &mut Call<'_>, form: Form) {
+    let p: Params = call.params();
     let groups = call.groups;
     let bound = call.bindings::<Params>();
     let (weights, scales, x) = (bound.weights.weights(), bound.scales.f32(), bound.x.f32());
     let (expert_ids, slots, y) = (bound.expert_ids.u32(), bound.slots.u32(), bound.y.f32_mut());
     let cols = p.cols as usize;
     for line in 0..groups[1] {
-        let shared = experts && line >= p.pairs;
-        let mut token = line;
+        let shared = form.experts && line >= p.pairs;
         let (mut base, mut scale_base) = (0, 0);
-        if experts {
-            token = if with_swiglu {
-                line
-            } else if shared {
-                line - p.pairs
-            } else {
-                line / p.picks
-            };
-            if !shared {
-                let expert = expert_ids[line as usize];
-                let slot = slots[2 * expert as usize];
-                if slot == u32::MAX {
-                    continue;
-                }
-                base = slot as usize * 16;
-                scale_base = slots[2 * expert as usize + 1] as usize;
+        let token = match (form.experts && !form.x_per_line, shared) {
+            (false, _) => line,
+            (true, true) => line - p.pairs,
+            (true, false) => line / p.picks,
+        };
+        if form.experts && !shared {
+            let expert = expert_ids[line as usize];
+            let slot = slots[2 * expert as usize];
+            if slot == u32::MAX {
+                continue;
             }
+            base = slot as usize * 16;
+            scale_base = slots[2 * expert as usize + 1] as usize;
         }
         let from = &x[(token * p.x_stride + p.x_offset) as usize..];
         let activated;
-        let from = if with_swiglu {
+        let from = if form.with_swiglu {
             activated = swiglu(&from[..2 * cols]);
             &activated[..]
         } else {
             &from[..cols]
         };
-        let range = if !experts {
+        let range = if !form.experts {
             0..4
         } else if shared {
             2..4
         } else {
             0..2
         };
-        for (packed, rows, column) in &segments_of(&p).unpack()[range] {
-            let [first, offset, scale_offset, kind] = *packed;
-            let reachable = (groups[0].saturating_sub(first) * (THREADS / lanes)).min(*rows);
+        let products = |packed: [u32; 4], rows: usize| {
+            let [_, offset, scale_offset, kind] = packed;
             let matrix = Matrix {
                 weights,
                 offset: base + offset as usize,
@@ -83,8 +102,23 @@ pub fn twin(call: &mut Call<'_>) {
                 cols,
                 scales: &scales[(scale_base + scale_offset as usize).min(scales.len())..],
             };
-            let out = &mut y[(line * p.y_stride + column) as usize..][..reachable as usize];
-            for (out, total) in out.iter_mut().zip(project(&matrix, reachable as usize, &[from])) {
+            project(&matrix, rows, &[from])
+        };
+        let segments = &segments_of(&p).unpack()[range];
+        let lines = |first: u32, rows: u32, column: u32| {
+            let reachable = (groups[0].saturating_sub(first) * form.rows_per_group).min(rows) as usize;
+            ((line * p.y_stride + column) as usize, reachable)
+        };
+        if form.paired {
+            let [(gate, rows, column), (up, ..), ..] = *segments else { unreachable!("two of each kind") };
+            let (at, rows) = lines(0, rows, column);
+            let both = [products(gate, rows), products(up, rows)].concat();
+            y[at..at + rows].copy_from_slice(&swiglu(&both));
+            continue;
+        }
+        for (packed, rows, column) in segments {
+            let (at, rows) = lines(packed[0], *rows, *column);
+            for (out, total) in y[at..at + rows].iter_mut().zip(products(*packed, rows)) {
                 *out = if p.accumulate == 1 { *out + total } else { total };
             }
         }
@@ -155,11 +189,10 @@ pub(super) fn case_weights(parts: &[(WeightType, usize)], cols: usize) -> CaseWe
     made
 }
 
-/// Inputs on which the adapters must agree with the twin.
-pub fn cases() -> Vec<Case> {
+/// The dense cases of the mat-vecs; those with SwiGLU last.
+pub(super) const DENSE: [DenseCase; 9] = {
     use WeightType::{BF16, F8E4M3, F16, F32};
-    let mut cases = Vec::new();
-    let dense: [DenseCase; 8] = [
+    [
         (
             "four weights of all types",
             &[(F8E4M3, 130), (BF16, 65), (F16, 3), (F32, 64)],
@@ -173,64 +206,82 @@ pub fn cases() -> Vec<Case> {
         ("two short blocks", &[(F8E4M3, 129), (F8E4M3, 1)], 448, 1, false, false),
         ("rows unaligned", &[(F8E4M3, 70), (BF16, 9)], 131, 2, false, false),
         ("rows of one byte", &[(F8E4M3, 5)], 1, 1, false, false),
+        ("many blocks", &[(F8E4M3, 6), (BF16, 7)], 2080, 1, false, false),
         ("SwiGLU, added", &[(F8E4M3, 100)], 160, 2, true, true),
         ("SwiGLU, BF16", &[(BF16, 100)], 40, 2, false, true),
-    ];
-    for (name, parts, cols, tokens, accumulate, with_swiglu) in dense {
-        let weights = case_weights(parts, cols);
-        let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
-        let (x_offset, y_stride) = (3, rows + 2);
-        let x_stride = cols * 2 + 5;
-        let x = random::f32s(1, tokens * x_stride);
-        let y = random::f32s(2, tokens * y_stride);
-        let mut reference: Vec<f64> = y.iter().map(|v| f64::from(*v)).collect();
-        for token in 0..tokens {
-            let from = &x[token * x_stride + x_offset..];
-            let from: Vec<f64> = (0..cols)
-                .map(|k| {
-                    let v = f64::from(from[k]);
-                    if with_swiglu { v / (1.0 + (-v).exp()) * f64::from(from[cols + k]) } else { v }
-                })
-                .collect();
-            let mut row = 0;
-            for matrix in &weights.values {
-                for w in matrix.chunks(cols) {
-                    let sum: f64 = w.iter().zip(&from).map(|(w, x)| w * x).sum();
-                    let at = &mut reference[token * y_stride + row];
-                    *at = if accumulate { *at + sum } else { sum };
-                    row += 1;
-                }
+    ]
+};
+
+/// A case of a mat-vec with `rows_per_group` rows per workgroup, whose x begins at value `x_offset` of rows that are
+/// `x_spare` values longer than twice what is read.
+pub(super) fn dense_case(
+    (name, parts, cols, tokens, accumulate, with_swiglu): &DenseCase,
+    rows_per_group: u32,
+    [x_offset, x_spare]: [usize; 2],
+) -> Case {
+    let (cols, tokens, accumulate) = (*cols, *tokens, *accumulate);
+    let weights = case_weights(parts, cols);
+    let rows: usize = parts.iter().map(|(_, rows)| rows).sum();
+    let y_stride = rows + 2;
+    let x_stride = cols * 2 + x_spare;
+    let x = random::f32s(1, tokens * x_stride);
+    let y = random::f32s(2, tokens * y_stride);
+    let mut reference: Vec<f64> = y.iter().map(|v| f64::from(*v)).collect();
+    for token in 0..tokens {
+        let from = &x[token * x_stride + x_offset..];
+        let from: Vec<f64> = (0..cols)
+            .map(|k| {
+                let v = f64::from(from[k]);
+                if *with_swiglu { v / (1.0 + (-v).exp()) * f64::from(from[cols + k]) } else { v }
+            })
+            .collect();
+        let mut row = 0;
+        for matrix in &weights.values {
+            for w in matrix.chunks(cols) {
+                let sum: f64 = w.iter().zip(&from).map(|(w, x)| w * x).sum();
+                let at = &mut reference[token * y_stride + row];
+                *at = if accumulate { *at + sum } else { sum };
+                row += 1;
             }
-        }
-        for lanes in [1, 8] {
-            let (segments, groups) = Segments::pack(&weights.segments, THREADS / lanes, None);
-            let params = Params {
-                cols: cols as u32,
-                x_stride: x_stride as u32,
-                x_offset: x_offset as u32,
-                y_stride: y_stride as u32,
-                accumulate: accumulate.into(),
-                ..Default::default()
-            }
-            .with(&segments);
-            let buffers = Bindings {
-                weights: CaseBuffer::weights(&weights.bytes),
-                scales: CaseBuffer::f32(&weights.scales),
-                x: CaseBuffer::f32(&x),
-                expert_ids: CaseBuffer::u32(&[0]),
-                slots: CaseBuffer::u32(&[0]),
-                y: CaseBuffer::OutF32(y.clone()),
-            };
-            let overrides = Overrides { lanes, swiglu: with_swiglu.into(), ..Default::default() };
-            let name = format!("{name}, {lanes} lanes");
-            cases.push(
-                Case::new(name, params, overrides, [groups, tokens as u32, 1], buffers, Tolerance::SUM)
-                    .without(not_with(lanes))
-                    .with_reference(5, reference.clone(), Tolerance::SUM),
-            );
         }
     }
-    cases.extend([experts_case(1), experts_case(8)]);
+    let (segments, groups) = Segments::pack(&weights.segments, rows_per_group, None);
+    let params = Params {
+        cols: cols as u32,
+        x_stride: x_stride as u32,
+        x_offset: x_offset as u32,
+        y_stride: y_stride as u32,
+        accumulate: accumulate.into(),
+        ..Default::default()
+    }
+    .with(&segments);
+    let buffers = Bindings {
+        weights: CaseBuffer::weights(&weights.bytes),
+        scales: CaseBuffer::f32(&weights.scales),
+        x: CaseBuffer::f32(&x),
+        expert_ids: CaseBuffer::u32(&[0]),
+        slots: CaseBuffer::u32(&[0]),
+        y: CaseBuffer::OutF32(y),
+    };
+    let overrides = Overrides::default();
+    Case::new(*name, params, overrides, [groups, tokens as u32, 1], buffers, Tolerance::SUM).with_reference(
+        5,
+        reference,
+        Tolerance::SUM,
+    )
+}
+
+/// Inputs on which the adapters must agree with the twin.
+pub fn cases() -> Vec<Case> {
+    let mut cases: Vec<Case> = DENSE
+        .iter()
+        .map(|case| {
+            let mut case_of = dense_case(case, THREADS, [3, 5]);
+            case_of.constants = Params::constants(Overrides { swiglu: case.5.into(), experts: 0 });
+            case_of
+        })
+        .collect();
+    cases.push(experts_case(THREADS));
     cases
 }
 
@@ -250,7 +301,7 @@ pub(crate) fn case_slots(
 }
 
 /// Gate and up of 3 picks of 5 experts, one of them in another slab, and a wider shared expert.
-fn experts_case(lanes: u32) -> Case {
+pub(super) fn experts_case(rows_per_group: u32) -> Case {
     let (cols, inter, shared_inter, tokens, picks, experts) = (144, 70, 140, 2u32, 3u32, 5usize);
     let kind = WeightType::F8E4M3;
     let slot = case_weights(&[(kind, inter), (kind, inter)], cols);
@@ -279,7 +330,7 @@ fn experts_case(lanes: u32) -> Case {
     let expert_ids = [4, 0, 3, 1, 2, 4];
     let pairs = tokens * picks;
     let y_stride = 2 * shared_inter;
-    let (segments, groups) = Segments::pack(&segments, THREADS / lanes, Some(2));
+    let (segments, groups) = Segments::pack(&segments, rows_per_group, Some(2));
     let params = Params {
         cols: cols as u32,
         x_stride: cols as u32,
@@ -298,14 +349,6 @@ fn experts_case(lanes: u32) -> Case {
         slots: CaseBuffer::u32(&slots),
         y: CaseBuffer::OutF32(vec![0.5; lines as usize * y_stride]),
     };
-    let overrides = Overrides { lanes, experts: 1, ..Default::default() };
-    Case::new(
-        format!("experts, {lanes} lanes"),
-        params,
-        overrides,
-        [groups, lines, 1],
-        buffers,
-        Tolerance::SUM,
-    )
-    .without(not_with(lanes))
+    let overrides = Overrides { experts: 1, swiglu: 0 };
+    Case::new("experts", params, overrides, [groups, lines, 1], buffers, Tolerance::SUM)
 }

@@ -3,20 +3,19 @@
 // SWIGLU: x[t, k] becomes silu(x[t, k]) · x[t, cols + k].
 // EXPERTS: workgroup row p < pairs is the pair (token t = p / picks, expert expert_ids[p]); W's offsets are within the
 //   expert's slot. Rows p ≥ pairs are the shared expert of token p - pairs: they use segments 2 and 3, routed ones 0 and 1.
-// Order of a sum: k ascending inside a block of 128, then the blocks ascending. The mat-mul has the same.
+// Order of a sum: k ascending inside a part of 16 columns, the eight parts of a block of 128 ascending, then the blocks
+// ascending. The mat-mul has the same, and so has matvec_lanes.
 //
-// LANES threads share a row, each summing whole blocks. Bindings 0–2 (weights, scales, x) are those of lib/rows.
+// A thread has a row: the form for adapters that are CPUs, where threads are lanes of a vector. Bindings 0–2 (weights, scales, x)
+// are those of lib/rows.
 
 import package::lib::weights::element_bytes;
 import package::lib::rows::{block_sum, block_scale};
 
-override LANES: u32 = 1u;
 override SWIGLU: u32 = 0u;
 override EXPERTS: u32 = 0u;
 
 const THREADS: u32 = 64u;
-// Block sums kept while LANES > 1: rows of a workgroup × blocks of a row must fit.
-const MAX_BLOCK_SUMS: u32 = 1280u;
 
 struct Params {
     segment0: vec4<u32>, // first workgroup, byte offset of W, index of its first scale, type
@@ -38,8 +37,6 @@ var<immediate> params: Params;
 @group(0) @binding(3) var<storage, read> expert_ids: array<u32>;
 @group(0) @binding(4) var<storage, read> slots: array<vec2<u32>>; // (experts): byte offset / 16 of each slot, or all ones; its first scale
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
-
-var<workgroup> block_sums: array<f32, MAX_BLOCK_SUMS>;
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -92,8 +89,8 @@ fn main(
             scale_base += slot.y;
         }
     }
-    let row = (group.x - segment.x) * (THREADS / LANES) + thread / LANES;
-    if ((group.x - segment.x) * (THREADS / LANES) >= rows) {
+    let row = (group.x - segment.x) * THREADS + thread;
+    if ((group.x - segment.x) * THREADS >= rows) {
         return; // the other kind of expert has more rows
     }
     let used_row = min(row, rows - 1u); // lanes beyond the last row work along, so that all lanes share x
@@ -103,25 +100,11 @@ fn main(
     let blocks = (params.cols + 127u) / 128u;
     let row_scales = scale_base + used_row / 128u * blocks;
     var total = 0.0;
-    if (LANES == 1u) {
-        for (var b = 0u; b < blocks; b++) {
-            let sum = block_sum(kind, row_base, params.cols, x_row, SWIGLU, b, eight);
-            total = fma(sum, block_scale(kind, row_scales, b), total);
-        }
-    } else {
-        let lane = thread % LANES;
-        for (var b = lane; b < blocks; b += LANES) {
-            block_sums[thread / LANES * blocks + b] = 
-                block_sum(kind, row_base, params.cols, x_row, SWIGLU, b, eight);
-        }
-        workgroupBarrier();
-        if (lane == 0u) {
-            for (var b = 0u; b < blocks; b++) {
-                total = fma(block_sums[thread / LANES * blocks + b], block_scale(kind, row_scales, b), total);
-            }
-        }
+    for (var b = 0u; b < blocks; b++) {
+        let sum = block_sum(kind, row_base, params.cols, x_row, SWIGLU, b, eight);
+        total = fma(sum, block_scale(kind, row_scales, b), total);
     }
-    if (row < rows && thread % LANES == 0u) {
+    if (row < rows) {
         let at = group.y * params.y_stride + column + row;
         if (params.accumulate == 1u) {
             total += y[at];

@@ -13,6 +13,10 @@ import package::lib::weights::{element, e4m3x4, bf16x2, F8E4M3, BF16, F32};
 override WEIGHT_TYPE: u32 = 1u;
 override CAREFUL: u32 = 0u;
 override TOKENS: u32 = 1u;
+// Sizes of `planes` and `joined`: 128 and 16 per plane, of which there are 2 where TOKENS is 1, else 8. Memory that a workgroup
+// does not take lets others run beside it.
+override PLANES: u32 = 1024u;
+override JOINED: u32 = 128u;
 
 const LANES: u32 = 128u;
 const EXPERTS: u32 = 8u; // of a workgroup
@@ -37,8 +41,8 @@ var<immediate> params: Params;
 
 // Sums to be joined over the lanes, in planes of one vec4 per lane: of four experts each for one token, of one expert
 // each for four tokens.
-var<workgroup> planes: array<vec4<f32>, 1024>;
-var<workgroup> joined: array<vec4<f32>, 128>; // (planes, 16)
+var<workgroup> planes: array<vec4<f32>, PLANES>;
+var<workgroup> joined: array<vec4<f32>, JOINED>; // (planes, 16)
 
 // Four values of a row from column k on, k a multiple of 4; careful: zero beyond the row.
 fn gate4(row: u32, k: u32) -> vec4<f32> {

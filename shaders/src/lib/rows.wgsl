@@ -1,5 +1,6 @@
 // Dot products of a stored row with x, shared by the mat-vecs. The three bindings are theirs.
-// Order of a sum: k ascending inside a block of 128; the blocks are then added ascending, each times its scale.
+// Order of a sum: k ascending inside a part of 16 columns, the eight parts of a block ascending; the blocks are then added
+// ascending, each times its scale.
 //
 // On adapters that are CPUs (`broadcast`) eight lanes load eight values of x at once and hand them round, since a load
 // of one value by all lanes costs as much as eight loads there: all lanes of a subgroup then need the same x.
@@ -110,18 +111,27 @@ fn block_sum(kind: u32, base: u32, cols: u32, x_row: u32, swiglu: u32, b: u32, e
     if (kind == F8E4M3 && cols % 16u == 0u) {
         let row = (base + first) / 16u;
         for (var step = 0u; step < count / 16u; step++) {
-            sum = f8_step(weights[row + step], x_row + first + step * 16u, eight, swiglu, cols, sum);
+            sum += f8_step(weights[row + step], x_row + first + step * 16u, eight, swiglu, cols, 0.0);
         }
     } else if (kind == BF16 && cols % 8u == 0u) {
         let row = (base + first * 2u) / 16u;
-        for (var step = 0u; step < count / 8u; step++) {
-            sum = bf16_step(weights[row + step], x_row + first + step * 8u, eight, swiglu, cols, sum);
+        for (var step = 0u; step < count / 8u; step += 2u) {
+            var part = bf16_step(weights[row + step], x_row + first + step * 8u, eight, swiglu, cols, 0.0);
+            if (step + 1u < count / 8u) {
+                part = bf16_step(weights[row + step + 1u], x_row + first + step * 8u + 8u, eight, swiglu, cols, part);
+            }
+            sum += part;
         }
     } else {
         // Rows that are not aligned, and types that are rare.
+        var part = 0.0;
         for (var k = 0u; k < count; k++) {
             let byte = base + (first + k) * element_bytes(kind);
-            sum = fma(element(kind, word(byte / 4u), byte % 4u), x_at(x_row + first + k, swiglu, cols), sum);
+            part = fma(element(kind, word(byte / 4u), byte % 4u), x_at(x_row + first + k, swiglu, cols), part);
+            if (k % 16u == 15u || k + 1u == count) {
+                sum += part;
+                part = 0.0;
+            }
         }
     }
     return sum;

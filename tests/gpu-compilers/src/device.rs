@@ -8,7 +8,7 @@ use porism_shaders::{Features, KERNELS};
 
 use crate::loops::{self, Counts};
 use crate::row::Row;
-use crate::variants::{Variant, variants};
+use crate::variants::{Variant, gpu_features, variants};
 use crate::vulkan::{Executable, Vulkan};
 
 /// How a driver calls what is wanted, by the first word of the device's name.
@@ -143,7 +143,8 @@ pub fn through_wgpu(device: &str) -> Result<()> {
         sets.sort();
         sets.dedup();
         for variant in kernel.variants {
-            if variant.features != Features::NONE && !gpu.features().contains(wgpu::Features::SUBGROUP) {
+            // Of what GPUs get: all optional features, or none.
+            if variant.features != Features::NONE && variant.features != gpu_features(kernel) {
                 continue;
             }
             for overrides in &sets {

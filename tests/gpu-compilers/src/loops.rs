@@ -76,6 +76,7 @@ pub fn amd(listing: &str) -> Vec<Counts> {
             let product = |word: &&str| {
                 [
                     "v_fma_f32",
+                    "v_fma_mix_f32",
                     "v_fmac_f32",
                     "v_mac_f32",
                     "v_mad_f32",

@@ -41,7 +41,10 @@ impl Variant {
 /// Every pipeline of a GPU, for FP8 and BF16 checkpoints.
 pub fn variants() -> Vec<Variant> {
     let mut all = Vec::new();
-    let mut add = |name: &str, overrides: &[(&'static str, u32)], inner: Option<Inner>| {
+    let mut with = |name: &str,
+                    features: Features,
+                    overrides: &[(&'static str, u32)],
+                    inner: Option<Inner>| {
         let kernel = KERNELS
             .iter()
             .find(|kernel| kernel.name == name)
@@ -50,17 +53,27 @@ pub fn variants() -> Vec<Variant> {
         if let Some((unknown, _)) = overrides.iter().find(|(name, _)| !known(name)) {
             panic!("variants.rs sets `{unknown}`, which `{}` does not have any more", kernel.name);
         }
-        all.push(Variant { kernel, features: Features::NONE, overrides: overrides.to_vec(), inner });
+        all.push(Variant { kernel, features: shown(kernel, features), overrides: overrides.to_vec(), inner });
     };
-    let row = Some(Inner { weights: 16, products: 16 });
-    for lanes in [8, 1] {
-        add("matvec", &[("LANES", lanes)], row);
+    // Four rows of 16 columns each; 56 blocks are 7168 columns, 144 are 9 experts of 2048.
+    let rows = Some(Inner { weights: 64, products: 64 });
+    for features in [GPU, PORTABLE] {
+        with("matvec_lanes", features, &[("BLOCKS", 64)], rows);
     }
-    add("matvec", &[("LANES", 8), ("SWIGLU", 1)], row);
-    add("matvec", &[("LANES", 8), ("EXPERTS", 1)], row);
-    add("matvec", &[("LANES", 8), ("EXPERTS", 1), ("SWIGLU", 1)], row);
+    with("matvec_lanes", GPU, &[("BLOCKS", 144)], rows);
+    with("matvec_lanes", GPU, &[("PAIRED", 1), ("BLOCKS", 64)], rows);
+    with("matvec_lanes", GPU, &[("EXPERTS", 1), ("PAIRED", 1), ("BLOCKS", 64)], rows);
+    with("matvec_lanes", GPU, &[("EXPERTS", 1), ("PAIRS", 1), ("BLOCKS", 16)], rows);
+    for features in [GPU, PORTABLE] {
+        with("experts_down_lanes", features, &[("BLOCKS", 144)], rows);
+    }
+    let mut add = |name: &str, overrides: &[(&'static str, u32)], inner| with(name, GPU, overrides, inner);
+    // The forms with a row per thread: on a GPU for what the others do not take.
+    let row = Some(Inner { weights: 16, products: 16 });
+    add("matvec", &[], row);
+    add("matvec", &[("SWIGLU", 1)], row);
     add("experts_down", &[], row);
-    let tile = Some(Inner { weights: 64, products: 512 });
+    let tile = Some(Inner { weights: 32, products: 256 });
     add("matmul", &[], tile);
     add("matmul", &[("SWIGLU", 1)], tile);
     add("matmul", &[("EXPERTS", 1)], tile);
@@ -76,14 +89,28 @@ pub fn variants() -> Vec<Variant> {
     add("index_scores", &[], None);
     add("index_scores", &[("CAREFUL", 1)], None);
     add("topk", &[], None);
-    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1)], None);
+    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
     add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 4)], None);
-    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1)], None);
+    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
     add("embedding", &[("WEIGHT_TYPE", 1)], None);
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();
     for kernel in KERNELS.iter().filter(|kernel| !covered.contains(&kernel.name)) {
-        all.push(Variant { kernel, features: Features::NONE, overrides: vec![], inner: None });
+        all.push(Variant { kernel, features: shown(kernel, GPU), overrides: vec![], inner: None });
     }
     all
+}
+
+/// The features of a GPU that passes every self-test, and of one that passes none.
+const GPU: Features = Features::HALF.with(Features::SHUFFLE);
+const PORTABLE: Features = Features::NONE;
+
+/// Those of `features` that the kernel knows.
+fn shown(kernel: &Kernel, features: Features) -> Features {
+    kernel.variant(features).features
+}
+
+/// Those of a GPU's features that the kernel knows.
+pub fn gpu_features(kernel: &Kernel) -> Features {
+    shown(kernel, GPU)
 }

@@ -1,13 +1,26 @@
 //! Kernels of the router and of experts.
 
 use porism_shaders as shaders;
-use porism_shaders::Features;
-use porism_shaders::kernels::matvec;
 use porism_shaders::kernels::segments::{Segment, Segments};
+use porism_shaders::kernels::{matvec_lanes, router};
+use porism_shaders::weights::BLOCK;
 
-use super::{Operand, Ops, Rows, matrices, shaped, strided, width};
+use super::{Operand, Ops, Rows, blocks_of, matrices, shaped, strided, width};
 use crate::recording::{Groups, View};
 use crate::weights::pieces::{Experts, Piece, Projection, Slab, SlotLayout};
+
+/// What a mat-vec with the weights of experts does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Rows [gate | up] of a token's x.
+    GateUp,
+    /// silu(gate) · up of a token's x.
+    Paired,
+    /// A pair's row of x.
+    Down,
+    /// A pair's row [gate | up], which becomes silu(gate) · up on the way.
+    ActivateAndDown,
+}
 
 impl Ops<'_> {
     /// x = rms(h) · norm and the router's logits. See `router.wgsl`.
@@ -34,11 +47,8 @@ impl Ops<'_> {
             logits: shaped(logits, [tokens, params.experts]),
         };
         let share = if tokens >= 4 { 4 } else { 1 };
-        let overrides = shaders::router::Overrides {
-            weight_type: segment.kind,
-            careful: (!params.cols.is_multiple_of(4)).into(),
-            tokens: share,
-        };
+        let careful = (!params.cols.is_multiple_of(4)).into();
+        let overrides = router::overrides(segment.kind, careful, share);
         let groups = [params.experts.div_ceil(shaders::router::EXPERTS), tokens.div_ceil(share), 1];
         self.push("router", &params, overrides, bound, groups);
     }
@@ -73,7 +83,7 @@ impl Ops<'_> {
     }
 
     /// Decode: gate and up of the picked experts in `slab` and, if given, of the shared one, which then lies in it too;
-    /// act has a row per pair, then one per token.
+    /// act has a row per pair, then one per token. Returns whether they are silu(gate) · up already.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_gate_up(
         &mut self,
@@ -85,7 +95,7 @@ impl Ops<'_> {
         x: Rows,
         expert_ids: View,
         act: Rows,
-    ) {
+    ) -> bool {
         let mut segments = slot.gate_up.to_vec();
         let pairs = self.tokens * picks;
         let mut lines = pairs;
@@ -93,11 +103,15 @@ impl Ops<'_> {
             segments.extend(&shared.pieces[0].segments);
             lines += self.tokens;
         }
+        let paired = self.pairs_up(&segments, cols);
+        let step = if paired { Step::Paired } else { Step::GateUp };
         let what = "experts_gate_up";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, false);
+        self.experts_matvec(what, slab, &segments, (pairs, picks, lines), cols, x, expert_ids, act, step);
+        paired
     }
 
-    /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair.
+    /// Decode over several slabs: down projections of the picked experts in `slab`, one row of `part` per pair; `activated`
+    /// says whether `act` is silu(gate) · up.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down_parts(
         &mut self,
@@ -108,11 +122,13 @@ impl Ops<'_> {
         act: Rows,
         expert_ids: View,
         part: Rows,
+        activated: bool,
     ) {
         let pairs = self.tokens * picks;
         let segments = [slot.down];
+        let step = if activated { Step::Down } else { Step::ActivateAndDown };
         let what = "experts_down";
-        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, true);
+        self.experts_matvec(what, slab, &segments, (pairs, picks, pairs), cols, act, expert_ids, part, step);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
@@ -126,11 +142,25 @@ impl Ops<'_> {
         x: Rows,
         expert_ids: View,
         y: Rows,
-        swiglu: bool,
+        step: Step,
     ) {
-        let lanes = self.lanes(cols);
+        let along_k = match step {
+            Step::GateUp => self.along_k(segments, cols),
+            Step::Paired | Step::Down => true,
+            Step::ActivateAndDown => false,
+        };
+        let rows_per_group = match (along_k, step) {
+            (false, _) => shaders::matvec::THREADS,
+            (true, Step::Paired) => matvec_lanes::ROWS / 2,
+            (true, _) => matvec_lanes::ROWS,
+        };
         let shared_from = (segments.len() > 2).then_some(2);
-        let (packed, groups) = Segments::pack(segments, shaders::matvec::THREADS / lanes, shared_from);
+        let (packed, mut groups) = Segments::pack(segments, rows_per_group, shared_from);
+        let mut written = width(segments);
+        if step == Step::Paired {
+            groups = segments.iter().map(|segment| segment.rows.div_ceil(rows_per_group)).max().unwrap_or(0);
+            written = segments.iter().step_by(2).map(|gate| gate.column + gate.rows).max().unwrap_or(0);
+        }
         let params = shaders::matvec::Params {
             cols,
             x_stride: x.stride,
@@ -141,22 +171,35 @@ impl Ops<'_> {
             ..Default::default()
         }
         .with(&packed);
-        let overrides = shaders::matvec::Overrides { lanes, swiglu: swiglu.into(), experts: 1 };
         let [weights, scales] = matrices((slab.weights, slab.scales), segments, cols);
-        let (rows, of_x) = if swiglu { (lines, 2 * cols) } else { (self.tokens, cols) };
-        let bound = shaders::matvec::Bindings {
-            weights,
-            scales,
-            x: strided(x.view, rows, x.stride, x.offset + of_x),
-            expert_ids: shaped(expert_ids, [pairs]),
-            slots: shaped(slab.slots, [2]),
-            y: strided(y.view, lines, y.stride, width(segments)),
+        let (rows, of_x) = match step {
+            Step::GateUp | Step::Paired => (self.tokens, cols),
+            Step::Down => (lines, cols),
+            Step::ActivateAndDown => (lines, 2 * cols),
         };
-        let (not_with, groups) = (matvec::not_with(lanes), Groups::Direct([groups, lines, 1]));
-        self.push_groups(what, not_with, &params, overrides, bound, groups);
+        let x = strided(x.view, rows, x.stride, x.offset + of_x);
+        let (expert_ids, slots) = (shaped(expert_ids, [pairs]), shaped(slab.slots, [2]));
+        let y = strided(y.view, lines, y.stride, written);
+        let groups = [groups, lines, 1];
+        if along_k {
+            let overrides = shaders::matvec_lanes::Overrides {
+                experts: 1,
+                paired: (step == Step::Paired).into(),
+                pairs: (step == Step::Down).into(),
+                blocks: blocks_of(cols),
+            };
+            let bound = shaders::matvec_lanes::Bindings { weights, scales, x, expert_ids, slots, y };
+            self.push(what, &params.along_k(), overrides, bound, groups);
+        } else {
+            let swiglu = (step == Step::ActivateAndDown).into();
+            let overrides = shaders::matvec::Overrides { swiglu, experts: 1 };
+            let bound = shaders::matvec::Bindings { weights, scales, x, expert_ids, slots, y };
+            self.push(what, &params, overrides, bound, groups);
+        }
     }
 
-    /// Decode with all experts in one slab: down projections, weights, shared expert and residual in one dispatch.
+    /// Decode with all experts in one slab: down projections, weights, shared expert and residual in one dispatch; `activated`
+    /// says whether `act` is silu(gate) · up.
     #[expect(clippy::too_many_arguments, reason = "a formula with its operands")]
     pub fn experts_down(
         &mut self,
@@ -168,6 +211,7 @@ impl Ops<'_> {
         expert_ids: View,
         expert_weights: View,
         h: View,
+        activated: bool,
     ) {
         let slab = &experts.slabs[0];
         let shared = experts.shared_down.as_ref().map(|down| (down.cols, down.pieces[0].segments[0]));
@@ -192,20 +236,36 @@ impl Ops<'_> {
         let larger = |a: Operand, b: Operand| if a.needed < b.needed { b } else { a };
         let pairs = self.tokens * picks;
         let lines = if shared_cols > 0 { pairs + self.tokens } else { pairs };
-        let bound = shaders::experts_down::Bindings {
-            weights: larger(weights, shared_weights),
-            scales: larger(scales, shared_scales),
-            x: larger(
-                strided(act.view, pairs, act.stride, 2 * cols),
-                strided(act.view, lines, act.stride, 2 * shared_cols),
-            ),
-            expert_ids: shaped(expert_ids, [pairs]),
-            slots: shaped(slab.slots, [2]),
-            expert_weights: shaped(expert_weights, [pairs]),
-            h: shaped(h, [self.tokens, rows]),
-        };
-        let groups = [rows.div_ceil(shaders::experts_down::THREADS), self.tokens, 1];
-        self.push("experts_down", &params, Default::default(), bound, groups);
+        let (weights, scales) = (larger(weights, shared_weights), larger(scales, shared_scales));
+        let values = if activated { 1 } else { 2 };
+        let x = larger(
+            strided(act.view, pairs, act.stride, values * cols),
+            strided(act.view, lines, act.stride, values * shared_cols),
+        );
+        let (expert_ids, slots) = (shaped(expert_ids, [pairs]), shaped(slab.slots, [2]));
+        let (expert_weights, h) = (shaped(expert_weights, [pairs]), shaped(h, [self.tokens, rows]));
+        let what = "experts_down";
+        if activated {
+            let blocks = picks * cols.div_ceil(BLOCK as u32) + shared_cols.div_ceil(BLOCK as u32);
+            let overrides =
+                shaders::experts_down_lanes::Overrides { blocks: matvec_lanes::blocks_of(blocks) };
+            let bound = shaders::experts_down_lanes::Bindings {
+                weights,
+                scales,
+                x,
+                expert_ids,
+                slots,
+                expert_weights,
+                h,
+            };
+            let groups = [rows.div_ceil(matvec_lanes::ROWS), self.tokens, 1];
+            self.push(what, &params.along_k(), overrides, bound, groups);
+        } else {
+            let bound =
+                shaders::experts_down::Bindings { weights, scales, x, expert_ids, slots, expert_weights, h };
+            let groups = [rows.div_ceil(shaders::experts_down::THREADS), self.tokens, 1];
+            self.push(what, &params, Default::default(), bound, groups);
+        }
     }
 
     /// Workgroups in x of the expert mat-mul over `segments`.
@@ -252,7 +312,7 @@ impl Ops<'_> {
             slots: shaped(slab.slots, [2]),
             y: strided(y.view, pairs, y.stride, width(segments)),
         };
-        self.push_groups(what, Features::NONE, &params, overrides, bound, Groups::Indirect(groups));
+        self.push_groups(what, &params, overrides, bound, Groups::Indirect(groups));
     }
 
     /// h += Σ weight · part + shared, or h = where `overwrite`. See `experts_combine.wgsl`.
