@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn sampling_defaults_of_a_model_are_taken_unless_something_was_typed() {
         use clap::Parser as _;
-        let checkpoint = Model::Embedded.checkpoint(Options::default()).unwrap();
+        let checkpoint = crate::model::Model::Embedded.checkpoint(Options::default()).unwrap();
         let of = |line: &str, generation: &serde_json::Value| {
             let command = crate::args::Cli::try_parse_from(line.split(' ')).unwrap().command;
             let crate::args::Command::Run(args) = command else { panic!("{line}") };
