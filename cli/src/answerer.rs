@@ -1,11 +1,12 @@
 //! Who answers the prover: local models, endpoints, or one of each.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use porism_loader::{Checkpoint, Options};
 use porism_prover::complete::{Complete, CompleteError};
-use porism_prover::http::{self, Endpoint, Endpoints, HttpError, Key};
+use porism_prover::http::{self, Endpoint, Endpoints, Followed, HttpError, Key};
 use porism_prover::pair::Pair;
 use porism_prover::prompts::PromptSet;
 use porism_prover::search::Settings;
@@ -40,7 +41,17 @@ pub struct Setup {
 /// A model, and where it is.
 enum Source {
     Local { model: Model, checkpoint: Box<Checkpoint> },
-    Remote { endpoints: Vec<Endpoint>, parallel: usize },
+    Remote(Remote),
+}
+
+/// A model at endpoints.
+struct Remote {
+    endpoints: Vec<Endpoint>,
+    parallel: usize,
+    /// The file that says where they are, with what makes endpoints of its lines.
+    followed: Cell<Option<Followed>>,
+    /// Tokens of prompt and answer together, where they tell.
+    context: Option<u32>,
 }
 
 /// The key of `--endpoint`, unless another variable is named.
@@ -109,12 +120,22 @@ impl Setup {
         let usual = Settings::default();
         let reading_temperature =
             if self.reader().is_small() { SMALL_READING_TEMPERATURE } else { usual.reading_temperature };
+        let context = match &self.writer {
+            Source::Remote(remote) => args.context.into_iter().chain(remote.context).min(),
+            Source::Local { .. } => None,
+        };
+        // Nobody answers at more length than somebody said the context is; what an endpoint told it ends by itself.
+        let asked = args.context.filter(|_| context.is_some()).unwrap_or(u32::MAX);
         let settings = Settings {
+            context,
             verifications: args.verifications.unwrap_or(usual.verifications),
             meta_verify: !args.no_meta,
             evaluations_to_refine: if self.writer.is_small() { 1 } else { usual.evaluations_to_refine },
-            max_tokens_per_proof: args.max_tokens.unwrap_or(usual.max_tokens_per_proof),
-            max_tokens_per_reading: args.max_tokens_per_reading.unwrap_or(usual.max_tokens_per_reading),
+            max_tokens_per_proof: args.max_tokens.unwrap_or(usual.max_tokens_per_proof).min(asked),
+            max_tokens_per_reading: args
+                .max_tokens_per_reading
+                .unwrap_or(usual.max_tokens_per_reading)
+                .min(asked),
             temperature: args.temperature.unwrap_or(usual.temperature),
             reading_temperature: args.reading_temperature.unwrap_or(reading_temperature),
             top_p: args.top_p.unwrap_or(usual.top_p),
@@ -168,12 +189,26 @@ impl Setup {
 impl Source {
     fn writer(args: &ProverArgs) -> Result<Self> {
         let remote = &args.endpoints;
-        if remote.endpoint.is_empty() {
+        if remote.endpoint.is_empty() && remote.endpoint_file.is_none() {
             return Self::local(args.model.as_deref(), args);
         }
-        let model = remote.endpoint_model.as_deref().unwrap_or_default();
+        let model = remote.endpoint_model.clone().unwrap_or_default();
+        let revision = remote.endpoint_revision.clone();
         let key = key(remote.endpoint_key_env.as_deref(), ENDPOINT_KEY)?;
-        Self::remote(&remote.endpoint, model, |_| key.clone(), remote.endpoint_parallel)
+        let make = move |url: &str| {
+            Endpoint::new(url, &model, key.clone())
+                .map(|endpoint| endpoint.with_revision(revision.as_deref()))
+        };
+        match &remote.endpoint_file {
+            Some(file) => {
+                let (followed, endpoints) = Followed::open(file, Box::new(make)).map_err(Failure::usage)?;
+                Ok(Self::remote(endpoints, remote.endpoint_parallel, Some(followed)))
+            }
+            None => {
+                let endpoints = remote.endpoint.iter().map(|url| make(url)).collect::<Result<Vec<_>, _>>()?;
+                Ok(Self::remote(endpoints, remote.endpoint_parallel, None))
+            }
+        }
     }
 
     fn reader(args: &ProverArgs) -> Result<Option<Self>> {
@@ -202,7 +237,9 @@ impl Source {
         let is_known = |url: &str| remote.endpoint.iter().any(|known| known == url);
         let key = |url: &str| own.clone().or_else(|| shared.clone().filter(|_| is_known(url)));
         let parallel = remote.verifier_parallel.unwrap_or(remote.endpoint_parallel);
-        Self::remote(&remote.verifier_endpoint, model, key, parallel).map(Some)
+        let endpoint = |url: &String| Endpoint::new(url, model, key(url));
+        let endpoints = remote.verifier_endpoint.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(Self::remote(endpoints, parallel, None)))
     }
 
     fn local(name: Option<&str>, args: &ProverArgs) -> Result<Self> {
@@ -211,15 +248,30 @@ impl Source {
         Ok(Self::Local { model, checkpoint: Box::new(checkpoint) })
     }
 
-    fn remote(
-        urls: &[String],
-        model: &str,
-        key: impl Fn(&str) -> Option<Key>,
-        parallel: u32,
-    ) -> Result<Self> {
-        let endpoint = |url: &String| Endpoint::new(url, model, key(url));
-        let endpoints = urls.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::Remote { endpoints, parallel: parallel as usize })
+    /// Endpoints, asked what they are; whoever does not tell is taken as it comes.
+    fn remote(endpoints: Vec<Endpoint>, parallel: u32, followed: Option<Followed>) -> Self {
+        /// So long an endpoint may take to tell of itself.
+        const WAIT: Duration = Duration::from_secs(3);
+        let told: Vec<http::About> = std::thread::scope(|scope| {
+            let ask = |endpoint| scope.spawn(move || http::about(endpoint, WAIT));
+            let asked: Vec<_> = endpoints.iter().map(ask).collect();
+            asked.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        });
+        for (endpoint, about) in endpoints.iter().zip(&told) {
+            if !about.models.is_empty() && !about.models.iter().any(|model| model == endpoint.model()) {
+                let models: Vec<&str> = about.models.iter().map(String::as_str).take(8).collect();
+                tracing::info!("{}: lists other models: {}", endpoint.name(), models.join(", "));
+            }
+        }
+        let context = told.iter().filter_map(|about| about.context).min();
+        let with_slots = |(endpoint, about): (Endpoint, &http::About)| endpoint.with_slots(about.slots);
+        let endpoints = endpoints.into_iter().zip(&told).map(with_slots).collect();
+        Self::Remote(Remote {
+            endpoints,
+            parallel: parallel as usize,
+            followed: Cell::new(followed),
+            context,
+        })
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -232,16 +284,19 @@ impl Source {
     fn is_small(&self) -> bool {
         match self {
             Self::Local { checkpoint, .. } => checkpoint.config().max_position_embeddings < SHORT_CONTEXT,
-            Self::Remote { .. } => false,
+            Self::Remote(_) => false,
         }
     }
 
     fn identity(&self) -> Result<store::Model> {
         Ok(match self {
-            Self::Local { model, .. } => {
-                store::Model { name: model.label(), fingerprint: model.fingerprint()?, endpoints: Vec::new() }
-            }
-            Self::Remote { endpoints, .. } => http::identity(endpoints),
+            Self::Local { model, .. } => store::Model {
+                name: model.label(),
+                fingerprint: model.fingerprint()?,
+                revision: None,
+                endpoints: Vec::new(),
+            },
+            Self::Remote(remote) => http::identity(&remote.endpoints),
         })
     }
 }
@@ -283,26 +338,35 @@ impl<'c> Opened<'c> {
                 let engine = engine(model, checkpoint, args, settings, ui)?;
                 Ok(Self::Local { engine: Box::new(engine), words: Some(Box::new(words)) })
             }
-            Source::Remote { endpoints, parallel } => {
-                for endpoint in endpoints.iter().filter(|endpoint| endpoint.shows_key()) {
+            Source::Remote(remote) => {
+                for endpoint in remote.endpoints.iter().filter(|endpoint| endpoint.shows_key()) {
                     ui.warn(&format!(
                         "{}: the key is sent without encryption, for others to read",
                         endpoint.name()
                     ));
                 }
-                let options = options(&args.endpoints, *parallel);
-                Ok(Self::Remote(Some(Box::new(Endpoints::new(endpoints.clone(), options)))))
+                let options = options(&args.endpoints, remote.parallel);
+                let endpoints = Endpoints::new(remote.endpoints.clone(), options);
+                let endpoints = match remote.followed.take() {
+                    Some(followed) => endpoints.following(followed),
+                    None => endpoints,
+                };
+                Ok(Self::Remote(Some(Box::new(endpoints))))
             }
         }
     }
 }
 
 fn options(args: &EndpointArgs, parallel: usize) -> http::Options {
+    let usual = http::Options::default();
     http::Options {
         parallel,
         silence: args.endpoint_timeout,
+        outage: args.endpoint_outage.unwrap_or(usual.outage),
+        // Whoever says how long means it, also of a server that is not there yet.
+        grace: args.endpoint_outage.unwrap_or(usual.grace),
         tries: args.endpoint_tries,
-        ..http::Options::default()
+        ..usual
     }
 }
 

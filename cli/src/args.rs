@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use clap_complete::engine::ArgValueCompleter;
 
@@ -399,8 +399,8 @@ pub struct Logits {
 }
 
 const PROVE_DETAILS: &str = "\
-PROBLEM is a text, a text or Markdown file, `-` for stdin, or a problem set: a .json or .jsonl file whose rows have a \
-`question` and perhaps a `problem_idx` or `id`.
+PROBLEM is a text, a text or Markdown file, `-` for stdin, or a problem set: a .json, .jsonl, .csv or .tsv file whose rows \
+have a `question` and perhaps a `problem_idx` or `id`.
 
 Proofs are written, read by a verifier until one passes, and the best are refined, round after round. A proof passes when \
 every counted reading says 1; a reading that says less is judged in turn, and counts as much as the judge agrees. The \
@@ -411,9 +411,11 @@ after any end. With the same seed the same proofs come out, whatever is worked o
 --time-limit and endpoints break that.
 
 With --endpoint a model elsewhere answers: SGLang, vLLM, llama.cpp, or a hosted one. The key comes from an \
-environment variable and is written nowhere. What fails is asked again, later each time. A request that \
-keeps failing costs its attempt only; when nothing works any more the command ends with 5, and the same \
-command goes on later. The verifier may be another model, here or elsewhere.
+environment variable and is written nowhere. An endpoint that is away or still loads its model is waited for \
+and costs no attempt, while the others take its requests; what fails by itself is asked again, later each \
+time, and costs its attempt only. When nothing is to be hoped for any more the command ends with 5, and the \
+same command goes on later, also with other addresses: a model is known by its name and revision. The verifier \
+may be another model, here or elsewhere.
 
 A model that states what it knows, as the embedded one does, refuses other problems (exit code 2). \
 Where a program can recompute proofs, one that passes its readings passes only if the program \
@@ -528,7 +530,7 @@ pub struct ProverArgs {
     /// Completions worked on at once; changes the speed only
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = settings::whole::<u32>(1, 1024))]
     pub parallel: u32,
-    /// Room for a prompt and its answer, in tokens
+    /// Room for a prompt and its answer, in tokens; with an endpoint no more is asked for and shown than fits
     #[arg(short = 'c', long = "ctx-size", value_name = "N", allow_negative_numbers = true, value_parser = settings::whole::<u32>(1, u32::MAX.into()))]
     pub context: Option<u32>,
     #[command(flatten)]
@@ -542,15 +544,24 @@ pub struct ProverArgs {
 /// Models elsewhere, and a second model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Endpoints")]
+#[group(skip)]
+#[command(group = ArgGroup::new("where_endpoints_are").args(["endpoint", "endpoint_file"]))]
 pub struct EndpointArgs {
     /// Ask the model behind this OpenAI-compatible address, as in `http://localhost:8000/v1`; may be given several times
     #[arg(long, value_name = "URL", requires = "endpoint_model", conflicts_with = "model", value_hint = ValueHint::Url)]
     pub endpoint: Vec<String>,
+    /// Ask at the addresses in FILE, one a line; it is read again while the search goes on, so that endpoints may come,
+    /// go and move
+    #[arg(long, value_name = "FILE", requires = "endpoint_model", conflicts_with_all = ["model", "endpoint"], value_hint = ValueHint::FilePath)]
+    pub endpoint_file: Option<PathBuf>,
     /// What the model is called there
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
+    #[arg(long, value_name = "NAME", requires = "where_endpoints_are")]
     pub endpoint_model: Option<String>,
+    /// Which weights they are, where the name alone does not tell: a run goes on only with the same
+    #[arg(long, value_name = "TEXT", requires = "endpoint_model")]
+    pub endpoint_revision: Option<String>,
     /// Environment variable with the key [default: PORISM_ENDPOINT_KEY]
-    #[arg(long, value_name = "VARIABLE", requires = "endpoint")]
+    #[arg(long, value_name = "VARIABLE", requires = "where_endpoints_are")]
     pub endpoint_key_env: Option<String>,
     /// Requests under way at each address
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 16, value_parser = settings::whole::<u32>(1, 1024))]
@@ -567,10 +578,14 @@ pub struct EndpointArgs {
     /// Requests under way at each address of the verifier [default: as --endpoint-parallel]
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = settings::whole::<u32>(1, 1024))]
     pub verifier_parallel: Option<u32>,
-    /// Break off a request when nothing comes for this long: `90s`, `10m`, `2h`
+    /// Give an endpoint up that has requests and says nothing to any of them for this long: `90s`, `10m`, `2h`
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = parse_duration)]
     pub endpoint_timeout: std::time::Duration,
-    /// Send a request N times at most before it is lost
+    /// Wait this long for an endpoint that refuses connections or says that it is not ready, before it is given up
+    /// [default: 1h, and 20s for one that never answered]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub endpoint_outage: Option<std::time::Duration>,
+    /// Send a request that fails by itself N times at most to each endpoint before it is lost
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 8, value_parser = settings::whole::<u32>(1, 100))]
     pub endpoint_tries: u32,
 }

@@ -51,6 +51,11 @@ impl Failure {
         Self { code: MODEL, message: message.into(), hint: None }
     }
 
+    /// Nobody could be reached, or answered in full.
+    pub fn network(message: impl Into<String>) -> Self {
+        Self { code: NETWORK, message: message.into(), hint: None }
+    }
+
     /// Adds what can be done about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -69,6 +74,9 @@ pub fn code(error: &anyhow::Error) -> u8 {
             return runtime_code(error);
         }
         if cause.is::<porism_prover::http::HttpError>() {
+            return NETWORK;
+        }
+        if matches!(cause.downcast_ref(), Some(porism_prover::search::SearchError::Network(_))) {
             return NETWORK;
         }
         if cause.is::<porism_prover::store::StoreError>() {
@@ -234,6 +242,15 @@ fn http_hint(error: &porism_prover::http::HttpError) -> &'static str {
         }
         E::Absent { .. } => {
             "check the address, which mostly ends in /v1, and the name of the model; `curl ADDRESS/models` lists them"
+        }
+        E::Away { .. } => {
+            "look whether the server runs; raise --endpoint-outage to wait longer; nothing was lost"
+        }
+        E::Silent { .. } => {
+            "look whether the server still works; where answers are not streamed, raise --endpoint-timeout; nothing was lost"
+        }
+        E::Refuses { .. } => {
+            "look at what the server wants; where the prompt is too long for it, give it a larger context; nothing was lost"
         }
         E::Failing { .. } => "look into the server's log; where it is slow, raise --endpoint-timeout",
     }

@@ -25,6 +25,7 @@ pub struct Local<'e, 'c> {
     deadline: Option<Instant>,
     jobs: HashMap<JobId, Job>,
     ready: VecDeque<Answer>,
+    canceled_tokens: u64,
 }
 
 struct Job {
@@ -76,7 +77,15 @@ impl<'e, 'c> Local<'e, 'c> {
     /// Answers with an engine opened for `width` sequences, until `deadline` or Ctrl-C.
     pub fn new(engine: &'e mut Engine<'c>, words: Words, width: usize, deadline: Option<Instant>) -> Self {
         let batch = Batch::new(engine);
-        Self { batch, words, width, deadline, jobs: HashMap::new(), ready: VecDeque::new() }
+        Self {
+            batch,
+            words,
+            width,
+            deadline,
+            jobs: HashMap::new(),
+            ready: VecDeque::new(),
+            canceled_tokens: 0,
+        }
     }
 
     /// What was computed and what was shared, for people.
@@ -136,7 +145,7 @@ impl Complete for Local<'_, '_> {
     fn submit(&mut self, request: Request) {
         // A prompt that does not fit costs its attempt only.
         if let Err(error) = self.start(&request) {
-            let result = Err(crate::failure::describe(&error));
+            let result = Err(crate::failure::describe(&error).into());
             self.ready.push_back(Answer { ticket: request.ticket, result, wasted: 0 });
         }
     }
@@ -146,8 +155,12 @@ impl Complete for Local<'_, '_> {
         let job = self.jobs.iter().find(|(_, job)| job.ticket == ticket).map(|(id, _)| *id);
         if let Some(id) = job {
             self.batch.cancel(id);
-            self.jobs.remove(&id);
+            self.canceled_tokens += self.jobs.remove(&id).map_or(0, |job| job.tokens);
         }
+    }
+
+    fn canceled_tokens(&mut self) -> u64 {
+        std::mem::take(&mut self.canceled_tokens)
     }
 
     fn progress(&self) -> Vec<(u64, u64)> {
@@ -178,13 +191,14 @@ impl Complete for Local<'_, '_> {
                     }
                     Event::Finished { job, token_ids, reason } => (job, Ok((token_ids, reason))),
                     // Its logits cannot be sampled from: the attempt is lost, the others go on.
-                    Event::Failed { job, error, .. } => (job, Err(error)),
+                    Event::Failed { job, error, .. } => (job, Err(error.into())),
                 };
                 let Some(job) = self.jobs.remove(&job) else {
                     continue;
                 };
                 let result = outcome.and_then(|(token_ids, reason)| {
-                    self.finish(&job, &token_ids, reason).map_err(|error| crate::failure::describe(&error))
+                    self.finish(&job, &token_ids, reason)
+                        .map_err(|error| crate::failure::describe(&error).into())
                 });
                 self.ready.push_back(Answer { ticket: job.ticket, result, wasted: 0 });
             }

@@ -1,6 +1,7 @@
 //! The porism command.
 
 mod answerer;
+mod answering;
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"

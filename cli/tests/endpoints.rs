@@ -148,7 +148,7 @@ fn where_nobody_answers_it_ends_with_5_and_goes_on_later() {
     let output = porism(&words, &[("PORISM_ENDPOINT_KEY", SECRET)]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 
-    let nobody = ["--endpoint", "http://127.0.0.1:1", "--endpoint-model", "m"];
+    let nobody = ["--endpoint", "http://127.0.0.1:1", "--endpoint-model", "m", "--endpoint-outage", "1s"];
     let output = porism(&[&["check", QUESTION, "It is so."][..], &nobody].concat(), &[]);
     assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("cannot be reached"), "{}", text(&output.stderr));
@@ -277,6 +277,116 @@ fn an_endpoint_grades() {
     );
 }
 
+/// The words of a check with readings that the server takes or does not.
+fn check_words(url: &str, readings: &str) -> Vec<String> {
+    let words = [
+        "check",
+        QUESTION,
+        "It is so.",
+        "--endpoint",
+        url,
+        "--endpoint-model",
+        "m",
+        "--verifications",
+        readings,
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+fn run(words: &[String]) -> Output {
+    porism(&words.iter().map(String::as_str).collect::<Vec<_>>(), &[])
+}
+
+#[test]
+fn a_server_that_was_stopped_ends_check_and_prove_with_5_within_the_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = prompts(folder.path());
+    for verb in ["check", "prove"] {
+        let server = std::sync::Arc::new(std::sync::OnceLock::<std::sync::Arc<server::Seen>>::new());
+        let seen = std::sync::Arc::clone(&server);
+        // Three answers, and then it is stopped with the others under way.
+        let stopping = Server::new(move |request, reply| {
+            if request.number >= 3 {
+                seen.get().unwrap().set_deaf(true);
+                return reply.hang();
+            }
+            play(&Received { number: 1 + request.number, ..request.clone() }, reply);
+        });
+        server.set(std::sync::Arc::clone(&stopping.seen)).unwrap();
+        let out = folder.path().join("run");
+        let limit = ["--endpoint-timeout", "2s", "--prompts", &prompts];
+        let mut words = match verb {
+            "check" => check_words(&stopping.url(), "9"),
+            _ => {
+                let words =
+                    ["prove", QUESTION, "--endpoint", &stopping.url(), "--endpoint-model", "m", "--out"];
+                [words.map(str::to_owned).to_vec(), vec![out.to_str().unwrap().to_owned()]].concat()
+            }
+        };
+        words.extend(limit.map(str::to_owned));
+        let begin = std::time::Instant::now();
+        let output = run(&words);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(5), "{verb}: {said}");
+        assert!(
+            said.contains("has said nothing to any of them for") && said.contains("hint:"),
+            "{verb}: {said}"
+        );
+        assert!(begin.elapsed() < std::time::Duration::from_secs(12), "{verb}: {:?}", begin.elapsed());
+        if verb == "prove" {
+            let journal = std::fs::read_to_string(out.join("events.jsonl")).unwrap();
+            assert!(!journal.contains("\"error\""), "an attempt was lost: {journal}");
+        }
+    }
+}
+
+#[test]
+fn where_every_reading_is_lost_it_ends_with_5_and_not_with_no() {
+    let garbled = Server::new(|_, reply| {
+        reply.whole("200 OK", "Content-Type: application/json\r\n", "{\"choices\": [")
+    });
+    let output = run(&check_words(&garbled.url(), "3"));
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("3 of 3 readings were lost to the network"), "{said}");
+}
+
+#[test]
+fn a_context_that_is_given_is_used_with_an_endpoint() {
+    let server = Server::new(|_, reply| reply.answer("Fine. \\boxed{1}"));
+    let output = run(&[check_words(&server.url(), "3"), vec!["-c".to_owned(), "777".to_owned()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(server.seen.requests().iter().all(|request| request.body["max_tokens"] == 777));
+}
+
+#[test]
+fn tables_and_files_of_endpoints_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = prompts(folder.path());
+    let server = Server::new(|request, reply| play(&Received { number: 1, ..request.clone() }, reply));
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let table = write("set.csv", "id,question\n1,\"Prove, please, A.\"\n2,Prove B.\n");
+    let endpoints = write("endpoints.txt", &format!("# here\n{}\n", server.url()));
+    let out = folder.path().join("run").to_str().unwrap().to_owned();
+    let rest = ["--endpoint-file", &endpoints, "--endpoint-model", "m", "--prompts", &prompts, "--out", &out];
+    let output = porism(&[&["prove", &table][..], &rest].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("2 of 2 problems passed"), "{}", text(&output.stderr));
+    let sheet = write("set.xlsx", "PK");
+    let output = porism(&[&["prove", &sheet][..], &rest].concat(), &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("is a spreadsheet") && said.contains(".csv"), "{said}");
+    let empty = write("none.txt", "# nobody\n");
+    let output = porism(&["prove", QUESTION, "--endpoint-file", &empty, "--endpoint-model", "m"], &[]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("names no endpoint"), "{}", text(&output.stderr));
+}
+
 /// Answers one encrypted request and ends; the certificates are good for a hundred years and for this test only.
 #[cfg(target_os = "linux")]
 fn encrypted_server() -> (String, std::thread::JoinHandle<Option<String>>) {
@@ -296,12 +406,16 @@ fn encrypted_server() -> (String, std::thread::JoinHandle<Option<String>>) {
         .unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://localhost:{}/v1", listener.local_addr().unwrap().port());
-    let thread = std::thread::spawn(move || {
-        let connection = rustls::ServerConnection::new(std::sync::Arc::new(config)).unwrap();
+    let serve = move || {
+        let connection = rustls::ServerConnection::new(std::sync::Arc::new(config.clone())).unwrap();
         let mut stream = rustls::StreamOwned::new(connection, listener.accept().unwrap().0);
         let (mut request, mut bytes) = (String::new(), [0; 4096]);
         // The body is the last thing that is sent, and JSON.
         while !request.ends_with('}') {
+            // Who asks what there is gets no answer.
+            if request.starts_with("GET ") && request.ends_with("\r\n\r\n") {
+                return None;
+            }
             let read = stream.read(&mut bytes).ok().filter(|read| *read > 0)?;
             request.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
         }
@@ -316,7 +430,9 @@ fn encrypted_server() -> (String, std::thread::JoinHandle<Option<String>>) {
         stream.conn.send_close_notify();
         stream.flush().unwrap();
         Some(request)
-    });
+    };
+    // The first connection asks what there is.
+    let thread = std::thread::spawn(move || serve().or_else(&serve));
     (url, thread)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::complete::{Complete, CompleteError, Completion, Finish, Request};
+use crate::complete::{Complete, CompleteError, Completion, Request};
 use crate::parse::{self, Evaluation, Score};
 use crate::problem::Problem;
 use crate::prompts::PromptSet;
@@ -17,6 +17,8 @@ pub struct Grade {
     pub readings: Vec<Reading>,
     /// Readings that could not, and why.
     pub unreadable: Vec<(u32, String)>,
+    /// Readings that were lost because nobody could be reached, or answered in full; they are among those.
+    pub lost_to_network: u32,
     /// Tokens generated.
     pub tokens: u64,
 }
@@ -67,7 +69,7 @@ pub fn check(
     told: &mut dyn FnMut(Told<'_>),
 ) -> Result<Grade, CompleteError> {
     const WAIT: Duration = Duration::from_millis(100);
-    let mut grade = Grade { readings: Vec::new(), unreadable: Vec::new(), tokens: 0 };
+    let mut grade = Grade { readings: Vec::new(), unreadable: Vec::new(), lost_to_network: 0, tokens: 0 };
     let mut evaluations: BTreeMap<u32, Evaluation> = BTreeMap::new();
     let mut judgements: HashMap<u32, (String, Score)> = HashMap::new();
     let mut queue: Vec<(Role, u32, String)> = (0..settings.verifications)
@@ -108,7 +110,11 @@ pub fn check(
         if let Ok(completion) = &answer.result {
             grade.tokens += completion.tokens;
         }
-        let evaluation = answer.result.and_then(readable);
+        let network = answer.result.as_ref().is_err_and(|lost| lost.network);
+        grade.lost_to_network += u32::from(network && role == Role::Verify);
+        let most = settings.max_tokens_per_reading;
+        let evaluation =
+            answer.result.map_err(|lost| lost.what).and_then(|completion| readable(&completion, most));
         let score = evaluation.as_ref().map(|evaluation| evaluation.score).map_err(String::as_str);
         told(Told::Reading { number: reading, role, score });
         match (role, evaluation) {
@@ -137,12 +143,9 @@ pub fn check(
     Ok(grade)
 }
 
-fn readable(completion: Completion) -> Result<Evaluation, String> {
-    match completion.finish {
-        Finish::Stop => {
-            parse::evaluation(&completion.answer).ok_or_else(|| "has no score in a box".to_owned())
-        }
-        Finish::Length => Err("ran out of tokens".to_owned()),
-        Finish::Other(why) => Err(format!("ended with `{why}`")),
+fn readable(completion: &Completion, asked: u32) -> Result<Evaluation, String> {
+    match completion.cut_short(asked) {
+        Some(why) => Err(why),
+        None => parse::evaluation(&completion.answer).ok_or_else(|| completion.lacks("score in a box")),
     }
 }

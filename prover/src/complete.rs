@@ -69,13 +69,68 @@ pub struct Served {
     pub tries: u32,
 }
 
+impl Completion {
+    /// That it ended before it was whole, in words and with whose limit it was; `asked` is how many tokens were allowed.
+    pub fn cut_short(&self, asked: u32) -> Option<String> {
+        match &self.finish {
+            Finish::Stop => None,
+            Finish::Other(why) => Some(format!("ended with `{why}`")),
+            Finish::Length if self.tokens >= u64::from(asked) => {
+                Some(format!("ran out of tokens: {asked} were allowed"))
+            }
+            Finish::Length => {
+                let whose = match &self.served {
+                    Some(served) => format!("the endpoint's own limit or its context ({})", served.endpoint),
+                    None => "the context".to_owned(),
+                };
+                Some(format!(
+                    "ran out of tokens after {} of the {asked} allowed: {whose} ended it",
+                    self.tokens
+                ))
+            }
+        }
+    }
+
+    /// Why nothing can be read in an answer that should have had `wanted` in it.
+    pub fn lacks(&self, wanted: &str) -> String {
+        match (self.answer.trim().is_empty(), self.thinking.trim().is_empty()) {
+            (true, false) => "the answer is empty: all of it came as thinking (reasoning_content)".to_owned(),
+            (true, true) => "the answer is empty".to_owned(),
+            _ => format!("has no {wanted}"),
+        }
+    }
+}
+
+/// Why an attempt is lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// In words.
+    pub what: String,
+    /// It says nothing of the request: nobody could be reached, or answered in full. Worth asking again another day.
+    pub network: bool,
+    /// The context that prompt and answer do not fit, where that was the reason and the endpoint said how large it is.
+    pub context: Option<u32>,
+}
+
+impl From<String> for Lost {
+    fn from(what: String) -> Self {
+        Self { what, ..Self::default() }
+    }
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
 /// What became of a request.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The request's.
     pub ticket: u64,
     /// The completion, or why this attempt is lost; the search goes on without it.
-    pub result: Result<Completion, String>,
+    pub result: Result<Completion, Lost>,
     /// Tokens generated in tries that came to nothing.
     pub wasted: u64,
 }
@@ -106,11 +161,21 @@ pub trait Complete {
         false
     }
 
+    /// Whether it asks others, whose answers come in any order: then a budget counts what is under way, too.
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
     /// Takes a request.
     fn submit(&mut self, request: Request);
 
     /// Forgets a request; no answer will come for it, unless it has come already.
     fn cancel(&mut self, ticket: u64);
+
+    /// Tokens that canceled requests had cost, since this was last asked.
+    fn canceled_tokens(&mut self) -> u64 {
+        0
+    }
 
     /// Tickets under way with the tokens generated for each so far, as far as they are known.
     fn progress(&self) -> Vec<(u64, u64)> {
@@ -126,5 +191,36 @@ pub trait Complete {
     /// What somebody who waits should know, such as that a request is sent again; each is given once.
     fn notices(&mut self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_nothing_can_be_read_is_said() {
+        let served = Served { endpoint: "http://a/v1".to_owned(), estimated: false, tries: 1 };
+        let completion = |thinking: &str, answer: &str, finish: Finish, tokens: u64| Completion {
+            thinking: thinking.to_owned(),
+            answer: answer.to_owned(),
+            finish,
+            prompt_tokens: 1,
+            tokens,
+            seconds: 0.0,
+            served: Some(served.clone()),
+        };
+        let whole = |thinking: &str, answer: &str| completion(thinking, answer, Finish::Stop, 5);
+        assert_eq!(whole("t", "a").cut_short(9), None);
+        assert!(whole("## Solution", " ").lacks("`## Solution`").contains("all of it came as thinking"));
+        assert_eq!(whole("", "").lacks("x"), "the answer is empty");
+        assert_eq!(whole("t", "a").lacks("score in a box"), "has no score in a box");
+        let short = |tokens: u64| completion("", "a", Finish::Length, tokens).cut_short(9).unwrap();
+        assert_eq!(short(9), "ran out of tokens: 9 were allowed");
+        assert!(short(5).contains("after 5 of the 9 allowed") && short(5).contains("(http://a/v1)"));
+        let local = Completion { served: None, ..completion("", "a", Finish::Length, 5) };
+        assert!(local.cut_short(9).unwrap().contains("the context ended it"));
+        let other = completion("", "a", Finish::Other("content_filter".to_owned()), 5);
+        assert_eq!(other.cut_short(9).unwrap(), "ended with `content_filter`");
     }
 }

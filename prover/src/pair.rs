@@ -68,6 +68,10 @@ impl Complete for Pair<'_> {
         if key.role.writes() { self.writer.has_room() } else { self.reader.has_room() }
     }
 
+    fn is_elsewhere(&self) -> bool {
+        self.writer.complete.is_elsewhere() || self.reader.complete.is_elsewhere()
+    }
+
     fn submit(&mut self, request: Request) {
         let side = if request.key.role.writes() { &mut self.writer } else { &mut self.reader };
         side.queue.push_back(request);
@@ -77,6 +81,10 @@ impl Complete for Pair<'_> {
     fn cancel(&mut self, ticket: u64) {
         self.writer.cancel(ticket);
         self.reader.cancel(ticket);
+    }
+
+    fn canceled_tokens(&mut self) -> u64 {
+        self.writer.complete.canceled_tokens() + self.reader.complete.canceled_tokens()
     }
 
     fn progress(&self) -> Vec<(u64, u64)> {

@@ -34,25 +34,181 @@ impl Score {
         }
     }
 
-    /// Reads what stands in a box: `1`, `0.5`, `.5`, `1/2`, `\frac{1}{2}`, `\text{0}`, `1.00`, …
+    /// Reads what stands in a box: `1`, `0.5`, `.5`, `1/2`, `\frac{1}{2}`, `1.00`, whatever fonts, styles, colours and spaces
+    /// LaTeX has around it.
     pub fn read(boxed: &str) -> Option<Self> {
-        let mut text: String = boxed.chars().filter(|c| !c.is_whitespace() && *c != '$').collect();
-        for wrapper in ["\\text", "\\mathrm", "\\mathbf", "\\textbf"] {
-            if let Some(inner) = text.strip_prefix(wrapper) {
-                text = inner.to_owned();
-            }
-        }
-        let text = text.trim_start_matches(['{', '(']).trim_end_matches([')', '.']);
-        let halves = ["\\frac{1}{2}", "\\frac12", "\\dfrac{1}{2}", "\\tfrac{1}{2}", "\\dfrac12", "1/2"];
-        if halves.contains(&text) {
-            return Some(Score::Half);
-        }
-        let text = text.trim_end_matches('}');
-        if text.is_empty() || !text.chars().all(|c| c.is_ascii_digit() || c == '.') {
-            return None;
-        }
-        Score::try_from(text.parse::<f64>().ok()?).ok()
+        Score::try_from(number(boxed)?).ok()
     }
+}
+
+/// Commands around a number that do not change it: fonts, styles, sizes, boxes, delimiters.
+const DRESS: [&str; 60] = [
+    "text",
+    "textbf",
+    "textit",
+    "textrm",
+    "textsf",
+    "texttt",
+    "textsc",
+    "textsl",
+    "textup",
+    "textmd",
+    "textnormal",
+    "emph",
+    "underline",
+    "mathrm",
+    "mathbf",
+    "mathit",
+    "mathsf",
+    "mathtt",
+    "mathnormal",
+    "mathbb",
+    "mathcal",
+    "boldsymbol",
+    "bm",
+    "pmb",
+    "bold",
+    "bf",
+    "it",
+    "rm",
+    "sf",
+    "tt",
+    "bfseries",
+    "itshape",
+    "rmfamily",
+    "sffamily",
+    "ttfamily",
+    "normalfont",
+    "displaystyle",
+    "textstyle",
+    "scriptstyle",
+    "tiny",
+    "small",
+    "footnotesize",
+    "scriptsize",
+    "normalsize",
+    "large",
+    "Large",
+    "LARGE",
+    "huge",
+    "Huge",
+    "mbox",
+    "hbox",
+    "fbox",
+    "boxed",
+    "left",
+    "right",
+    "big",
+    "Big",
+    "ensuremath",
+    "operatorname",
+    "mathop",
+];
+/// Spaces.
+const BLANKS: [&str; 14] = [
+    ",",
+    ";",
+    ":",
+    "!",
+    " ",
+    ">",
+    "quad",
+    "qquad",
+    "enspace",
+    "thinspace",
+    "hfill",
+    "space",
+    "nobreak",
+    "allowbreak",
+];
+/// Commands whose first argument is about looks.
+const LOOKS: [&str; 8] =
+    ["color", "textcolor", "colorbox", "hspace", "vspace", "hskip", "mspace", "fontsize"];
+const FRACTIONS: [&str; 6] = ["frac", "dfrac", "tfrac", "cfrac", "nicefrac", "sfrac"];
+
+/// The number that LaTeX shows; `None` for anything else, also for two numbers beside each other.
+fn number(latex: &str) -> Option<f64> {
+    let plain = plain(latex)?;
+    let read = |text: &str| -> Option<f64> {
+        let text = text.strip_prefix('+').unwrap_or(text);
+        let is_number = text.chars().all(|c| c.is_ascii_digit() || c == '.')
+            && text.contains(|c: char| c.is_ascii_digit());
+        // A full stop may follow.
+        is_number.then(|| text.strip_suffix('.').unwrap_or(text).parse().ok())?
+    };
+    match plain.split_once('/') {
+        Some((above, below)) => {
+            let (above, below) = (read(above)?, read(below)?);
+            (below != 0.0).then(|| above / below)
+        }
+        None => read(&plain),
+    }
+}
+
+/// Digits, points and fraction bars of a text in LaTeX; `None` where it has anything else that is seen.
+fn plain(latex: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut rest = latex;
+    // Something stands before that parts two numbers.
+    let mut is_parted = false;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        rest = after;
+        match c {
+            '\\' => {
+                let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+                let length = if letters > 0 { letters } else { after.chars().next()?.len_utf8() };
+                let (name, tail) = after.split_at(length);
+                rest = tail.strip_prefix('*').unwrap_or(tail);
+                is_parted = true;
+                if FRACTIONS.contains(&name) {
+                    let (above, tail) = argument(rest)?;
+                    let (below, tail) = argument(tail)?;
+                    rest = tail;
+                    if out.ends_with(|c: char| c.is_ascii_digit()) {
+                        return None;
+                    }
+                    out.push_str(&format!("{}/{}", plain(above)?, plain(below)?));
+                } else if LOOKS.contains(&name) {
+                    rest = argument(rest)?.1;
+                } else if matches!(name, "over" | "slash") {
+                    out.push('/');
+                } else if !DRESS.contains(&name)
+                    && !BLANKS.contains(&name)
+                    && !matches!(name, "(" | ")" | "[" | "]")
+                {
+                    return None;
+                }
+            }
+            '{' | '}' | '(' | ')' | '[' | ']' | '$' | '~' | '*' => is_parted = true,
+            c if c.is_whitespace() => is_parted = true,
+            '½' => {
+                out.push_str("1/2");
+                is_parted = true;
+            }
+            '0'..='9' | '.' | ',' | '/' | '+' => {
+                if is_parted && c.is_ascii_digit() && out.ends_with(|c: char| c.is_ascii_digit()) {
+                    return None;
+                }
+                is_parted = false;
+                // A decimal comma.
+                out.push(if c == ',' { '.' } else { c });
+            }
+            _ => return None,
+        }
+    }
+    Some(out)
+}
+
+/// The first argument of a command, and what follows it.
+fn argument(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    if let Some(inner) = text.strip_prefix('{') {
+        let close = closing_brace(inner)?;
+        return Some((&inner[..close], &inner[close + 1..]));
+    }
+    let first = text.chars().next().filter(|c| *c != '\\')?;
+    Some(text.split_at(first.len_utf8()))
 }
 
 impl From<Score> for f64 {
@@ -142,11 +298,8 @@ pub fn evaluation(answer: &str) -> Option<Evaluation> {
 
 /// Reads an answer of the compare role: which of two proofs is better, `\boxed{1}` or `\boxed{2}`.
 pub fn preference(answer: &str) -> Option<usize> {
-    match last_box(answer)?.trim() {
-        "1" => Some(0),
-        "2" => Some(1),
-        _ => None,
-    }
+    let number = number(last_box(answer)?)?;
+    [1.0, 2.0].iter().position(|choice| *choice == number)
 }
 
 /// What stands in the last `\boxed{…}` whose braces are closed.
@@ -257,6 +410,122 @@ mod tests {
             assert_eq!(score(none), None, "{none}");
         }
         assert_eq!((preference("\\boxed{2}"), preference("\\boxed{0}")), (Some(1), None));
+    }
+
+    #[test]
+    fn a_score_is_read_whatever_latex_has_around_it() {
+        for one in [
+            "1",
+            " 1.0 ",
+            "1.",
+            "+1",
+            "(1)",
+            "[1]",
+            "{1}",
+            "{{1}}",
+            "$1$",
+            "\\(1\\)",
+            "**1**",
+            "1\\,",
+            "\\,1\\;",
+            "~1~",
+            "\\ 1",
+            "\\text{1}",
+            "\\textbf{1}",
+            "\\textbf{\\textit{1}}",
+            "\\mathbf 1",
+            "\\mathrm{1.00}",
+            "\\boldsymbol{1}",
+            "\\bm{1}",
+            "\\bf 1",
+            "{\\bf 1}",
+            "\\bfseries 1",
+            "\\displaystyle 1",
+            "\\displaystyle\\frac{1}{1}",
+            "\\large{1}",
+            "\\Large\\bf 1",
+            "\\color{red}{1}",
+            "\\textcolor{green!50!black}{1}",
+            "\\quad 1\\quad",
+            "\\left(1\\right)",
+            "\\mbox{1}",
+            "\\fbox{1}",
+            "\\operatorname{1}",
+            "\\hspace{2pt}1",
+            "\\underline{1}",
+            "\\boxed{1}",
+            "1/1",
+            "1,0",
+            "1{,}0",
+            "\\text*{1}",
+            "01",
+        ] {
+            assert_eq!(Score::read(one), Some(Score::One), "{one}");
+        }
+        for half in [
+            "0.5",
+            ".5",
+            "0,5",
+            "0{,}5",
+            "1/2",
+            "1 / 2",
+            "½",
+            "\\frac{1}{2}",
+            "\\frac12",
+            "\\frac 1 2",
+            "\\dfrac{1}{2}",
+            "\\tfrac12",
+            "\\nicefrac{1}{2}",
+            "\\sfrac{1}{2}",
+            "{1 \\over 2}",
+            "\\textbf{0.5}",
+            "\\frac{\\textbf{1}}{\\bf 2}",
+            "\\textstyle \\frac{1}{2}\\,",
+            "0.50",
+            "\\mathbf{\\frac{1}{2}}",
+            "2/4",
+        ] {
+            assert_eq!(Score::read(half), Some(Score::Half), "{half}");
+        }
+        for zero in ["0", "0.0", "\\textit{0}", "0/1", "\\frac{0}{1}", "00"] {
+            assert_eq!(Score::read(zero), Some(Score::Zero), "{zero}");
+        }
+        for none in [
+            "",
+            " ",
+            ".",
+            "{}",
+            "1 0",
+            "0 1",
+            "{0}{1}",
+            "1\\,0",
+            "-1",
+            "−1",
+            "2",
+            "0.7",
+            "x",
+            "1x",
+            "score 1",
+            "\\sqrt{1}",
+            "1^2",
+            "\\frac{1}",
+            "\\frac{1}{0}",
+            "1/2/3",
+            "1.0.0",
+            "\\foo{1}",
+            "\\",
+            "1\\%",
+            "100\\%",
+            "1\\frac{1}{2}",
+            "0\\frac12",
+            "\\frac\\frac",
+            "1\\text{ or }0",
+            "\\text{1 or 0}",
+        ] {
+            assert_eq!(Score::read(none), None, "{none}");
+        }
+        assert_eq!(preference("\\boxed{\\textbf{2}}"), Some(1));
+        assert_eq!(preference("\\boxed{\\text{Proof 2}}"), None);
     }
 
     #[test]

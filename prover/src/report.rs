@@ -130,7 +130,7 @@ pub struct Spent {
     pub prompt_tokens: u64,
     /// Tokens generated.
     pub tokens: u64,
-    /// Of these, in answers that were cut off and asked for again.
+    /// Of these, in answers that were cut off and asked for again, or broken off because nobody wanted them any more.
     pub wasted: u64,
     /// Completions whose tokens are estimated.
     pub estimated: u64,
@@ -1082,6 +1082,11 @@ fn spent(events: &[Value]) -> Spent {
                 spent.prompt_tokens += event["completion"]["prompt_tokens"].as_u64().unwrap_or_default();
             }
             Some("completion") => spent.failed += 1,
+            Some("canceled") => {
+                let tokens = event["tokens"].as_u64().unwrap_or_default();
+                spent.tokens = spent.tokens.saturating_add(tokens);
+                spent.wasted = spent.wasted.saturating_add(tokens);
+            }
             Some("end") => spent.seconds += event["seconds"].as_f64().unwrap_or_default(),
             _ => {}
         }
@@ -1098,6 +1103,11 @@ fn rerun(manifest: &toml::Table, generator: Option<&str>, set: bool) -> String {
             let _ = write!(command, " {endpoint} {}", quoted(address));
         }
         let _ = write!(command, " {} {}", if addresses.is_empty() { local } else { remote }, quoted(name));
+        let revision =
+            manifest.get(role).and_then(|model| model.get("revision")).and_then(toml::Value::as_str);
+        if let Some(revision) = revision.filter(|_| role == "generator") {
+            let _ = write!(command, " --endpoint-revision {}", quoted(revision));
+        }
     };
     if let Some(name) = generator {
         model(name, "generator", "--endpoint", "--endpoint-model", "--model");

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::complete::{Complete, CompleteError, Completion, Finish, Request};
+use crate::complete::{Complete, CompleteError, Completion, Request};
 use crate::parse::{self, Attempt, Score};
 use crate::problem::Problem;
 use crate::prompts::PromptSet;
@@ -305,13 +305,21 @@ struct Ask {
 struct Results {
     by_key: HashMap<Key, Vec<Finished>>,
     spent: Spent,
+    /// Tokens of each problem, those included that no plan counts.
+    by_problem: HashMap<u32, u64>,
+    /// Limits of those who write and of those who read.
+    limits: (u32, u32),
 }
 
 #[derive(Debug)]
 struct Finished {
     request: String,
     tokens: u64,
+    /// Tokens of the prompt as somebody counted them.
+    prompt_tokens: Option<u64>,
     wasted: u64,
+    network: bool,
+    context: Option<u32>,
     outcome: Outcome,
 }
 
@@ -336,47 +344,86 @@ pub struct Spent {
     pub prompt_tokens: u64,
     /// Tokens among the generated ones that came to nothing, in answers that were cut off and asked for again.
     pub wasted: u64,
+    /// Tokens among the generated ones of answers that were broken off because they were no longer wanted.
+    pub canceled: u64,
     /// Completions whose tokens are estimated, because their endpoint does not count them.
     pub estimated: u64,
 }
 
 impl Results {
-    fn add(&mut self, record: &Record) {
+    /// Takes a record. `old`: of an earlier session; what that one lost to the network is asked again.
+    fn add(&mut self, record: &Record, old: bool) {
         self.spent.completions += 1;
         self.spent.tokens += record.wasted;
         self.spent.wasted += record.wasted;
+        *self.by_problem.entry(record.key.problem).or_default() += record.wasted;
+        let mut prompt_tokens = None;
         let (tokens, outcome) = match &record.completion {
             Some(completion) => {
+                let estimated = completion.served.as_ref().is_some_and(|served| served.estimated);
                 self.spent.tokens += completion.tokens;
                 self.spent.prompt_tokens += completion.prompt_tokens;
-                self.spent.estimated +=
-                    u64::from(completion.served.as_ref().is_some_and(|served| served.estimated));
-                (completion.tokens, read(record.key.role, completion))
+                self.spent.estimated += u64::from(estimated);
+                *self.by_problem.entry(record.key.problem).or_default() += completion.tokens;
+                prompt_tokens = Some(completion.prompt_tokens).filter(|tokens| *tokens > 0 && !estimated);
+                let limit = if record.key.role.writes() { self.limits.0 } else { self.limits.1 };
+                (completion.tokens, read(record.key.role, completion, limit))
             }
             None => {
                 self.spent.failed += 1;
                 (0, Outcome::Nothing(record.error.clone().unwrap_or_default()))
             }
         };
-        let known = Finished { request: record.request.clone(), tokens, wasted: record.wasted, outcome };
+        if old && record.network {
+            return;
+        }
+        let known = Finished {
+            request: record.request.clone(),
+            tokens,
+            prompt_tokens,
+            wasted: record.wasted,
+            network: record.network,
+            context: record.context,
+            outcome,
+        };
         self.by_key.entry(record.key).or_default().push(known);
+    }
+
+    fn cancel(&mut self, tokens: u64) {
+        self.spent.tokens += tokens;
+        self.spent.canceled += tokens;
+    }
+
+    /// Whether nothing was read of a problem's proofs, and the network is why.
+    fn lost_to_network(&self, problem: u32) -> Option<&str> {
+        let of_problem =
+            || self.by_key.iter().filter(|(key, _)| key.problem == problem).flat_map(|(_, known)| known);
+        if of_problem().any(|known| matches!(known.outcome, Outcome::Evaluation(..))) {
+            return None;
+        }
+        of_problem().find(|known| known.network).and_then(|known| match &known.outcome {
+            Outcome::Nothing(why) => Some(why.as_str()),
+            _ => None,
+        })
     }
 }
 
 /// What a completion means for the role it was asked in.
-fn read(role: Role, completion: &Completion) -> Outcome {
-    let unreadable = |what: &str| Outcome::Nothing(what.to_owned());
-    match (&completion.finish, role) {
-        (Finish::Length, _) => unreadable("ran out of tokens"),
-        (Finish::Other(why), _) => Outcome::Nothing(format!("ended with `{why}`")),
-        (Finish::Stop, Role::Generate | Role::Refine) => parse::attempt(&completion.answer)
-            .map_or_else(|| unreadable("has no `## Solution`"), Outcome::Attempt),
-        (Finish::Stop, Role::Verify | Role::MetaVerify) => parse::evaluation(&completion.answer).map_or_else(
-            || unreadable("has no score in a box"),
+fn read(role: Role, completion: &Completion, asked: u32) -> Outcome {
+    if let Some(why) = completion.cut_short(asked) {
+        return Outcome::Nothing(why);
+    }
+    let unreadable = |wanted: &str| Outcome::Nothing(completion.lacks(wanted));
+    match role {
+        Role::Generate | Role::Refine => {
+            parse::attempt(&completion.answer).map_or_else(|| unreadable("`## Solution`"), Outcome::Attempt)
+        }
+        Role::Verify | Role::MetaVerify => parse::evaluation(&completion.answer).map_or_else(
+            || unreadable("score in a box"),
             |evaluation| Outcome::Evaluation(evaluation.text, evaluation.score),
         ),
-        (Finish::Stop, Role::Compare) => parse::preference(&completion.answer)
-            .map_or_else(|| unreadable("has no 1 or 2 in a box"), Outcome::Preference),
+        Role::Compare => parse::preference(&completion.answer)
+            .map_or_else(|| unreadable("1 or 2 in a box"), Outcome::Preference),
     }
 }
 
@@ -471,10 +518,14 @@ impl Planner<'_> {
         let mut ranked: Vec<&Proof> = latest(proofs).collect();
         ranked.sort_by(|a, b| a.rank(b));
         ranked.truncate(self.settings().keep as usize);
-        ranked.into_iter().map(|proof| (proof.proof_id, self.refine_prompt(proof))).collect()
+        ranked
+            .into_iter()
+            .map(|proof| (proof.proof_id, self.refine_prompt(proof, self.settings().context)))
+            .collect()
     }
 
-    fn refine_prompt(&self, proof: &Proof) -> String {
+    /// Asks for a better proof, with as many evaluations as are wanted and fit, lowest scores first.
+    fn refine_prompt(&self, proof: &Proof, context: Option<u32>) -> String {
         let mut readings: Vec<&Reading> =
             proof.readings.iter().filter(|reading| reading.weight > 0.0).collect();
         // Stable: equal scores stay in the order of reading.
@@ -483,9 +534,41 @@ impl Planner<'_> {
         let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
         let computed = flaw.map(|flaw| flaw.evaluation.as_str());
         let read = readings.iter().map(|reading| reading.text.as_str());
-        let texts: Vec<&str> =
+        let mut texts: Vec<&str> =
             computed.into_iter().chain(read).take(self.settings().evaluations_to_refine as usize).collect();
-        self.prompts.refine(&self.problem.question, proof.text(), &texts)
+        loop {
+            let prompt = self.prompts.refine(&self.problem.question, proof.text(), &texts);
+            if texts.len() <= 1 || context.is_none_or(|context| self.fits(&prompt, proof, context)) {
+                return prompt;
+            }
+            texts.pop();
+        }
+    }
+
+    /// Whether a prompt leaves room for a proof in the context, by what the tokens of a reading's prompt took.
+    fn fits(&self, prompt: &str, proof: &Proof, context: u32) -> bool {
+        // LaTeX takes more tokens than prose.
+        const BYTES_PER_TOKEN: f64 = 3.0;
+        // Evaluations may be made of other letters than proofs.
+        const MARGIN: f64 = 0.95;
+        let key = Key {
+            problem: self.index,
+            round: proof.round,
+            proof: proof.index,
+            role: Role::Verify,
+            reading: 0,
+        };
+        let counted = self
+            .results
+            .by_key
+            .get(&key)
+            .and_then(|known| known.iter().find_map(|known| known.prompt_tokens));
+        let bytes_per_token = counted.map_or(BYTES_PER_TOKEN, |tokens| {
+            let prompt = self.prompts.verify(&self.problem.question, proof.text());
+            MARGIN * prompt.len() as f64 / tokens as f64
+        });
+        let room = context - self.settings().max_tokens_per_proof.min(context / 2);
+        prompt.len() as f64 / bytes_per_token <= f64::from(room)
     }
 
     /// Walks through one proof and its readings, and adds it to the walk.
@@ -536,7 +619,11 @@ impl Planner<'_> {
             Some((_, prompt)) => prompt.clone(),
             None => self.prompts.generate(&self.problem.question),
         };
-        match self.look_up(walk, key, prompt)? {
+        let mut outcome = self.look_up(walk, key, prompt)?;
+        if let (Some(Outcome::Nothing(_)), Some((parent, first))) = (outcome, parent) {
+            outcome = self.look_up_shorter(walk, key, *parent, first, outcome)?;
+        }
+        match outcome {
             None => return Ok(()),
             Some(Outcome::Attempt(attempt)) => proof.attempt = Some(attempt.clone()),
             Some(Outcome::Nothing(why)) => {
@@ -692,6 +779,46 @@ impl Planner<'_> {
         }
         self.want(walk, key, prompt);
         Ok(None)
+    }
+
+    /// What was said to fewer evaluations, where all of them did not fit a context that nobody had told before.
+    fn look_up_shorter<'a>(
+        &'a self,
+        walk: &mut Walk,
+        key: Key,
+        parent: u32,
+        first: &str,
+        lost: Option<&'a Outcome>,
+    ) -> Result<Option<&'a Outcome>, Halt> {
+        let known = self.results.by_key.get(&key).map_or(&[][..], Vec::as_slice);
+        let context = known.iter().find_map(|known| known.context);
+        let (Some(context), Some(proof)) =
+            (context, walk.proofs.iter().find(|proof| proof.proof_id == parent))
+        else {
+            return Ok(lost);
+        };
+        // As many as fit by our reckoning, then one.
+        let prompts = [context, 1].map(|context| self.refine_prompt(proof, Some(context)));
+        let mut last = lost;
+        let mut tried = vec![first];
+        for prompt in &prompts {
+            if tried.contains(&prompt.as_str()) {
+                continue;
+            }
+            tried.push(prompt);
+            let request = self.request(key, prompt);
+            let Some(known) = known.iter().find(|known| known.request == request) else {
+                self.want(walk, key, || prompt.clone());
+                return Ok(None);
+            };
+            walk.tokens += known.tokens;
+            walk.wasted += known.wasted;
+            last = Some(&known.outcome);
+            if known.context.is_none() {
+                break;
+            }
+        }
+        Ok(last)
     }
 
     fn want(&self, walk: &mut Walk, key: Key, prompt: impl FnOnce() -> String) {
@@ -910,6 +1037,9 @@ pub enum SearchError {
     /// The one who answers.
     #[error(transparent)]
     Complete(#[from] CompleteError),
+    /// All that was asked of a problem's proofs was lost on the way; the same call asks it again.
+    #[error("no proof was read, for all that was asked was lost to the network: {0}")]
+    Network(String),
 }
 
 /// What may end a search early.
@@ -946,8 +1076,10 @@ pub fn search(
 ) -> Result<Vec<Plan>, SearchError> {
     let started = Instant::now();
     let Task { manifest, problems, recompute, .. } = *task;
-    let mut results = Results::default();
-    run.records().iter().for_each(|record| results.add(record));
+    let limits_of_tokens = (manifest.settings.max_tokens_per_proof, manifest.settings.max_tokens_per_reading);
+    let mut results = Results { limits: limits_of_tokens, ..Results::default() };
+    run.records().iter().for_each(|record| results.add(record, true));
+    results.cancel(run.canceled_tokens());
     let folder = run.folder().display().to_string();
     observe(&Event::Start {
         folder: &folder,
@@ -968,9 +1100,13 @@ pub fn search(
         plans: vec![None; problems.len()],
         told: HashMap::new(),
     };
-    let outcome = driver.work(complete, limits, observe);
+    let mut outcome = driver.work(complete, limits, observe);
     for ticket in driver.under_way.keys() {
         complete.cancel(*ticket);
+    }
+    let canceled = driver.count_canceled(complete);
+    if outcome.is_ok() {
+        outcome = canceled.and_then(|()| driver.lost_to_network());
     }
     let seconds = started.elapsed().as_secs_f64();
     match outcome {
@@ -1031,6 +1167,7 @@ impl Driver<'_> {
                         .filter(|(_, ask)| is_its(ask))
                         .for_each(|(ticket, _)| complete.cancel(*ticket));
                     self.under_way.retain(|_, ask| !is_its(ask));
+                    self.count_canceled(complete)?;
                 }
             }
             if (0..self.task.problems.len()).all(|index| self.is_finished(index)) {
@@ -1044,6 +1181,7 @@ impl Driver<'_> {
                 return Ok(());
             }
             self.hand_out(complete);
+            self.stop_spent(complete, observe);
             let polled = complete.poll(WAIT);
             for words in complete.notices() {
                 observe(&Event::Notice { words: &words });
@@ -1061,20 +1199,78 @@ impl Driver<'_> {
                 continue;
             };
             stale.push(ask.key.problem as usize);
-            let (completion, error) = match answer.result {
+            let (completion, lost) = match answer.result {
                 Ok(completion) => (Some(completion), None),
-                Err(error) => (None, Some(error)),
+                Err(lost) => (None, Some(lost)),
             };
-            let wasted = answer.wasted;
-            let record =
-                Record { key: ask.key, request: ask.request, seed: ask.seed, completion, error, wasted };
-            self.results.add(&record);
+            let record = Record {
+                key: ask.key,
+                request: ask.request,
+                seed: ask.seed,
+                completion,
+                network: lost.as_ref().is_some_and(|lost| lost.network),
+                context: lost.as_ref().and_then(|lost| lost.context),
+                error: lost.map(|lost| lost.what),
+                wasted: answer.wasted,
+            };
+            self.results.add(&record, false);
             self.tell(&record, observe);
             self.run.append(record)?;
         }
     }
 
+    /// Notes what answers had cost that are no longer wanted.
+    fn count_canceled(&mut self, complete: &mut dyn Complete) -> Result<(), SearchError> {
+        let tokens = complete.canceled_tokens();
+        if tokens > 0 {
+            self.results.cancel(tokens);
+            self.run.cancel(tokens)?;
+        }
+        Ok(())
+    }
+
+    /// A problem of whose proofs none was read because of the network has no answer, not even no.
+    fn lost_to_network(&mut self) -> Result<(), SearchError> {
+        let mut first = None;
+        for (index, plan) in self.plans.iter_mut().enumerate() {
+            let Some(plan) = plan.as_mut().filter(|plan| matches!(plan.end, Some((End::Rounds, _)))) else {
+                continue;
+            };
+            if let Some(why) = self.results.lost_to_network(u32::try_from(index).unwrap_or(u32::MAX)) {
+                plan.end = plan.end.map(|(_, chosen)| (End::Broken, chosen));
+                first.get_or_insert_with(|| why.to_owned());
+            }
+        }
+        first.map_or(Ok(()), |why| Err(SearchError::Network(why)))
+    }
+
+    /// The problems whose tokens are spent, by what is under way already: answers may come in any order, and be longer than
+    /// others, so that the plan alone would ask on.
+    fn spent(&self, complete: &dyn Complete) -> HashSet<u32> {
+        let Some(most) = self.task.manifest.settings.max_tokens_total.filter(|_| complete.is_elsewhere())
+        else {
+            return HashSet::new();
+        };
+        let mut tokens = self.results.by_problem.clone();
+        for (ticket, so_far) in complete.progress() {
+            if let Some(ask) = self.under_way.get(&ticket) {
+                *tokens.entry(ask.key.problem).or_default() += so_far;
+            }
+        }
+        tokens.into_iter().filter(|(_, tokens)| *tokens >= most).map(|(problem, _)| problem).collect()
+    }
+
+    /// Ends the problems whose tokens are spent once nothing of theirs is under way.
+    fn stop_spent(&mut self, complete: &dyn Complete, observe: &mut dyn FnMut(&Event<'_>)) {
+        for problem in self.spent(complete) {
+            if !self.under_way.values().any(|ask| ask.key.problem == problem) {
+                self.stop_one(problem as usize, End::Tokens, observe);
+            }
+        }
+    }
+
     fn hand_out(&mut self, complete: &mut dyn Complete) {
+        let spent = self.spent(complete);
         let width = complete.width().max(1);
         let busy: HashSet<Key> = self.under_way.values().map(|ask| ask.key).collect();
         let mut free = width.saturating_sub(busy.len());
@@ -1082,7 +1278,8 @@ impl Driver<'_> {
             if free == 0 {
                 break;
             }
-            if busy.contains(&ask.key) || !complete.has_room_for(&ask.key) {
+            if busy.contains(&ask.key) || spent.contains(&ask.key.problem) || !complete.has_room_for(&ask.key)
+            {
                 continue;
             }
             free -= 1;
@@ -1155,18 +1352,22 @@ impl Driver<'_> {
     /// Ends the problems that have not ended with the best proof so far.
     fn stop(&mut self, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
         for index in 0..self.task.problems.len() {
-            let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
-                continue;
-            };
-            plan.wanted.clear();
-            for proof in plan.proofs.iter_mut().filter(|proof| proof.state == State::Reading) {
-                proof.state = State::Undecided;
-            }
-            let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
-            let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
-            plan.end = Some((end, best.map(|(_, id)| id)));
-            self.tell_chosen(index, observe);
+            self.stop_one(index, end, observe);
         }
+    }
+
+    fn stop_one(&mut self, index: usize, end: End, observe: &mut dyn FnMut(&Event<'_>)) {
+        let Some(plan) = self.plans[index].as_mut().filter(|plan| plan.end.is_none()) else {
+            return;
+        };
+        plan.wanted.clear();
+        for proof in plan.proofs.iter_mut().filter(|proof| proof.state == State::Reading) {
+            proof.state = State::Undecided;
+        }
+        let best = best(&plan.proofs).map(|proof| (proof.state == State::Passed, proof.proof_id));
+        let end = if best.is_some_and(|(passed, _)| passed) { End::Passed } else { end };
+        plan.end = Some((end, best.map(|(_, id)| id)));
+        self.tell_chosen(index, observe);
     }
 
     fn tell_end(&self, seconds: f64, observe: &mut dyn FnMut(&Event<'_>)) {

@@ -33,6 +33,10 @@ pub struct Settings {
     pub max_tokens_per_proof: u32,
     /// Tokens of a reading at most, thinking included.
     pub max_tokens_per_reading: u32,
+    /// Tokens of the writer's prompt and answer together, where an endpoint told or somebody said: as many evaluations are
+    /// shown as fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
     /// Of those who write.
     pub temperature: f32,
     /// Of those who read.
@@ -63,6 +67,7 @@ impl Default for Settings {
             max_tokens_total: None,
             max_tokens_per_proof: 128 * 1024,
             max_tokens_per_reading: 64 * 1024,
+            context: None,
             temperature: 1.0,
             reading_temperature: 1.0,
             top_p: 0.95,

@@ -97,8 +97,11 @@ pub enum StoreError {
 pub struct Model {
     /// For people; at endpoints, what they call it.
     pub name: String,
-    /// Of the weights, or of the endpoints' addresses and the model's name there.
+    /// Of the weights, or of the model's name and revision at its endpoints.
     pub fingerprint: String,
+    /// Of the model's weights, where whoever asks its endpoints gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Addresses of the endpoints; empty for a model in this process.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<String>,
@@ -107,9 +110,11 @@ pub struct Model {
 impl Model {
     /// For people: what it is, and where.
     pub fn label(&self) -> String {
+        let revision =
+            self.revision.as_ref().map_or(String::new(), |revision| format!(", revision {revision},"));
         match self.endpoints.as_slice() {
             [] => self.name.clone(),
-            endpoints => format!("{} at {}", self.name, endpoints.join(", ")),
+            endpoints => format!("{}{revision} at {}", self.name, endpoints.join(", ")),
         }
     }
 }
@@ -244,6 +249,12 @@ pub struct Record {
     /// Tokens generated in tries that came to nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub wasted: u64,
+    /// It was lost because nobody could be reached, or answered in full: the next session asks again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
+    /// The context that it did not fit, where it was lost for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -264,6 +275,11 @@ pub enum Line {
     },
     /// A completion ended.
     Completion(Box<Record>),
+    /// Answers that were no longer wanted were broken off.
+    Canceled {
+        /// Tokens they had cost.
+        tokens: u64,
+    },
     /// The program ended by itself.
     End {
         /// Seconds since 1970.
@@ -281,6 +297,7 @@ pub struct Run {
     // Held for its lock.
     _lock: File,
     records: Vec<Record>,
+    canceled_tokens: u64,
     seconds: f64,
 }
 
@@ -321,10 +338,12 @@ impl Run {
         write_whole(&folder.join(MANIFEST), text.as_bytes())?;
         write_problems(&folder, problems)?;
         let (journal, lines) = Journal::open(&folder.join(JOURNAL))?;
-        let mut run = Self { folder, journal, _lock: lock, records: Vec::new(), seconds: 0.0 };
+        let mut run =
+            Self { folder, journal, _lock: lock, records: Vec::new(), canceled_tokens: 0, seconds: 0.0 };
         for line in lines {
             match line {
                 Line::Completion(record) => run.records.push(*record),
+                Line::Canceled { tokens } => run.canceled_tokens = run.canceled_tokens.saturating_add(tokens),
                 Line::End { seconds, .. } => run.seconds += seconds,
                 Line::Session { .. } => {}
             }
@@ -342,6 +361,20 @@ impl Run {
     /// The completions so far.
     pub fn records(&self) -> &[Record] {
         &self.records
+    }
+
+    /// Tokens of answers that were broken off because they were no longer wanted.
+    pub fn canceled_tokens(&self) -> u64 {
+        self.canceled_tokens
+    }
+
+    /// Notes that answers were broken off which had cost so many tokens.
+    ///
+    /// # Errors
+    /// [`StoreError::Journal`]
+    pub fn cancel(&mut self, tokens: u64) -> Result<(), StoreError> {
+        self.canceled_tokens = self.canceled_tokens.saturating_add(tokens);
+        self.journal.append(&Line::Canceled { tokens })
     }
 
     /// Seconds of the sessions that ended by themselves.

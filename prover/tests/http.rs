@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
-use porism_prover::http::{Endpoint, Endpoints, HttpError, Key, Options};
+use porism_prover::http::{Endpoint, Endpoints, Followed, HttpError, Key, Options};
 use porism_prover::roles::{self, Role};
 use serde_json::{Value, json};
 use server::{Received, Reply, Server};
@@ -18,6 +18,8 @@ fn options() -> Options {
     Options {
         wait: Duration::from_millis(5),
         silence: Duration::from_secs(30),
+        grace: Duration::from_millis(300),
+        outage: Duration::from_secs(30),
         parallel: 4,
         ..Options::default()
     }
@@ -51,7 +53,7 @@ impl Outcome {
     }
 
     fn lost(&self, ticket: u64) -> &str {
-        self.answers[&ticket].result.as_ref().unwrap_err()
+        &self.answers[&ticket].result.as_ref().unwrap_err().what
     }
 }
 
@@ -326,31 +328,382 @@ fn an_empty_completion_is_an_answer_and_not_paid_for_twice() {
 }
 
 #[test]
-fn one_who_never_answers_is_given_up() {
-    let patience = Options { silence: Duration::from_millis(700), ..options() };
+fn one_request_that_hangs_costs_its_attempt_only() {
+    let patience = Options { silence: Duration::from_millis(1200), ..options() };
     type Silence = fn(&mut Reply);
-    let silences: [Silence; 3] = [
+    let silences: [Silence; 2] = [
         |reply| reply.hang(),
         |reply| {
             reply.begin();
             reply.delta(&json!({"content": "I begin"}));
             reply.hang();
         },
-        |reply| {
-            // Signs of life are no answer.
-            reply.begin();
-            for _ in 0..100 {
-                reply.chunk(": still there\n\n");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        },
     ];
     for silence in silences {
-        let (outcome, server) = after_a_good_one(move |_, reply| silence(reply), patience.clone());
-        assert!(outcome.lost(1).contains("says nothing for 0.7 s"), "{}", outcome.lost(1));
-        assert_eq!(tries_of_the_second(&server), 3);
-        assert_eq!(outcome.notices.len(), 2, "{:?}", outcome.notices);
+        // The server is there: it answers others.
+        let server = Server::new(move |request, reply| match request.prompt() {
+            "hung" => silence(reply),
+            _ => reply.answer("good"),
+        });
+        let mut complete = endpoints(&server, patience.clone());
+        complete.submit(request(0, "hung"));
+        let (mut ticket, mut answered, until) = (1, 0, Instant::now() + Duration::from_secs(60));
+        let lost = loop {
+            assert!(Instant::now() < until, "{:?}", complete.notices());
+            // Whenever it has been silent for long somebody else is answered.
+            if server.seen.requests().iter().filter(|request| request.prompt() == "hung").count() > answered {
+                answered += 1;
+                complete.submit(request(ticket, "good"));
+                ticket += 1;
+            }
+            match complete.poll(Duration::from_millis(20)).unwrap() {
+                Some(answer) if answer.ticket == 0 => break answer.result.unwrap_err(),
+                _ => {}
+            }
+        };
+        assert!(lost.what.contains("says nothing for 1.2 s") && lost.what.contains("3 tries"), "{lost}");
+        assert!(lost.network, "it says nothing of the request");
     }
+}
+
+#[test]
+fn a_server_that_was_stopped_ends_it_within_the_limit_and_costs_nothing() {
+    for had_begun in [false, true] {
+        let server = Server::new(move |request, reply| match request.prompt() {
+            "good" => reply.answer("good"),
+            _ => {
+                if had_begun {
+                    reply.begin();
+                    reply.delta(&json!({"content": "I begin"}));
+                }
+                reply.hang();
+            }
+        });
+        let mut complete = endpoints(&server, Options { silence: Duration::from_millis(900), ..options() });
+        complete.submit(request(0, "good"));
+        collect(&mut complete, 1);
+        (1..9).for_each(|ticket| complete.submit(request(ticket, "p")));
+        assert!(server.seen.wait_for(4));
+        server.seen.set_deaf(true);
+        let begin = Instant::now();
+        let outcome = collect(&mut complete, 8);
+        assert!(outcome.answers.is_empty(), "{outcome:?}");
+        let words = outcome.broken.unwrap();
+        assert!(words.contains("said nothing to any of them"), "{words}");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn comments_are_news_and_no_answer() {
+    let (outcome, server) = one(
+        |_, reply| {
+            reply.begin();
+            for _ in 0..40 {
+                reply.chunk(": still there\n\n");
+                std::thread::sleep(Duration::from_millis(40));
+            }
+            reply.delta(&json!({"content": "at last"}));
+            reply.end(None);
+        },
+        Options { silence: Duration::from_millis(500), ..options() },
+    );
+    assert_eq!((outcome.completion(0).answer.as_str(), server.seen.requests().len()), ("at last", 1));
+}
+
+#[test]
+fn the_end_is_waited_for_with_a_clock() {
+    // It says that it is over, and keeps the connection open without another word.
+    let (outcome, server) = one(
+        |_, reply| {
+            reply.begin();
+            reply.delta(&json!({"content": "whole"}));
+            let event = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]});
+            reply.chunk(&format!("data: {event}\n\n"));
+            reply.hang();
+        },
+        Options { silence: Duration::from_millis(600), ..options() },
+    );
+    assert_eq!((outcome.completion(0).answer.as_str(), server.seen.requests().len()), ("whole", 1));
+}
+
+/// Answers so many at once; the others wait and hear nothing.
+fn slots(count: usize, each: Duration) -> impl Fn(&Received, &mut Reply) + Send + Sync {
+    let (free, turn) = (std::sync::Mutex::new(count), std::sync::Condvar::new());
+    move |_, reply| {
+        let mut left = turn.wait_while(free.lock().unwrap(), |free| *free == 0).unwrap();
+        *left -= 1;
+        drop(left);
+        reply.begin();
+        for _ in 0..4 {
+            reply.delta(&json!({"content": "x"}));
+            std::thread::sleep(each / 4);
+        }
+        reply.end(None);
+        *free.lock().unwrap() += 1;
+        turn.notify_one();
+    }
+}
+
+#[test]
+fn who_waits_for_a_turn_has_not_failed_and_slots_are_learnt() {
+    let server = Server::new(slots(2, Duration::from_millis(800)));
+    // The last one waits ten times as long as anybody may be silent.
+    let patience = Options { silence: Duration::from_millis(500), parallel: 16, ..options() };
+    let mut complete = endpoints(&server, patience);
+    (0..16).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 16);
+    assert!((0..16).all(|ticket| outcome.completion(ticket).answer == "xxxx"), "{outcome:?}");
+    assert_eq!(server.seen.requests().len(), 16, "nobody was asked twice: {:?}", outcome.notices);
+    assert!(
+        outcome.notices.iter().any(|words| words.contains("works on 2 at once")),
+        "{:?}",
+        outcome.notices
+    );
+    assert_eq!(complete.width(), 3);
+}
+
+#[test]
+fn an_outage_costs_time_and_no_request() {
+    let play = |request: &Received, reply: &mut Reply| match request.prompt() {
+        "first" => reply.answer("good"),
+        _ => {
+            reply.begin();
+            reply.delta(&json!({"content": "I begin"}));
+            reply.hang();
+        }
+    };
+    let server = Server::new(play);
+    let port = server.port();
+    let mut complete = Endpoints::new(vec![endpoint(&server)], options());
+    complete.submit(request(0, "first"));
+    collect(&mut complete, 1);
+    (1..13).for_each(|ticket| complete.submit(request(ticket, "p")));
+    assert!(server.seen.wait_for(4));
+    // Killed: streams are cut, then connections refused, then it loads, then it is there.
+    server.kill();
+    let back = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(700));
+        let loading = Server::at(port, |_, reply| {
+            let words =
+                json!({"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}});
+            reply.whole("503 Service Unavailable", "", &words.to_string());
+        });
+        std::thread::sleep(Duration::from_millis(700));
+        loading.kill();
+        Server::at(port, |_, reply| reply.answer("back"))
+    });
+    let outcome = collect(&mut complete, 12);
+    let server = back.join().unwrap();
+    assert!((1..13).all(|ticket| outcome.completion(ticket).answer == "back"), "{outcome:?}");
+    assert_eq!(server.seen.requests().len(), 12);
+    assert!(
+        outcome.notices.iter().any(|words| words.contains("answers again after")),
+        "{:?}",
+        outcome.notices
+    );
+    assert!(
+        (1..13).map(|ticket| outcome.answers[&ticket].wasted).sum::<u64>() > 0,
+        "cut streams cost something"
+    );
+}
+
+#[test]
+fn an_outage_ends_when_its_time_is_over() {
+    let loading = Server::new(|_, reply| reply.whole("503 Service Unavailable", "", "Loading model"));
+    let mut complete = endpoints(&loading, Options { outage: Duration::from_millis(600), ..options() });
+    (0..6).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 6);
+    assert!(outcome.answers.is_empty());
+    let words = outcome.broken.unwrap();
+    assert!(words.contains("has been away for") && words.contains("Loading model"), "{words}");
+    assert_eq!(outcome.notices.len(), 1, "{:?}", outcome.notices);
+}
+
+#[test]
+fn one_dead_endpoint_of_three_starves_nobody() {
+    let good = || Server::new(slots(4, Duration::from_millis(40)));
+    let (one, two, three) = (good(), good(), good());
+    let mut complete = Endpoints::new(vec![endpoint(&one), endpoint(&two), endpoint(&three)], options());
+    (0..12).for_each(|ticket| complete.submit(request(ticket, "p")));
+    collect(&mut complete, 12);
+    let begin = Instant::now();
+    (12..72).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let all_three = collect(&mut complete, 60);
+    let alive = begin.elapsed();
+    assert!(all_three.broken.is_none());
+    two.kill();
+    let begin = Instant::now();
+    (100..160).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let outcome = collect(&mut complete, 60);
+    assert!((100..160).all(|ticket| outcome.completion(ticket).answer == "xxxx"), "{outcome:?}");
+    // Not a speed: without two thirds of the work going on it would take minutes.
+    assert!(
+        begin.elapsed() < 20 * alive + Duration::from_secs(5),
+        "{:?} instead of {alive:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn a_stopped_endpoint_hands_its_requests_over() {
+    let (one, two) =
+        (Server::new(slots(4, Duration::from_millis(40))), Server::new(slots(4, Duration::from_millis(40))));
+    let mut complete = Endpoints::new(vec![endpoint(&one), endpoint(&two)], options());
+    (0..8).for_each(|ticket| complete.submit(request(ticket, "p")));
+    collect(&mut complete, 8);
+    two.seen.set_deaf(true);
+    (10..50).for_each(|ticket| complete.submit(request(ticket, "p")));
+    let begin = Instant::now();
+    let outcome = collect(&mut complete, 40);
+    assert!((10..50).all(|ticket| outcome.completion(ticket).answer == "xxxx"), "{outcome:?}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(25),
+        "long before the silence of 30 s ends it: {:?}",
+        begin.elapsed()
+    );
+}
+
+#[test]
+fn endpoints_come_and_go_with_their_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("endpoints");
+    let (old, new) =
+        (Server::new(|_, reply| reply.answer("old")), Server::new(|_, reply| reply.answer("new")));
+    std::fs::write(&file, format!("# where it is\n\n{} # the first\n", old.url())).unwrap();
+    let make = |url: &str| Endpoint::new(url, "big-model", None);
+    let (followed, found) = Followed::open(&file, Box::new(make)).unwrap();
+    assert_eq!(found.len(), 1);
+    let mut complete = Endpoints::new(found, options()).following(followed);
+    complete.submit(request(0, "p"));
+    assert_eq!(collect(&mut complete, 1).completion(0).answer, "old");
+    // It moved, and the old address is dead.
+    old.kill();
+    complete.submit(request(1, "p"));
+    std::fs::write(&file, format!("{}\n", new.url())).unwrap();
+    let outcome = collect(&mut complete, 1);
+    assert_eq!(outcome.completion(1).answer, "new");
+    assert_eq!(outcome.completion(1).served.as_ref().unwrap().endpoint, new.url());
+    // What cannot be understood changes nothing.
+    for nonsense in ["", "ftp://x\n", "# none\n"] {
+        std::fs::write(&file, nonsense).unwrap();
+        std::thread::sleep(Duration::from_millis(1100));
+        complete.submit(request(2, "p"));
+        let outcome = collect(&mut complete, 1);
+        assert_eq!(outcome.completion(2).answer, "new");
+        assert!(
+            outcome.notices.iter().any(|words| words.contains("stay as they were")),
+            "{:?}",
+            outcome.notices
+        );
+    }
+    assert!(Followed::open(&file, Box::new(make)).unwrap_err().contains("names no endpoint"));
+    assert!(
+        Followed::open(&folder.path().join("none"), Box::new(make)).unwrap_err().contains("cannot be read")
+    );
+}
+
+#[test]
+fn what_a_refusal_teaches_is_remembered() {
+    type Want = fn(&Value) -> Option<&'static str>;
+    let cases: [(Want, &str); 5] = [
+        (
+            |body| {
+                (!body["temperature"].is_null() && !body["top_p"].is_null())
+                    .then_some("give either temperature or top_p, not the two together")
+            },
+            "without top_p",
+        ),
+        (
+            |body| (!body["temperature"].is_null()).then_some("temperature is fixed for this model"),
+            "without a temperature",
+        ),
+        (
+            |body| (!body["top_p"].is_null()).then_some("this model does not take the parameter top_p"),
+            "without top_p",
+        ),
+        (
+            |body| {
+                (body["max_tokens"].as_u64() > Some(50)).then_some("max_tokens has to lie between 1 and 50")
+            },
+            "at most 50 tokens",
+        ),
+        (|body| (body["stream"] == true).then_some("streaming is not supported"), "without a stream"),
+    ];
+    for (want, expected) in cases {
+        let server = Server::new(move |request, reply| match want(&request.body) {
+            Some(words) => {
+                reply.whole("400 Bad Request", "", &json!({"error": {"message": words}}).to_string());
+            }
+            None if request.body["stream"] == false => {
+                reply.json(&json!({"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}));
+            }
+            None => reply.answer("fine"),
+        });
+        let mut complete = endpoints(&server, Options { parallel: 1, ..options() });
+        (0..3).for_each(|ticket| complete.submit(request(ticket, "p")));
+        let outcome = collect(&mut complete, 3);
+        assert!((0..3).all(|ticket| outcome.completion(ticket).answer == "fine"), "{expected}: {outcome:?}");
+        assert_eq!(server.seen.requests().len(), 4, "{expected}");
+        assert!(outcome.notices.len() == 1 && outcome.notices[0].contains(expected), "{:?}", outcome.notices);
+    }
+}
+
+#[test]
+fn a_prompt_beyond_the_context_is_lost_with_its_reason() {
+    let (outcome, server) = after_a_good_one(
+        |_, reply| {
+            let words =
+                "request (3532 tokens) exceeds the available context size (2048 tokens), try increasing it";
+            reply.whole(
+                "400 Bad Request",
+                "",
+                &json!({"error": {"code": 400, "message": words}}).to_string(),
+            );
+        },
+        options(),
+    );
+    let lost = outcome.answers[&1].result.as_ref().unwrap_err();
+    assert_eq!((lost.context, lost.network), (Some(2048), false));
+    assert!(lost.what.contains("larger one (llama-server -c"), "{lost}");
+    assert_eq!(tries_of_the_second(&server), 2);
+}
+
+#[test]
+fn a_wrong_model_or_key_behind_a_proxy_burns_nothing() {
+    for (words, expected) in [
+        ("Invalid model name passed in model=big-model. Call `/v1/models`", "does not answer for the model"),
+        ("Authentication Error, no API key passed in", "does not let us in"),
+        ("this server wants a field that nobody knows", "refuses what it is asked"),
+    ] {
+        let server = Server::new(move |_, reply| {
+            reply.whole("400 Bad Request", "", &json!({"error": {"message": words}}).to_string());
+        });
+        let mut complete = endpoints(&server, options());
+        (0..9).for_each(|ticket| complete.submit(request(ticket, "p")));
+        let outcome = collect(&mut complete, 9);
+        assert!(outcome.answers.is_empty(), "{outcome:?}");
+        assert!(outcome.broken.as_ref().is_some_and(|broken| broken.contains(expected)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_time_to_come_back_may_be_a_date() {
+    let begin = std::time::SystemTime::now();
+    let (outcome, server) = one(
+        move |request, reply| match request.number {
+            0 => {
+                // Two seconds ahead of a clock that is years behind.
+                let headers =
+                    "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:39 GMT\r\n";
+                reply.whole("429 Too Many Requests", headers, "");
+            }
+            _ => reply.answer("fine"),
+        },
+        options(),
+    );
+    assert_eq!((outcome.completion(0).answer.as_str(), server.seen.requests().len()), ("fine", 2));
+    assert!(begin.elapsed().unwrap() >= Duration::from_millis(1900));
 }
 
 #[test]
@@ -453,7 +806,7 @@ fn where_nobody_listens_it_ends_soon() {
     let outcome = collect(&mut complete, 1);
     assert!(outcome.answers.is_empty());
     assert!(outcome.broken.unwrap().contains("cannot be reached"));
-    assert_eq!(outcome.notices.len(), 3, "{:?}", outcome.notices);
+    assert_eq!(outcome.notices.len(), 1, "{:?}", outcome.notices);
 }
 
 #[test]
@@ -525,6 +878,11 @@ fn a_canceled_request_is_ended_and_its_place_is_free() {
     for ticket in [0, 1, 2] {
         complete.cancel(ticket);
     }
+    assert_eq!(
+        (complete.canceled_tokens(), complete.canceled_tokens()),
+        (2, 0),
+        "what had come was paid for"
+    );
     let outcome = collect(&mut complete, 1);
     assert_eq!(outcome.completion(3).answer, "fine");
     assert!(server.seen.wait_for(0), "the server was not told");

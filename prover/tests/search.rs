@@ -62,7 +62,7 @@ impl Complete for Scripted {
             seconds: 0.1,
             served: None,
         });
-        Ok(Some(Answer { ticket: request.ticket, result, wasted: 0 }))
+        Ok(Some(Answer { ticket: request.ticket, result: result.map_err(Into::into), wasted: 0 }))
     }
 }
 
@@ -117,7 +117,12 @@ fn settings() -> Settings {
 }
 
 fn manifest(seed: u64, settings: Settings) -> Manifest {
-    let model = Model { name: "script".to_owned(), fingerprint: "0".to_owned(), endpoints: Vec::new() };
+    let model = Model {
+        name: "script".to_owned(),
+        fingerprint: "0".to_owned(),
+        revision: None,
+        endpoints: Vec::new(),
+    };
     let prompts = PromptSet::built_in();
     Manifest {
         version: Manifest::VERSION,

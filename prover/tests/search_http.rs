@@ -16,6 +16,7 @@ use porism_prover::pair::Pair;
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
 use porism_prover::report;
+use porism_prover::roles::{self, Role};
 use porism_prover::search::{Event, Limits, Plan, SearchError, Settings, State, Task, search};
 use porism_prover::store::{Line, Manifest, Prompts, Run, read_journal};
 use serde_json::json;
@@ -237,21 +238,190 @@ fn a_run_whose_endpoint_dies_goes_on_when_it_is_back() {
 }
 
 #[test]
-fn another_endpoint_or_model_is_another_run() {
+fn a_moved_endpoint_is_the_same_run_and_another_model_is_another_one() {
     let folder = tempfile::tempdir().unwrap();
     let (one, two) = (Server::new(answer), Server::new(answer));
     let first = manifest(&one, &one);
     let open = |manifest: &Manifest| Run::open(folder.path(), manifest, &problems(), false);
     drop(open(&first).unwrap());
     let refused = |manifest: &Manifest| open(manifest).unwrap_err().to_string();
-    let words = refused(&manifest(&two, &one));
-    assert!(words.contains("the model was played at") && words.contains(&two.url()), "{words}");
-    assert!(refused(&manifest(&one, &two)).contains("the verifier's model was"));
+    drop(open(&manifest(&two, &one)).unwrap());
     let mut other = first.clone();
     other.generator = http::identity(&[Endpoint::new(&one.url(), "another", None).unwrap()]);
-    assert!(refused(&other).contains("another at"));
+    let words = refused(&other);
+    assert!(words.contains("the model was played at") && words.contains("another at"), "{words}");
+    let mut revised = first.clone();
+    revised.verifier =
+        http::identity(&[Endpoint::new(&one.url(), "played", None).unwrap().with_revision(Some("b"))]);
+    assert!(refused(&revised).contains("the verifier's model was"));
     // The key is no part of it.
     let mut keyless = first;
     keyless.generator = http::identity(&[Endpoint::new(&one.url(), "played", None).unwrap()]);
     drop(open(&keyless).unwrap());
+}
+
+#[test]
+fn what_was_lost_to_the_network_is_asked_again_by_the_next_session() {
+    let folder = tempfile::tempdir().unwrap();
+    let sick = Arc::new(AtomicBool::new(true));
+    let switch = Arc::clone(&sick);
+    // Proofs come, and no reading does.
+    let server = Server::new(move |request, reply| {
+        if request.prompt().starts_with("READ") && switch.load(Ordering::SeqCst) {
+            return reply.whole("200 OK", "Content-Type: application/json\r\n", "{\"choices\": [");
+        }
+        answer(request, reply);
+    });
+    let mut manifest = manifest(&server, &server);
+    manifest.settings = Settings { rounds: 1, proofs: 1, verifications: 2, ..manifest.settings };
+    let path = folder.path().join("run");
+    let first = go(&path, &manifest, &mut Endpoints::new(vec![endpoint(&server)], options(1)));
+    // Four in a row are the endpoint's fault.
+    assert!(
+        matches!(first.plans, Err(SearchError::Complete(_) | SearchError::Network(_))),
+        "{:?}",
+        first.plans
+    );
+    let lost = |line: &Line| matches!(line, Line::Completion(record) if record.network);
+    assert!(read_journal(&path).unwrap().iter().any(lost));
+    sick.store(false, Ordering::SeqCst);
+    let second = go(&path, &manifest, &mut Endpoints::new(vec![endpoint(&server)], options(1)));
+    let plans = second.plans.unwrap();
+    assert!(!plans[0].proofs[0].readings.is_empty(), "{plans:?}");
+    assert_eq!(plans[0].proofs[0].unreadable, 0, "{plans:?}");
+    // The proof was there already.
+    let writes =
+        server.seen.requests().iter().filter(|request| request.prompt().starts_with("WRITE")).count();
+    assert_eq!(writes, 1);
+}
+
+#[test]
+fn no_reading_is_no_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(|request, reply| match request.prompt().starts_with("READ") {
+        true => reply.whole("200 OK", "Content-Type: application/json\r\n", "{\"choices\": ["),
+        false => answer(request, reply),
+    });
+    let mut manifest = manifest(&server, &server);
+    // Three lost readings: too few to call the endpoint broken.
+    manifest.settings =
+        Settings { rounds: 1, proofs: 1, verifications: 1, minimum_readings: 1, ..manifest.settings };
+    let outcome =
+        go(&folder.path().join("run"), &manifest, &mut Endpoints::new(vec![endpoint(&server)], options(1)));
+    let error = outcome.plans.unwrap_err().to_string();
+    assert!(error.contains("lost to the network") || error.contains("came to nothing"), "{error}");
+}
+
+#[test]
+fn refinements_show_as_many_evaluations_as_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    // A token a byte, and nothing longer than this.
+    const CONTEXT: usize = 420;
+    let server = Server::new(|request, reply| {
+        if request.prompt().len() > CONTEXT {
+            let words = format!(
+                "request ({} tokens) exceeds the available context size ({CONTEXT} tokens)",
+                request.prompt().len()
+            );
+            return reply.whole("400 Bad Request", "", &json!({"error": {"message": words}}).to_string());
+        }
+        let text = match request.prompt().split(' ').next().unwrap() {
+            "READ" => format!("{} \\boxed{{0}}", "No step holds. ".repeat(8)),
+            "JUDGE" => "\\boxed{1}".to_owned(),
+            _ => format!("## Solution\nProof {}.\n\n## Self Evaluation\n\\boxed{{1}}", request.body["seed"]),
+        };
+        reply.begin();
+        reply.delta(&json!({"content": text}));
+        reply.end(Some((request.prompt().len() as u64, text.len() as u64)));
+    });
+    for told in [None, Some(CONTEXT as u32)] {
+        let mut manifest = manifest(&server, &server);
+        manifest.settings = Settings {
+            rounds: 2,
+            proofs: 1,
+            verifications: 5,
+            minimum_readings: 5,
+            keep: 1,
+            context: told,
+            max_tokens_per_proof: 60,
+            ..manifest.settings
+        };
+        let before = server.seen.requests().len();
+        let path = folder.path().join(format!("{told:?}"));
+        let outcome = go(&path, &manifest, &mut Endpoints::new(vec![endpoint(&server)], options(2)));
+        let plans = outcome.plans.unwrap();
+        assert_eq!(plans[0].proofs.len(), 2);
+        assert!(plans[0].proofs[1].attempt.is_some(), "{:?}", plans[0].proofs[1].state);
+        let requests = server.seen.requests();
+        let mends: Vec<&str> = requests[before..]
+            .iter()
+            .map(Received::prompt)
+            .filter(|prompt| prompt.starts_with("MEND"))
+            .collect();
+        let refused = mends.iter().filter(|prompt| prompt.len() > CONTEXT).count();
+        assert_eq!(refused > 0, told.is_none(), "{mends:?}");
+        assert!(mends.last().unwrap().contains("No step holds."));
+    }
+}
+
+#[test]
+fn tokens_of_answers_that_nobody_wants_any_more_count() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first proof passes while the second one is still being written.
+    let second = roles::Key { problem: 0, round: 0, proof: 1, role: Role::Generate, reading: 0 }.seed(3, "a");
+    let server = Server::new(move |request, reply| match request.prompt().split(' ').next().unwrap() {
+        "WRITE" if request.body["seed"] == second => {
+            reply.begin();
+            reply.delta(&json!({"content": "x".repeat(400)}));
+            reply.hang();
+        }
+        "WRITE" => reply.answer("## Solution\nA.\n\n## Self Evaluation\n\\boxed{1}"),
+        _ => {
+            std::thread::sleep(Duration::from_millis(100));
+            reply.answer("\\boxed{1}");
+        }
+    });
+    let mut manifest = manifest(&server, &server);
+    manifest.settings =
+        Settings { rounds: 1, proofs: 2, verifications: 1, minimum_readings: 1, ..manifest.settings };
+    let path = folder.path().join("run");
+    let complete = &mut Endpoints::new(
+        vec![endpoint(&server)],
+        Options { silence: Duration::from_secs(30), ..options(4) },
+    );
+    assert!(go(&path, &manifest, complete).plans.unwrap()[0].passed());
+    let canceled: u64 = read_journal(&path)
+        .unwrap()
+        .iter()
+        .map(|line| if let Line::Canceled { tokens } = line { *tokens } else { 0 })
+        .sum();
+    assert_eq!(canceled, 100);
+    assert!(fs::read_to_string(report::write(&path).unwrap()).unwrap().contains("cut off"));
+}
+
+#[test]
+fn a_budget_is_overshot_by_what_is_under_way_at_most() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(|request, reply| {
+        let text = if request.prompt().starts_with("WRITE") {
+            format!(
+                "## Solution\nProof {}.{}\n\n## Self Evaluation\n\\boxed{{1}}",
+                request.body["seed"],
+                " x".repeat(200)
+            )
+        } else {
+            "\\boxed{0}".to_owned()
+        };
+        reply.begin();
+        reply.delta(&json!({"content": text}));
+        reply.end(Some((1, 100)));
+    });
+    let mut manifest = manifest(&server, &server);
+    manifest.settings = Settings { rounds: 9, proofs: 9, max_tokens_total: Some(1000), ..manifest.settings };
+    let path = folder.path().join("run");
+    let plans = go(&path, &manifest, &mut Endpoints::new(vec![endpoint(&server)], options(4))).plans.unwrap();
+    assert!(plans[0].unfinished().is_some_and(|why| why.contains("tokens are spent")), "{:?}", plans[0].end);
+    let completions =
+        read_journal(&path).unwrap().iter().filter(|line| matches!(line, Line::Completion(_))).count();
+    assert!((10..=14).contains(&completions), "{completions} of 100 tokens each, 4 at once");
 }

@@ -6,8 +6,8 @@ use porism_runtime::generate::FinishReason;
 use porism_runtime::text::{Tokenizer, read_answer};
 use rustyline::error::ReadlineError;
 
-use super::run::{Job, Page, generate};
 use super::set::{Changed, Settings};
+use crate::answering::{Job, Page, generate};
 use crate::failure;
 use crate::interrupt;
 use crate::opening::{pool_lines, write_heat};

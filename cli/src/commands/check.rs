@@ -117,6 +117,17 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             ui.note(&known.reservation());
         }
     }
+    // Whoever read nothing has not said no.
+    if grade.readings.is_empty() && grade.lost_to_network > 0 && computed.lets_pass() {
+        let why = grade.unreadable.first().map_or("", |(_, why)| why.as_str());
+        let message = format!(
+            "the proof was not read: {} of {} readings were lost to the network: {why}",
+            grade.lost_to_network, settings.verifications
+        );
+        return Err(Failure::network(message)
+            .hint("look into the server's log, and run the same command again")
+            .into());
+    }
     Ok(u8::from(!(grade.passed() && computed.lets_pass())))
 }
 
@@ -162,6 +173,7 @@ fn as_json(grade: &Grade, computed: &Computed, known: Option<&Known>, seed: u64)
         "meanscore": grade.mean(),
         "readings": grade.readings.iter().map(reading).collect::<Vec<_>>(),
         "unreadable": grade.unreadable.iter().map(unreadable).collect::<Vec<_>>(),
+        "lost_to_network": grade.lost_to_network,
         "tokens": grade.tokens,
         "seed": seed,
     })

@@ -29,9 +29,11 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
         outside,
         ..known
     });
-    let settings = search_settings(args, &setup)?;
+    let mut settings = search_settings(args, &setup)?;
     let folder = args.out.clone().unwrap_or_else(|| default_folder(&problems));
     let old = store::read_manifest(&folder)?;
+    // A server that does not answer yet has not changed.
+    settings.context = settings.context.or(old.as_ref().and_then(|old| old.settings.context));
     let (generator, verifier) = setup.identities()?;
     let manifest = Manifest {
         version: Manifest::VERSION,
@@ -48,7 +50,7 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     };
     let mut run = Run::open(&folder, &manifest, &problems, args.fork)?;
     interrupt::install();
-    let mut teller = Teller { ui, json: args.json, broken: None };
+    let mut teller = Teller { ui, json: args.json, budget: args.budget.max_tokens_total, broken: None };
     let found = setup.answer(&args.prover, ui, args.budget.time_limit, |complete, deadline| {
         let limits = Limits { interrupted: &interrupt::requested, deadline };
         let live = Live::start(ui, args.json, || view(args, &manifest.settings, &problems));
@@ -72,17 +74,21 @@ pub fn run(args: &Prove, ui: &Ui) -> Result<u8> {
     let goes_on = format!("unfinished: the same command goes on from {}", run.folder().display());
     let plans = match found {
         Ok(plans) => plans,
-        Err(SearchError::Complete(error)) => {
+        Err(error @ (SearchError::Complete(_) | SearchError::Network(_))) => {
             // Of what there is so far. That it cannot be written is less than why the search ended.
             let page = porism_prover::report::write(run.folder());
-            let interrupted = matches!(error, CompleteError::Interrupted);
+            let interrupted = matches!(error, SearchError::Complete(CompleteError::Interrupted));
             if !args.json {
                 ui.note(&if interrupted { format!("stopped; {goes_on}") } else { goes_on });
                 if let Ok(page) = page {
                     ui.note(&format!("report so far: {}", page.display()));
                 }
             }
-            return if interrupted { Ok(INTERRUPTED) } else { Err(answerer::unwrap(error)) };
+            return match error {
+                _ if interrupted => Ok(INTERRUPTED),
+                SearchError::Complete(error) => Err(answerer::unwrap(error)),
+                error => Err(error.into()),
+            };
         }
         Err(error) => return Err(error.into()),
     };
@@ -141,18 +147,22 @@ fn problems(argument: Option<&str>, only: &[String]) -> Result<Vec<Problem>> {
     let path = Path::new(argument);
     let extension =
         path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_ascii_lowercase();
-    let is_set = matches!(extension.as_str(), "json" | "jsonl")
-        && (path.exists() || !argument.contains(char::is_whitespace));
-    if is_set {
+    let is_file = path.exists() || !argument.contains(char::is_whitespace);
+    if let Some(form) = problem::Form::of(&extension).filter(|_| is_file) {
         let stem = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        return Ok(problem::read_set(&settings::read_text(path)?, argument, &stem, only)?);
+        return Ok(problem::read_set(&settings::read_text(path)?, form, argument, &stem, only)?);
+    }
+    const ENDINGS: &str = ".json, .jsonl, .csv or .tsv";
+    if let Some(what) = problem::foreign_set(&extension).filter(|_| path.is_file()) {
+        let message =
+            format!("{argument}: is {what}, which is read neither as a problem nor as a problem set");
+        return Err(Failure::usage(message)
+            .hint(format!("save it as {ENDINGS}, or a problem as text"))
+            .into());
     }
     if !only.is_empty() {
-        return Err(Failure::usage(
-            "--only picks problems of a set, and the problem is no .json or .jsonl file",
-        )
-        .hint("leave --only away, or give the set's file")
-        .into());
+        let message = format!("--only picks problems of a set, and the problem is no {ENDINGS} file");
+        return Err(Failure::usage(message).hint("leave --only away, or give the set's file").into());
     }
     Ok(vec![Problem::from_text(&text_or_file(argument, "problem")?, argument)?])
 }
@@ -211,6 +221,8 @@ fn today() -> String {
 struct Teller<'a> {
     ui: &'a Ui,
     json: bool,
+    /// Tokens that the search of a problem may take.
+    budget: Option<u64>,
     broken: Option<anyhow::Error>,
 }
 
@@ -323,6 +335,15 @@ impl Teller<'_> {
                     ui::plural(spent.completions, "completion"),
                     ui::plural(spent.tokens, "token")
                 ));
+                // Of several problems each has its own.
+                let over =
+                    self.budget.filter(|_| *problems == 1).and_then(|most| spent.tokens.checked_sub(most));
+                if let Some(over) = over.filter(|over| *over > 0) {
+                    self.ui.note(&format!(
+                        "{} more than --max-tokens-total: of answers that were under way when it was reached",
+                        ui::plural(over, "token")
+                    ));
+                }
             }
         }
     }

@@ -1,27 +1,24 @@
 //! `porism run`: one prompt → one answer. Without a prompt in a terminal, `chat.rs` takes over.
 
 use std::io::IsTerminal as _;
-use std::ops::ControlFlow;
 
 use anyhow::Result;
-use porism_loader::{Checkpoint, ModelConfig, Options};
+use porism_loader::{ModelConfig, Options};
 use porism_prover::recompute::Flaw;
-use porism_runtime::EngineOptions;
-use porism_runtime::chat::{ChatTemplate, Message};
-use porism_runtime::engine::Engine;
-use porism_runtime::generate::{self, FinishReason, Request};
+use porism_runtime::chat::Message;
+use porism_runtime::generate::FinishReason;
 use porism_runtime::sample::SamplingParams;
 use porism_runtime::text::{StopStrings, TextError, Tokenizer, read_answer};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::chat;
 use super::prove::outside_words;
+use crate::answering::{Finished, Job, Page, Sink, generate};
 use crate::args::{Run, SamplingArgs};
 use crate::domain::Bounds;
 use crate::failure::{self, Failure, INTERRUPTED};
 use crate::interrupt;
-use crate::model::Model;
-use crate::opening::{open_engine, pool_lines, write_heat};
+use crate::opening::{pool_lines, write_heat};
 use crate::settings::{self, model_and_prompt};
 use crate::stream::{Piece, TextStream};
 use crate::ui::Ui;
@@ -133,18 +130,6 @@ enum Asked {
     Other,
 }
 
-/// All that is known before a device is opened.
-pub struct Job<'a> {
-    pub args: &'a Run,
-    pub ui: &'a Ui,
-    pub model: &'a Model,
-    pub checkpoint: &'a Checkpoint,
-    /// What the model knows.
-    pub bounds: Bounds,
-    pub sampling: SamplingParams,
-    pub seed: u64,
-}
-
 impl<'a> Job<'a> {
     fn answer_ids(&self, ids: &[u32]) -> Result<u8> {
         match self.tokenizer() {
@@ -226,57 +211,6 @@ impl<'a> Job<'a> {
         let tokenizer = self.tokenizer()?;
         let template = self.template(&tokenizer)?;
         chat::run(self, &tokenizer, &template)
-    }
-
-    fn tokenizer(&self) -> Result<Tokenizer, TextError> {
-        Ok(self.model.tokenizer()?.with_vocab_size(self.checkpoint.config().vocab_size))
-    }
-
-    fn template(&self, tokenizer: &Tokenizer) -> Result<ChatTemplate> {
-        let template = self.model.chat_template()?;
-        template.ensure_vocabulary(tokenizer)?;
-        Ok(template)
-    }
-
-    /// What stands before the first question.
-    pub fn opening(&self) -> Vec<Message> {
-        self.args.input.system.iter().map(Message::system).collect()
-    }
-
-    /// The ids of a conversation.
-    pub fn encode(
-        &self,
-        messages: &[Message],
-        thinking: bool,
-        template: &ChatTemplate,
-        tokenizer: &Tokenizer,
-    ) -> Result<Vec<u32>> {
-        let prompt = template.encode_messages(messages, thinking)?;
-        let ids = tokenizer.encode(&prompt)?;
-        let vocab_size = self.checkpoint.config().vocab_size;
-        match ids.iter().position(|id| *id >= vocab_size) {
-            None => Ok(ids),
-            Some(position) => {
-                let id = ids[position].into();
-                Err(porism_runtime::Error::TokenOutOfRange { id, position, vocab_size }.into())
-            }
-        }
-    }
-
-    /// What ends an answer, and how long it may be.
-    pub fn request(&self, max_tokens: usize, tokenizer: Option<&Tokenizer>) -> Request {
-        let mut stop_ids = Vec::new();
-        if !self.args.sampling.ignore_eos {
-            stop_ids.clone_from(&self.checkpoint.config().eos_token_ids);
-            stop_ids.extend(tokenizer.and_then(Tokenizer::eos_id));
-        }
-        Request { max_tokens, sampling: self.sampling.clone(), seed: self.seed, stop_ids }
-    }
-
-    /// Opens the device and loads the weights.
-    pub fn open(&self, context: usize) -> Result<Engine<'a>> {
-        let (device, experts) = (&self.args.device, Some(&self.args.experts));
-        open_engine(self.ui, self.model, self.checkpoint, device, experts, EngineOptions::new(context))
     }
 
     /// Ids in, text out; or ids out where there is a reason for having no tokenizer.
@@ -378,14 +312,6 @@ fn as_typed(number: f32) -> f64 {
     number.to_string().parse().unwrap_or_else(|_| number.into())
 }
 
-/// Where tokens go as they come.
-pub trait Sink {
-    /// One token, and the text it settles where there is a tokenizer.
-    fn token(&mut self, id: u32, piece: Option<&Piece>) -> Result<()>;
-    /// The text that was held back; nothing comes after it.
-    fn end(&mut self, rest: Option<&Piece>) -> Result<()>;
-}
-
 struct JsonLines<'a> {
     ui: &'a Ui,
 }
@@ -421,175 +347,39 @@ impl Sink for Ids<'_> {
     }
 }
 
-/// Text for a person or a file: the reasoning apart, the answer on stdout, a newline at the end of each.
-pub struct Page<'a> {
-    ui: &'a Ui,
-    reasoned: bool,
-    answered: bool,
-    // Whether what was printed last ended a line.
-    line_ended: bool,
-}
-
-impl<'a> Page<'a> {
-    pub fn new(ui: &'a Ui) -> Self {
-        Self { ui, reasoned: false, answered: false, line_ended: true }
-    }
-
-    fn show(&mut self, piece: &Piece) -> Result<()> {
-        if !piece.reasoning.is_empty() {
-            self.ui.reasoning(&piece.reasoning)?;
-            self.reasoned = true;
-            self.line_ended = piece.reasoning.ends_with('\n');
-        }
-        let mut answer = piece.answer.as_str();
-        if self.reasoned && !self.answered {
-            // The lines between reasoning and answer are ours.
-            answer = answer.trim_start_matches(['\n', '\r']);
-            if !answer.is_empty() {
-                self.ui.reasoning(if self.line_ended { "\n" } else { "\n\n" })?;
-            }
-        }
-        if !answer.is_empty() {
-            self.ui.text(answer)?;
-            self.answered = true;
-            self.line_ended = answer.ends_with('\n');
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Page<'_> {
-    fn token(&mut self, _: u32, piece: Option<&Piece>) -> Result<()> {
-        piece.map_or(Ok(()), |piece| self.show(piece))
-    }
-
-    fn end(&mut self, rest: Option<&Piece>) -> Result<()> {
-        if let Some(rest) = rest {
-            self.show(rest)?;
-        }
-        if !self.line_ended {
-            if self.answered { self.ui.text("\n")? } else { self.ui.reasoning("\n")? }
-        }
-        Ok(())
-    }
-}
-
-/// A generation that came to its end.
-pub struct Finished {
-    pub token_ids: Vec<u32>,
-    pub text: Option<String>,
-    pub reason: FinishReason,
-    /// The text begins with reasoning.
-    pub thinking: bool,
-    /// The reasoning never ended.
-    pub no_answer: bool,
-    prompt_tokens: usize,
-    prefill_seconds: f64,
-    decode_seconds: f64,
-}
-
-/// One that did not, with what there was by then.
-pub struct Broken {
-    pub token_ids: Vec<u32>,
-    pub text: Option<String>,
-    pub error: anyhow::Error,
-}
-
-impl Finished {
-    fn prefill_rate(&self) -> Option<f64> {
-        (self.prefill_seconds > 0.0).then(|| self.prompt_tokens as f64 / self.prefill_seconds)
-    }
-
-    /// The first token comes from the prefill.
-    fn decode_rate(&self) -> Option<f64> {
-        let tokens = self.token_ids.len().saturating_sub(1);
-        (tokens > 0 && self.decode_seconds > 0.0).then(|| tokens as f64 / self.decode_seconds)
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "event": "end",
-            "token_ids": self.token_ids,
-            "text": self.text,
-            "finish_reason": self.reason.name(),
-            "prompt_tokens": self.prompt_tokens,
-            "generated_tokens": self.token_ids.len(),
-            "prefill_seconds": self.prefill_seconds,
-            "decode_seconds": self.decode_seconds,
-            "prefill_tokens_per_second": self.prefill_rate(),
-            "tokens_per_second": self.decode_rate(),
-        })
-    }
-
-    /// A line for `--verbose`.
-    pub fn rates(&self, seed: u64, device: &str) -> String {
-        let rate = |rate: Option<f64>| rate.map_or(String::new(), |rate| format!(" at {rate:.1} tokens/s"));
-        format!(
-            "prompt: {} tokens{} · generated: {} tokens{} · ended by {} · seed {seed} · {device}",
-            self.prompt_tokens,
-            rate(self.prefill_rate()),
-            self.token_ids.len(),
-            rate(self.decode_rate()),
-            self.reason.name()
-        )
-    }
-}
-
-/// Generates, handing every token to `sink` as it comes. What was generated before an error is kept.
-pub fn generate(
-    engine: &mut Engine<'_>,
-    prompt: &[u32],
-    request: &Request,
-    mut stream: Option<TextStream>,
-    mut sink: Box<dyn Sink + '_>,
-) -> Result<Finished, Box<Broken>> {
-    let mut token_ids = Vec::new();
-    let mut failed: Option<anyhow::Error> = None;
-    let mut stopped = false;
-    let result = generate::generate(engine, prompt, request, &mut |id| {
-        token_ids.push(id);
-        let mut emit = || -> Result<bool> {
-            let piece = stream.as_mut().map(|stream| stream.push(id)).transpose()?;
-            sink.token(id, piece.as_ref())?;
-            Ok(piece.is_some_and(|piece| piece.stopped))
-        };
-        match emit() {
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(FinishReason::Interrupted)
-            }
-            Ok(true) => {
-                stopped = true;
-                ControlFlow::Break(FinishReason::Stop)
-            }
-            Ok(false) if interrupt::requested() => ControlFlow::Break(FinishReason::Interrupted),
-            Ok(false) => ControlFlow::Continue(()),
-        }
-    });
-    let rest = stream.as_mut().map(|stream| if stopped { Piece::default() } else { stream.finish() });
-    let ended = if failed.is_none() { sink.end(rest.as_ref()) } else { Ok(()) };
-    let text = stream.as_ref().map(|stream| stream.text().to_owned());
-    let error = failed.or(ended.err());
-    match (error, result) {
-        (Some(error), _) => Err(Box::new(Broken { token_ids, text, error })),
-        (None, Err(error)) => Err(Box::new(Broken { token_ids, text, error: error.into() })),
-        (None, Ok(generated)) => Ok(Finished {
-            token_ids: generated.token_ids,
-            text,
-            reason: generated.finish_reason,
-            thinking: stream.as_ref().is_some_and(TextStream::thinking),
-            no_answer: stream.is_some_and(|stream| !stream.answering()),
-            prompt_tokens: prompt.len(),
-            prefill_seconds: generated.prefill_seconds,
-            decode_seconds: generated.decode_seconds,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use porism_runtime::Error as E;
+
+    #[test]
+    fn sampling_defaults_of_a_model_are_taken_unless_something_was_typed() {
+        use clap::Parser as _;
+        let checkpoint = crate::model::Model::Embedded.checkpoint(Options::default()).unwrap();
+        let of = |line: &str, generation: &serde_json::Value| {
+            let command = crate::args::Cli::try_parse_from(line.split(' ')).unwrap().command;
+            let crate::args::Command::Run(args) = command else { panic!("{line}") };
+            let mut config = checkpoint.config().clone();
+            let number = |key: &str| generation[key].as_f64();
+            config.generation.temperature = number("temperature");
+            config.generation.top_p = number("top_p");
+            config.generation.min_p = number("min_p");
+            config.generation.repetition_penalty = number("repetition_penalty");
+            config.generation.top_k = generation["top_k"].as_u64().map(|top_k| top_k as u32);
+            sampling(&args.sampling, &config).unwrap()
+        };
+        let all = serde_json::json!({"temperature": 0.5, "top_p": 0.75, "min_p": 0.25, "top_k": 7, "repetition_penalty": 1.5});
+        let taken = of("porism run -p x", &all);
+        assert_eq!((taken.temperature, taken.top_p, taken.min_p), (0.5, 0.75, 0.25));
+        assert_eq!((taken.top_k, taken.repetition_penalty), (7, 1.5));
+        let typed = of("porism run -p x --temp 1 --top-p 1 --min-p 0 --top-k 0 --repetition-penalty 1", &all);
+        assert_eq!(typed, SamplingParams::default());
+        // What is too small to divide by, and a share of nothing, leave the most likely token.
+        assert!(of("porism run -p x", &serde_json::json!({"temperature": 1e-6})).is_greedy());
+        let one = of("porism run -p x", &serde_json::json!({"top_p": 0.0}));
+        assert!(one.top_p > 0.0 && one.top_p < 1e-30 && one.validate().is_ok());
+        assert_eq!(of("porism run -p x --top-p 0.5", &serde_json::json!({"top_p": 0.0})).top_p, 0.5);
+    }
 
     #[test]
     fn caches_are_sized_for_prompt_and_answer() {

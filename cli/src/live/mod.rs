@@ -161,6 +161,10 @@ impl Complete for Watched<'_> {
         self.complete.works_in_poll()
     }
 
+    fn is_elsewhere(&self) -> bool {
+        self.complete.is_elsewhere()
+    }
+
     fn submit(&mut self, request: Request) {
         let now = self.live.shared.started.elapsed();
         self.live.tell(|view| view.asked(now, &request));
@@ -170,6 +174,10 @@ impl Complete for Watched<'_> {
     fn cancel(&mut self, ticket: u64) {
         self.live.tell(|view| view.gone(ticket));
         self.complete.cancel(ticket);
+    }
+
+    fn canceled_tokens(&mut self) -> u64 {
+        self.complete.canceled_tokens()
     }
 
     fn progress(&self) -> Vec<(u64, u64)> {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use porism_loader::Checkpoint;
-use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
+use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Lost, Request};
 use porism_runtime::batch::{Batch, Event, JobId};
 use porism_runtime::chat::{ChatTemplate, Message};
 use porism_runtime::engine::Engine;
@@ -40,12 +40,7 @@ impl<'e, 'c> Answerer<'e, 'c> {
         Self { batch, width, tokenizer, template, stop_ids, jobs: HashMap::new(), ready: Vec::new() }
     }
 
-    fn completion(
-        &self,
-        prompt_tokens: u64,
-        ids: &[u32],
-        reason: FinishReason,
-    ) -> Result<Completion, String> {
+    fn completion(&self, prompt_tokens: u64, ids: &[u32], reason: FinishReason) -> Result<Completion, Lost> {
         let text = self.tokenizer.decode(ids, Specials::ShowThinkEnd).map_err(|error| error.to_string())?;
         let parted = read_answer(&text, true);
         Ok(Completion {
@@ -87,7 +82,9 @@ impl Complete for Answerer<'_, '_> {
     fn submit(&mut self, request: Request) {
         match self.start(&request) {
             Ok((job, prompt_tokens)) => drop(self.jobs.insert(job, (request.ticket, prompt_tokens))),
-            Err(error) => self.ready.push(Answer { ticket: request.ticket, result: Err(error), wasted: 0 }),
+            Err(error) => {
+                self.ready.push(Answer { ticket: request.ticket, result: Err(error.into()), wasted: 0 })
+            }
         }
     }
 
@@ -108,7 +105,7 @@ impl Complete for Answerer<'_, '_> {
                 let (job, outcome) = match event {
                     Event::Token { .. } => continue,
                     Event::Finished { job, token_ids, reason } => (job, Ok((token_ids, reason))),
-                    Event::Failed { job, error, .. } => (job, Err(error)),
+                    Event::Failed { job, error, .. } => (job, Err(error.into())),
                 };
                 if let Some((ticket, prompt_tokens)) = self.jobs.remove(&job) {
                     let result =

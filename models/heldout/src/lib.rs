@@ -139,8 +139,12 @@ pub fn prove(
         Engine::open(&checkpoint, &[DeviceId::Host.into()], &options, &mut |_| Ok(())).expect("it fits");
     let mut answerer = Answerer::new(&mut engine, &checkpoint, &folder);
 
-    let model =
-        Model { name: "porism-tiny".to_owned(), fingerprint: "as it is".to_owned(), endpoints: vec![] };
+    let model = Model {
+        name: "porism-tiny".to_owned(),
+        fingerprint: "as it is".to_owned(),
+        revision: None,
+        endpoints: vec![],
+    };
     let manifest = Manifest {
         version: Manifest::VERSION,
         seed,

@@ -37,6 +37,8 @@ pub(super) struct Heard {
     pub content: String,
     /// Why it ended, once it has.
     pub finish: Option<Finish>,
+    /// The last word about the end that is none of the known ones.
+    said: Option<String>,
     /// Tokens of the prompt and of the answer, where the endpoint counts.
     pub usage: Option<(u64, u64)>,
 }
@@ -68,17 +70,20 @@ impl Heard {
         }
     }
 
-    /// Takes a chunk of a stream or a whole body. True when it brought text or an end.
-    fn take(&mut self, value: &Value) -> Result<bool, Flaw> {
-        if let Some(error) = value.get("error").filter(|error| !error.is_null()) {
-            return Err(Flaw::Told(status(error), error_words(error)));
+    /// Takes a chunk of a stream or a whole body; `named_error` where the event itself is called one. True when it brought
+    /// text or an end.
+    fn take(&mut self, value: &Value, named_error: bool) -> Result<bool, Flaw> {
+        if let Some(flaw) = trouble(value, named_error) {
+            return Err(flaw);
         }
         self.take_usage(&value["usage"]);
         let Some(choices) = value.get("choices").and_then(Value::as_array) else {
             // Some endpoints send events of their own between the chunks.
             return Ok(false);
         };
-        let Some(choice) = choices.iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0) else {
+        // We ask for one answer; whoever counts from 1 has no other.
+        let first = choices.iter().find(|choice| choice["index"].as_u64().unwrap_or(0) == 0);
+        let Some(choice) = first.or_else(|| choices.first()) else {
             return Ok(false);
         };
         let message = choice.get("delta").filter(|delta| delta.is_object()).unwrap_or(&choice["message"]);
@@ -100,14 +105,28 @@ impl Heard {
         if after > TEXT_LIMIT {
             return Err(Flaw::TooLong);
         }
-        if let Some(finish) = choice["finish_reason"].as_str() {
-            self.finish = Some(match finish {
-                "stop" | "eos" | "end_turn" | "stop_sequence" => Finish::Stop,
-                "length" | "max_tokens" => Finish::Length,
-                other => Finish::Other(other.chars().take(64).collect()),
-            });
+        // Some endpoints write an object with the reason's type.
+        let reason = &choice["finish_reason"];
+        if let Some(word) = reason.as_str().or_else(|| reason["type"].as_str()) {
+            match ending(word) {
+                Ending::Known(finish) => self.finish = Some(finish),
+                Ending::Failed => {
+                    return Err(Flaw::Told(None, format!("ended with `{}`", excerpt(word.as_bytes()))));
+                }
+                Ending::GoesOn => {}
+                Ending::Unknown => self.said = Some(word.chars().take(64).collect()),
+            }
         }
         Ok(after > before || self.finish.is_some())
+    }
+
+    /// Joins characters that came in halves.
+    fn mend(&mut self) {
+        for text in [&mut self.thinking, &mut self.content] {
+            if text.contains(HALF) {
+                *text = joined(text);
+            }
+        }
     }
 
     fn take_usage(&mut self, usage: &Value) {
@@ -118,17 +137,129 @@ impl Heard {
     }
 }
 
+/// What a word about the end of an answer says.
+#[derive(Debug, PartialEq, Eq)]
+enum Ending {
+    /// It is over, for a reason that is known.
+    Known(Finish),
+    /// It was broken off, which is no fault of the request.
+    Failed,
+    /// Placeholders while it goes on.
+    GoesOn,
+    /// Nobody knows; only the end of the stream tells.
+    Unknown,
+}
+
+fn ending(word: &str) -> Ending {
+    let lower = word.trim().to_ascii_lowercase();
+    match lower.as_str() {
+        ""
+        | "null"
+        | "none"
+        | "undefined"
+        | "in_progress"
+        | "generating"
+        | "continue"
+        | "running"
+        | "finish_reason_unspecified"
+        | "unspecified" => Ending::GoesOn,
+        "stop" | "eos" | "eos_token" | "end_turn" | "stop_sequence" | "stop_token" | "stopped" | "end"
+        | "complete" | "completed" | "finished" => Ending::Known(Finish::Stop),
+        "length"
+        | "max_tokens"
+        | "max_length"
+        | "max_new_tokens"
+        | "max_output_tokens"
+        | "model_length"
+        | "context_length"
+        | "model_context_window_exceeded" => Ending::Known(Finish::Length),
+        "content_filter" | "tool_calls" | "function_call" | "tool_use" | "safety" | "recitation"
+        | "refusal" | "blocklist" | "prohibited_content" | "repetition" => {
+            Ending::Known(Finish::Other(lower))
+        }
+        "error"
+        | "abort"
+        | "aborted"
+        | "cancelled"
+        | "canceled"
+        | "cancel"
+        | "insufficient_system_resource"
+        | "timeout"
+        | "failed"
+        | "failure"
+        | "incomplete"
+        | "interrupted"
+        | "preempted"
+        | "disconnect" => Ending::Failed,
+        _ => Ending::Unknown,
+    }
+}
+
+/// The trouble that an event tells of, however it is written. An event with choices is an answer unless it says `error`; one
+/// without them is trouble when it carries a message or a code.
+fn trouble(value: &Value, named_error: bool) -> Option<Flaw> {
+    let told = |about: &Value| {
+        let status = status(about).or_else(|| status(value));
+        Some(Flaw::Told(status, error_words(about)))
+    };
+    for key in ["error", "errors"] {
+        // `"error": ""` and `[]` stand for none.
+        let about = &value[key];
+        let is_none = about.is_null() || *about == Value::Bool(false) || about.as_str() == Some("");
+        if !is_none && about.as_array().is_none_or(|list| !list.is_empty()) {
+            return told(about);
+        }
+    }
+    if named_error {
+        return told(value);
+    }
+    if value["choices"].as_array().is_some_and(|choices| !choices.is_empty()) {
+        return None;
+    }
+    if value["object"] == "error" || value["type"] == "error" {
+        return told(value);
+    }
+    // Success has a code, too, with some.
+    let code = ["code", "error_code", "status_code", "status", "statusCode"].into_iter().find_map(|key| {
+        let code = &value[key];
+        code.as_i64().or_else(|| code.as_str()?.trim().parse().ok())
+    });
+    let is_fine = matches!(code, Some(0 | 200..=299));
+    let words = ["message", "msg", "detail", "details", "error_message", "error_msg", "errorMessage"];
+    let has_words = words.iter().any(|key| !value[*key].is_null());
+    if value["usage"].is_object() || is_fine {
+        return None;
+    }
+    if code.is_some() || has_words { told(value) } else { None }
+}
+
 /// The words of an error object, as endpoints of different make write it.
 pub(super) fn error_words(error: &Value) -> String {
-    let words = error.as_str().or_else(|| error["message"].as_str()).or_else(|| error["detail"].as_str());
+    const NAMES: [&str; 9] = [
+        "message",
+        "detail",
+        "details",
+        "msg",
+        "error_message",
+        "error_msg",
+        "errorMessage",
+        "reason",
+        "title",
+    ];
+    let words = error.as_str().or_else(|| {
+        // The words may lie one level deeper, as in `{"detail": {"error": "…"}}`.
+        NAMES.iter().find_map(|name| error[*name].as_str().or_else(|| error[*name]["message"].as_str()))
+    });
     words.map_or_else(|| error.to_string(), str::to_owned)
 }
 
 /// The HTTP status that an error object names.
 fn status(error: &Value) -> Option<u16> {
-    let code = &error["code"];
-    let number = code.as_u64().or_else(|| code.as_str()?.parse().ok())?;
-    u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+    ["code", "status", "status_code", "statusCode", "error_code"].into_iter().find_map(|key| {
+        let code = &error[key];
+        let number = code.as_u64().or_else(|| code.as_str()?.trim().parse().ok())?;
+        u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+    })
 }
 
 /// How a body is written; its first byte says so.
@@ -151,6 +282,8 @@ pub(super) struct Decoder {
     // The data lines of the event that is being read.
     data: Vec<u8>,
     has_data: bool,
+    // It is called `error`.
+    named_error: bool,
     done: bool,
     pub heard: Heard,
 }
@@ -207,14 +340,23 @@ impl Decoder {
             return Ok(false);
         }
         let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
-        if matches!(name, b"" | b"event" | b"id" | b"retry") {
+        if name == b"event" {
+            self.named_error = line[name.len()..].trim_ascii().ends_with(b"error");
             return Ok(false);
+        }
+        if matches!(name, b"" | b"id" | b"retry") {
+            return Ok(false);
+        }
+        // A proxy that fails midway writes its error as it always does.
+        if let Some(flaw) = parse_json(line).and_then(|value| trouble(&value, false)) {
+            return Err(flaw);
         }
         Err(Flaw::Garbled(format!("sends `{}` where an event should be", excerpt(line))))
     }
 
     fn event(&mut self) -> Result<bool, Flaw> {
         let data = std::mem::take(&mut self.data);
+        let named_error = std::mem::take(&mut self.named_error);
         if !std::mem::take(&mut self.has_data) || data.trim_ascii().is_empty() {
             return Ok(false);
         }
@@ -222,9 +364,12 @@ impl Decoder {
             self.done = true;
             return Ok(true);
         }
-        let value: Value = serde_json::from_slice(&data)
-            .map_err(|_| Flaw::Garbled(format!("sends `{}`, which is no JSON", excerpt(&data))))?;
-        self.heard.take(&value)
+        let value = match parse_json(&data) {
+            Some(value) => value,
+            None if named_error => Value::String(excerpt(&data)),
+            None => return Err(Flaw::Garbled(format!("sends `{}`, which is no JSON", excerpt(&data)))),
+        };
+        self.heard.take(&value, named_error)
     }
 
     /// Whether nothing more is to be waited for.
@@ -248,13 +393,15 @@ impl Decoder {
                         last?;
                     }
                 }
+                self.heard.mend();
                 match self.heard.finish {
                     Some(_) => Ok(()),
-                    // Some endpoints say that it is over, but not why.
+                    // Some endpoints say that it is over, but not why, or in a word of their own.
                     None if self.done
                         && !(self.heard.content.is_empty() && self.heard.thinking.is_empty()) =>
                     {
-                        self.heard.finish = Some(Finish::Stop);
+                        let said = self.heard.said.take();
+                        self.heard.finish = Some(said.map_or(Finish::Stop, Finish::Other));
                         Ok(())
                     }
                     None if self.done => Err(Flaw::Garbled("sends no choice".to_owned())),
@@ -266,15 +413,80 @@ impl Decoder {
 
     fn end_whole(&mut self) -> Result<(), Flaw> {
         let body = std::mem::take(&mut self.rest);
-        let value: Value = serde_json::from_slice(&body)
-            .map_err(|_| Flaw::Garbled(format!("sends `{}`, which is no JSON", excerpt(&body))))?;
-        self.heard.take(&value)?;
+        let value = parse_json(&body)
+            .ok_or_else(|| Flaw::Garbled(format!("sends `{}`, which is no JSON", excerpt(&body))))?;
+        self.heard.take(&value, false)?;
+        self.heard.mend();
         if value["choices"].as_array().is_none_or(Vec::is_empty) {
             return Err(Flaw::Garbled("sends no choice".to_owned()));
         }
-        self.heard.finish.get_or_insert(Finish::Stop);
+        let said = self.heard.said.take();
+        self.heard.finish.get_or_insert(said.map_or(Finish::Stop, Finish::Other));
         Ok(())
     }
+}
+
+/// Marks a half of a character until the other one comes: no character that texts may have. Four hexadecimal digits follow,
+/// of half a surrogate pair, or two and `--` of a byte.
+const HALF: char = '\u{fdd0}';
+
+/// JSON, also where a character is cut in two at the border of two texts: as half of an escaped pair, or between its bytes.
+fn parse_json(bytes: &[u8]) -> Option<Value> {
+    if let Ok(value) = serde_json::from_slice(bytes) {
+        return Some(value);
+    }
+    let mut text = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("{HALF}{byte:02x}--")));
+    }
+    let mut marked = String::with_capacity(text.len() + 16);
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        marked.push_str(before);
+        let unit = |escape: &str| -> Option<u16> {
+            u16::from_str_radix(escape.strip_prefix("\\u")?.get(..4)?, 16).ok()
+        };
+        let (first, second) = (unit(escape), escape.get(6..).and_then(unit));
+        let length = match (first, second) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(half @ 0xd800..=0xdfff), _) => {
+                marked.push_str(&format!("{HALF}{half:04x}"));
+                rest = &escape[6..];
+                continue;
+            }
+            // The escaped character belongs to its escape.
+            _ => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        marked.push_str(&escape[..length]);
+        rest = &escape[length..];
+    }
+    marked.push_str(rest);
+    serde_json::from_str(&marked).ok()
+}
+
+/// A text with the halves that meet in it joined; a half alone becomes U+FFFD.
+fn joined(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut parts = text.split(HALF);
+    out.push_str(parts.next().unwrap_or_default());
+    let (mut units, mut bytes) = (Vec::<u16>::new(), Vec::<u8>::new());
+    for part in parts {
+        let (mark, after) = part.split_at_checked(4).unwrap_or((part, ""));
+        match mark.strip_suffix("--").map(|byte| u8::from_str_radix(byte, 16)) {
+            Some(Ok(byte)) => bytes.push(byte),
+            _ => units.extend(u16::from_str_radix(mark, 16)),
+        }
+        if !after.is_empty() {
+            out.push_str(&String::from_utf16_lossy(&std::mem::take(&mut units)));
+            out.push_str(&String::from_utf8_lossy(&std::mem::take(&mut bytes)));
+            out.push_str(after);
+        }
+    }
+    out.push_str(&String::from_utf16_lossy(&units));
+    out.push_str(&String::from_utf8_lossy(&bytes));
+    out
 }
 
 /// The beginning of something strange, fit for a message.
@@ -421,6 +633,149 @@ mod tests {
         let heard = decode(&format!("data: {odd}\n\n")).unwrap();
         assert_eq!(heard.finish, Some(Finish::Other("content_filter".to_owned())));
         assert_eq!((heard.usage, heard.tokens(), heard.prompt_tokens("12345")), (None, 1, 2));
+    }
+
+    #[test]
+    fn only_a_known_reason_ends_an_answer() {
+        let with = |going: Option<&str>, last: Option<&str>| {
+            let pieces = ["a", "b", "c"].map(|text| chunk(&json!({"content": text}), going));
+            [pieces.concat(), chunk(&json!({}), last)].concat()
+        };
+        for placeholder in ["", "null", "None", " ", "in_progress", "something_new"] {
+            let body = with(Some(placeholder), Some(placeholder));
+            assert_eq!(decode(&body), Err(Flaw::Cut), "{placeholder}");
+            let done = decode(&format!("{body}data: [DONE]\n\n")).unwrap();
+            let expected = match placeholder {
+                "something_new" => Finish::Other("something_new".to_owned()),
+                _ => Finish::Stop,
+            };
+            assert_eq!((done.content.as_str(), done.finish), ("abc", Some(expected)), "{placeholder}");
+        }
+        for (reason, expected) in
+            [("STOP", Finish::Stop), ("end_turn", Finish::Stop), ("MAX_TOKENS", Finish::Length)]
+        {
+            assert_eq!(decode(&with(None, Some(reason))).unwrap().finish, Some(expected));
+        }
+        let object = json!({"choices": [{"delta": {"content": "a"}, "finish_reason": {"type": "length", "length": 9}}]});
+        assert_eq!(decode(&format!("data: {object}\n\n")).unwrap().finish, Some(Finish::Length));
+        // What was broken off is asked for again.
+        for reason in ["abort", "error", "insufficient_system_resource", "cancelled"] {
+            let outcome = decode(&format!("{}data: [DONE]\n\n", with(None, Some(reason))));
+            assert!(matches!(outcome, Err(Flaw::Told(None, _))), "{reason}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_one_in_whatever_shape() {
+        let begun = chunk(&json!({"content": "a"}), None);
+        let told = |events: &str| match decode(&format!("{begun}{events}data: [DONE]\n\n")) {
+            Err(Flaw::Told(status, words)) => (status, words),
+            other => panic!("{events}: {other:?}"),
+        };
+        for (event, status) in [
+            (
+                json!({"object": "error", "message": "gone away", "type": "ServerError", "code": 500}),
+                Some(500),
+            ),
+            (json!({"code": 503, "details": "gone away"}), Some(503)),
+            (json!({"detail": "gone away"}), None),
+            (json!({"message": "gone away"}), None),
+            (json!({"status": 502, "msg": "gone away"}), Some(502)),
+            (json!({"type": "error", "error": {"type": "overloaded", "message": "gone away"}}), None),
+            (json!({"error": "gone away"}), None),
+            (json!({"errors": [{"message": "gone away"}]}), None),
+            (json!({"error": {"message": "gone away", "code": "504"}}), Some(504)),
+            (json!({"choices": [], "code": 10013, "message": "gone away"}), None),
+            (
+                json!({"choices": [{"delta": {"content": ""}}], "error": {"code": 502, "message": "gone away"}}),
+                Some(502),
+            ),
+        ] {
+            let (found, words) = told(&format!("data: {event}\n\n"));
+            assert!(found == status && words.contains("gone away"), "{event}: {found:?} {words}");
+        }
+        assert_eq!(told("event: error\ndata: {\"x\": \"gone away\"}\n\n").0, None);
+        assert!(told("event: error\ndata: gone away\n\n").1.contains("gone away"));
+        assert!(told("{\"error\":\"gone away\"}\n").1.contains("gone away"));
+        // What others send between the pieces is none.
+        for event in [
+            json!({"choices": null}),
+            json!({"choices": [], "other": 1}),
+            json!({"id": "x", "timings": {"predicted_ms": 3}}),
+            json!({"object": "ping"}),
+            json!({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}, "message": "ok"}),
+            json!({"code": 0, "message": "success"}),
+            json!({"error": null, "choices": []}),
+        ] {
+            let rest = chunk(&json!({"content": "b"}), Some("stop"));
+            let heard = decode(&format!("{begun}data: {event}\n\n{rest}data: [DONE]\n\n"));
+            assert_eq!(heard.unwrap().content, "ab", "{event}");
+        }
+    }
+
+    #[test]
+    fn characters_may_come_in_halves() {
+        let piece = |text: &[u8]| {
+            let (head, tail) =
+                (b"data: {\"choices\":[{\"delta\":{\"content\":\"".as_slice(), b"\"}}]}\n\n".as_slice());
+            [head, text, tail].concat()
+        };
+        let heard = |pieces: &[&[u8]]| {
+            let mut decoder = Decoder::default();
+            for text in pieces {
+                decoder.push(&piece(text)).unwrap();
+            }
+            decoder.push(b"data: [DONE]\n\n").unwrap();
+            decoder.end(true).unwrap();
+            decoder.heard.content
+        };
+        assert_eq!(heard(&[b"a\\ud83d", b"\\ude00b"]), "a😀b");
+        assert_eq!(heard(&[b"\\ud83d\\ude00\\u00e9", b"\\uD83D", b"", b"\\uDE00"]), "😀é😀");
+        assert_eq!(heard(&[b"a\xf0\x9f", b"\x98", b"\x80b"]), "a😀b");
+        // A half that stays alone is none.
+        assert_eq!(heard(&[b"a\\ud83d", b"b"]), "a\u{fffd}b");
+        assert_eq!(heard(&[b"\\\\ud83d and \\\"", b"\\ude00"]), "\\ud83d and \"\u{fffd}");
+        assert_eq!(parse_json(b"{\"a\": \\ud83d}"), None);
+    }
+
+    #[test]
+    fn a_recorded_answer_cut_anywhere_is_whole_or_asked_for_again() {
+        let thinking = ["Ünï ", "\u{1f44d}\u{1f3fd} \"q\" \\ \n\t", "√2 ≤ 3 – 你好"]
+            .map(|text| chunk(&json!({"reasoning_content": text}), None));
+        let escaped = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"## Solution\\n\\ud83d\"},\"finish_reason\":null}]}\n\n\
+                       data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\\ude00 \\u00e9 \\\\frac{1}{2} \\\"x\\\"\"},\"finish_reason\":null}]}\r\n\r\n";
+        let body = [
+            ": ping\n\n".to_owned(),
+            thinking.concat(),
+            escaped.to_owned(),
+            chunk(&json!({"content": "😀 ## Self Evaluation\n\\boxed{1}"}), None),
+            chunk(&json!({}), Some("stop")),
+            "data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 7, \"completion_tokens\": 41}}\n\n"
+                .to_owned(),
+            "data: [DONE]\n\n".to_owned(),
+        ]
+        .concat();
+        let whole = decode(&body).unwrap();
+        assert_eq!(whole.usage, Some((7, 41)));
+        let bytes = body.as_bytes();
+        for cut in 0..bytes.len() {
+            for clean in [true, false] {
+                // In two pieces, so that the cut is a border, too.
+                let mut decoder = Decoder::default();
+                let pushed = decoder.push(&bytes[..cut / 2]).and_then(|_| decoder.push(&bytes[cut / 2..cut]));
+                let outcome = pushed.and_then(|_| decoder.end(clean));
+                let heard = &decoder.heard;
+                let same = (&heard.thinking, &heard.content, &heard.finish)
+                    == (&whole.thinking, &whole.content, &whole.finish);
+                assert!(outcome.is_err() || same, "{cut} {clean}: {heard:?}");
+            }
+            // And the whole of it, cut in two.
+            let mut decoder = Decoder::default();
+            decoder.push(&bytes[..cut]).unwrap();
+            decoder.push(&bytes[cut..]).unwrap();
+            decoder.end(true).unwrap();
+            assert_eq!(decoder.heard, whole, "{cut}");
+        }
     }
 
     #[test]

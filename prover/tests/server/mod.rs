@@ -38,12 +38,20 @@ pub struct Seen {
     now: AtomicUsize,
     most: AtomicUsize,
     requests: Mutex<Vec<Received>>,
+    // For a kill, which ends all of them.
+    streams: Mutex<Vec<TcpStream>>,
     stop: AtomicBool,
+    deaf: AtomicBool,
 }
 
 impl Seen {
     pub fn requests(&self) -> Vec<Received> {
         self.requests.lock().unwrap().clone()
+    }
+
+    /// From now on connections are taken and nothing is answered, as by a process that was stopped; or no longer.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::SeqCst);
     }
 
     /// The most requests that were being answered at once.
@@ -148,7 +156,12 @@ pub struct Server {
 impl Server {
     /// Answers every request with `handler`, each on a thread of its own.
     pub fn new(handler: impl Fn(&Received, &mut Reply) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at(0, handler)
+    }
+
+    /// The same at a port that is known, where one was killed before.
+    pub fn at(port: u16, handler: impl Fn(&Received, &mut Reply) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Seen::default());
         let (handler, shared) = (Arc::new(handler), Arc::clone(&seen));
@@ -159,10 +172,29 @@ impl Server {
                 }
                 let (handler, seen) = (Arc::clone(&handler), Arc::clone(&shared));
                 let stream = stream.unwrap();
+                shared.streams.lock().unwrap().extend(stream.try_clone());
                 std::thread::spawn(move || serve(stream, &seen, &*handler));
             }
         });
         Self { port, seen }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends as a process does that is killed: streams are cut and connections refused.
+    pub fn kill(&self) {
+        self.seen.stop.store(true, Ordering::SeqCst);
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+        for stream in self.seen.streams.lock().unwrap().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        // Whoever binds the port next must find it free.
+        let until = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn url(&self) -> String {
@@ -184,6 +216,18 @@ fn serve(stream: TcpStream, seen: &Arc<Seen>, handler: &(dyn Fn(&Received, &mut 
         if reader.read_line(&mut head).unwrap_or(0) == 0 {
             return;
         }
+    }
+    let hear = || {
+        while seen.deaf.load(Ordering::SeqCst) && !seen.stop.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    hear();
+    // Who asks what there is, or whether anybody is there, is no request.
+    if head.starts_with("GET ") {
+        let mut stream = stream;
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        return;
     }
     let length = |line: &str| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok();
     let mut body = vec![0; head.lines().find_map(length).unwrap_or(0)];
