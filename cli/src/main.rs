@@ -1,11 +1,11 @@
 //! The porism command.
 
 mod answerer;
+mod answering;
 #[allow(
     rustdoc::broken_intra_doc_links,
     reason = "these comments are the help text, where `[default]` is no link"
 )]
-mod answering;
 mod args;
 mod commands;
 mod completion;

@@ -193,3 +193,34 @@ pub trait Complete {
         Vec::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_nothing_can_be_read_is_said() {
+        let served = Served { endpoint: "http://a/v1".to_owned(), estimated: false, tries: 1 };
+        let completion = |thinking: &str, answer: &str, finish: Finish, tokens: u64| Completion {
+            thinking: thinking.to_owned(),
+            answer: answer.to_owned(),
+            finish,
+            prompt_tokens: 1,
+            tokens,
+            seconds: 0.0,
+            served: Some(served.clone()),
+        };
+        let whole = |thinking: &str, answer: &str| completion(thinking, answer, Finish::Stop, 5);
+        assert_eq!(whole("t", "a").cut_short(9), None);
+        assert!(whole("## Solution", " ").lacks("`## Solution`").contains("all of it came as thinking"));
+        assert_eq!(whole("", "").lacks("x"), "the answer is empty");
+        assert_eq!(whole("t", "a").lacks("score in a box"), "has no score in a box");
+        let short = |tokens: u64| completion("", "a", Finish::Length, tokens).cut_short(9).unwrap();
+        assert_eq!(short(9), "ran out of tokens: 9 were allowed");
+        assert!(short(5).contains("after 5 of the 9 allowed") && short(5).contains("(http://a/v1)"));
+        let local = Completion { served: None, ..completion("", "a", Finish::Length, 5) };
+        assert!(local.cut_short(9).unwrap().contains("the context ended it"));
+        let other = completion("", "a", Finish::Other("content_filter".to_owned()), 5);
+        assert_eq!(other.cut_short(9).unwrap(), "ended with `content_filter`");
+    }
+}

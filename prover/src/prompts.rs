@@ -3,7 +3,7 @@
 //! A prompt set has the keys `generate`, `verify`, `meta_verify`, `refine`, and may have `candidate` (one proof with its
 //! evaluations, as `refine` shows it) and `compare`. Placeholders: `{problem}`, `{solution}`, `{evaluation}`,
 //! `{candidates}`, `{instruction}` (the whole generate prompt), `{other}` (the second proof of a comparison). Other braces
-//! stand for themselves. The set that a model brings along may have a table [`domain`](crate::domain).
+//! stand for themselves. The set that a model brings along may have a table [`domain`].
 
 use std::path::Path;
 

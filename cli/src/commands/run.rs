@@ -353,6 +353,35 @@ mod tests {
     use porism_runtime::Error as E;
 
     #[test]
+    fn sampling_defaults_of_a_model_are_taken_unless_something_was_typed() {
+        use clap::Parser as _;
+        let checkpoint = crate::model::Model::Embedded.checkpoint(Options::default()).unwrap();
+        let of = |line: &str, generation: &serde_json::Value| {
+            let command = crate::args::Cli::try_parse_from(line.split(' ')).unwrap().command;
+            let crate::args::Command::Run(args) = command else { panic!("{line}") };
+            let mut config = checkpoint.config().clone();
+            let number = |key: &str| generation[key].as_f64();
+            config.generation.temperature = number("temperature");
+            config.generation.top_p = number("top_p");
+            config.generation.min_p = number("min_p");
+            config.generation.repetition_penalty = number("repetition_penalty");
+            config.generation.top_k = generation["top_k"].as_u64().map(|top_k| top_k as u32);
+            sampling(&args.sampling, &config).unwrap()
+        };
+        let all = serde_json::json!({"temperature": 0.5, "top_p": 0.75, "min_p": 0.25, "top_k": 7, "repetition_penalty": 1.5});
+        let taken = of("porism run -p x", &all);
+        assert_eq!((taken.temperature, taken.top_p, taken.min_p), (0.5, 0.75, 0.25));
+        assert_eq!((taken.top_k, taken.repetition_penalty), (7, 1.5));
+        let typed = of("porism run -p x --temp 1 --top-p 1 --min-p 0 --top-k 0 --repetition-penalty 1", &all);
+        assert_eq!(typed, SamplingParams::default());
+        // What is too small to divide by, and a share of nothing, leave the most likely token.
+        assert!(of("porism run -p x", &serde_json::json!({"temperature": 1e-6})).is_greedy());
+        let one = of("porism run -p x", &serde_json::json!({"top_p": 0.0}));
+        assert!(one.top_p > 0.0 && one.top_p < 1e-30 && one.validate().is_ok());
+        assert_eq!(of("porism run -p x --top-p 0.5", &serde_json::json!({"top_p": 0.0})).top_p, 0.5);
+    }
+
+    #[test]
     fn caches_are_sized_for_prompt_and_answer() {
         let size = |prompt, n, c| room(prompt, n, c, 1024).map(|room| (room.context, room.max_tokens));
         assert_eq!(size(10, Some(32), None).unwrap(), (42, Some(32)));

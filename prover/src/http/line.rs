@@ -24,6 +24,8 @@ pub(super) struct Line {
     pub worked: bool,
     /// When the last sign of it came: a byte of an answer, or a refusal.
     pub news: Instant,
+    /// The longest time without one while it had requests: some take long before they begin.
+    longest_gap: Duration,
     /// When the last text came, of whatever request.
     pub text: Option<Instant>,
     /// Until then nothing is sent there.
@@ -79,6 +81,7 @@ impl Line {
             explorers: 0,
             worked: false,
             news: Instant::now(),
+            longest_gap: Duration::ZERO,
             text: None,
             paused_until: None,
             pauses: 0,
@@ -124,7 +127,29 @@ impl Line {
 
     /// A byte came, then.
     pub fn heard(&mut self, when: Instant) {
-        self.news = self.news.max(when);
+        if when > self.news {
+            self.longest_gap = self.longest_gap.max(when - self.news);
+            self.news = when;
+        }
+    }
+
+    /// It gets a request. Silence begins with the first who waits.
+    pub fn is_asked(&mut self) {
+        if self.busy == 0 {
+            self.news = Instant::now();
+        }
+        self.busy += 1;
+    }
+
+    /// Whether it has requests and is silent for much longer than it ever was.
+    pub fn has_fallen_silent(&self, now: Instant) -> bool {
+        let usual = SUSPICIOUS.max(self.longest_gap.saturating_mul(3));
+        self.is_there() && self.worked && self.busy > 0 && now.saturating_duration_since(self.news) > usual
+    }
+
+    /// Whether text came of late.
+    pub fn is_lively(&self, now: Instant) -> bool {
+        self.is_usable() && self.text.is_some_and(|text| now.saturating_duration_since(text) < SUSPICIOUS)
     }
 
     /// Text came, then, of a request that was sent at `begin`. How long the line had been away, if it had.

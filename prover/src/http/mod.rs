@@ -345,11 +345,7 @@ impl Endpoints {
             watch: Arc::clone(&watch),
             is_ended: false,
         });
-        if line.busy == 0 {
-            // Silence begins with the first who waits.
-            line.heard(Instant::now());
-        }
-        line.busy += 1;
+        line.is_asked();
         let explores = !line.is_there();
         line.explorers += usize::from(explores);
         let endpoint = line.endpoint.clone();
@@ -442,8 +438,25 @@ impl Endpoints {
                 ));
             }
         }
+        self.doubt_silent(now);
         self.end_silent(now);
         self.relocate(now);
+    }
+
+    /// A line that says nothing to any of its requests while others get text gets no new ones, but one to see whether it is back.
+    fn doubt_silent(&mut self, now: Instant) {
+        if !self.lines.iter().any(|line| line.is_lively(now)) {
+            return;
+        }
+        for index in 0..self.lines.len() {
+            let line = &mut self.lines[index];
+            if line.has_fallen_silent(now) {
+                let what =
+                    format!("says nothing for {} s", now.saturating_duration_since(line.news).as_secs());
+                line.goes_away(now, &what, Absence::Silent, MOST_PAUSE);
+                self.tell(index, &what, "new requests go to the others meanwhile");
+            }
+        }
     }
 
     /// Ends requests of which no news comes, unless others at their line get text: then they wait for their turn. Shortly
@@ -897,7 +910,12 @@ impl Complete for Endpoints {
     fn width(&self) -> usize {
         let there = self.lines.iter().filter(|line| line.is_usable() && line.is_there());
         let room: usize = there.map(|line| line.limit(&self.options)).sum();
-        room.max(1)
+        // What hangs where nobody answers takes no place from the others.
+        let hangs = |job: &&Job| match &job.place {
+            Place::Running(running) => !self.lines[running.line].is_there(),
+            _ => false,
+        };
+        (room + self.jobs.values().filter(hangs).count()).max(1)
     }
 
     fn is_elsewhere(&self) -> bool {
