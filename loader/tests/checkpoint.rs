@@ -34,9 +34,12 @@ fn read_with_safetensors(name: &str) -> BTreeMap<String, (String, Vec<usize>, Ve
 
 #[test]
 fn golden_checkpoints_hold_exactly_what_another_reader_finds() {
-    for (name, mtp_layer) in
-        [("v2-lite-tiny-bf16", None), ("v3-tiny-bf16", Some(3)), ("v32-tiny-fp8", Some(4))]
-    {
+    for (name, mtp_layer) in [
+        ("v2-lite-tiny-bf16", None),
+        ("v3-tiny-bf16", Some(3)),
+        ("v32-tiny-fp8", Some(4)),
+        ("../../models/porism-tiny", Some(5)),
+    ] {
         let checkpoint = open(name);
         assert_eq!(checkpoint.notes(), [] as [&str; 0], "{name}");
         let mut all = read_with_safetensors(name);
@@ -103,6 +106,12 @@ fn the_demo_model_opens_from_memory_and_from_disk_alike() {
     assert_eq!(disk.roles(), memory.roles());
     assert_eq!(disk.config(), memory.config());
     assert_eq!(disk.weight_bytes(), memory.weight_bytes());
+    // The multi-token-prediction layer is a whole one with copies of embedding and head, and none of it is used.
+    let mtp = disk.bytes_by_kind().iter().filter(|row| row.kind == Kind::Mtp);
+    let (tensors, bytes) =
+        mtp.fold((0, 0), |(tensors, bytes), row| (tensors + row.tensors, bytes + row.bytes));
+    assert_eq!(disk.config().num_nextn_predict_layers, 1);
+    assert!(tensors > 90 && bytes > 2 * 512 * 128 * 2, "{tensors} tensors of {bytes} bytes");
     for role in disk.roles() {
         let (disk, memory) = (disk.tensor(role).unwrap(), memory.tensor(role).unwrap());
         assert_eq!((disk.bytes, disk.shape), (memory.bytes, memory.shape));
