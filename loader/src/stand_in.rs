@@ -63,8 +63,8 @@ impl StandIn {
             return None;
         };
         let field = |line: &str| {
-            let (name, value) = line.split_once([' ', ':'])?;
-            matches!(name.trim_start_matches("- ").trim(), "size" | "filesize")
+            let (name, value) = line.trim_start().trim_start_matches("- ").split_once([' ', ':'])?;
+            matches!(name, "size" | "filesize")
                 .then(|| value.trim_matches([' ', '=', ':']).parse().ok())?
         };
         let is_pointer = matches!(what, What::GitLfs | What::Xet | What::Dvc);
