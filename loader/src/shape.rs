@@ -12,7 +12,7 @@ pub enum Dtype {
     Bf16,
     /// 2 bytes, IEEE.
     F16,
-    /// 1 byte, with a [`Scale`] per block of 128 × 128.
+    /// 1 byte, with a [`Scale`](crate::Scale) per block of 128 × 128.
     F8E4m3,
 }
 

@@ -64,8 +64,7 @@ impl StandIn {
         };
         let field = |line: &str| {
             let (name, value) = line.trim_start().trim_start_matches("- ").split_once([' ', ':'])?;
-            matches!(name, "size" | "filesize")
-                .then(|| value.trim_matches([' ', '=', ':']).parse().ok())?
+            matches!(name, "size" | "filesize").then(|| value.trim_matches([' ', '=', ':']).parse().ok())?
         };
         let is_pointer = matches!(what, What::GitLfs | What::Xet | What::Dvc);
         Some(Self { what, bytes: text.lines().find_map(field).filter(|_| is_pointer) })

@@ -2,8 +2,8 @@
 //!
 //! Layers are dealt to home devices in contiguous runs, in the order of the devices: as many as their bandwidth asks for
 //! and their memory allows. Each routed expert has one device that computes it: adapters first, a layer's on its
-//! home or divided among all ([`Spread`]), then the host, where there is one; without a host the rest is streamed into slots on
-//! the layer's home, and so are those that it keeps there.
+//! home or divided among all ([`Spread`](crate::options::Spread)), then the host, where there is one; without a host the rest
+//! is streamed into slots on the layer's home, and so are those that it keeps there.
 //!
 //! What is computed on the host and what is streamed lies in the mapped files. Of those, pages stay in host memory as far as
 //! it goes; the others are read from disk again for each step, and a plan says how many bytes that are.

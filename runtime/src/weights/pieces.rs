@@ -110,7 +110,7 @@ pub struct Slab {
     pub weights: View,
     /// Scales of all experts of the slabs.
     pub scales: View,
-    /// A [`SlotEntry`] per expert of the layer.
+    /// A [`SlotEntry`](porism_shaders::kernels::segments::SlotEntry) per expert of the layer.
     pub slots: View,
 }
 
