@@ -135,14 +135,17 @@ fn characters_come_whole() {
 }
 
 #[test]
-fn think_end_stays_when_other_special_tokens_are_hidden() {
+fn marks_of_thinking_stay_when_special_tokens_are_hidden() {
     let text = "<｜begin▁of▁sentence｜><｜User｜>1<｜Assistant｜><think>2</think>3<｜end▁of▁sentence｜>";
     let tiny = TINY.ours.encode(text).unwrap();
-    assert_eq!(TINY.ours.decode(&tiny, Specials::ShowThinkEnd).unwrap(), "12</think>3");
-    assert_eq!(TINY.ours.decode(&tiny, Specials::Hide).unwrap(), "123");
-    assert_eq!(streamed(&TINY.ours, &tiny, Specials::ShowThinkEnd), "12</think>3");
+    // Neither tokenizer calls them special.
+    assert_eq!(TINY.ours.decode(&tiny, Specials::ShowThinkEnd).unwrap(), "1<think>2</think>3");
+    assert_eq!(TINY.ours.decode(&tiny, Specials::Hide).unwrap(), "1<think>2</think>3");
+    assert_eq!(streamed(&TINY.ours, &tiny, Specials::ShowThinkEnd), "1<think>2</think>3");
     let ids = [128_799, 1];
-    assert_eq!(DEEPSEEK.ours.decode(&ids, Specials::ShowThinkEnd).unwrap(), "</think>");
+    for specials in [Specials::ShowThinkEnd, Specials::Hide] {
+        assert_eq!(DEEPSEEK.ours.decode(&ids, specials).unwrap(), "</think>");
+    }
 }
 
 #[test]
