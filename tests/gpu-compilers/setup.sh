@@ -24,7 +24,7 @@ fetch_root() {
     mkdir -p "$root/icd" "$work"/{lists/partial,cache/archives/partial,state}
     : >"$work/status"
     # The mirror this machine uses.
-    mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -m1 -E 'debian/?$') || { say "no mirror of Debian in apt's sources here"; return 1; }
+    mirror=$(apt-get indextargets --format '$(SITE)' 2>/dev/null | grep -E 'debian/?$' | sort -u | head -n 1) || { say "no mirror of Debian in apt's sources here"; return 1; }
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$work/sources.list"
     cat >"$work/options" <<OPTIONS
 Dir::State "$work/state"; Dir::State::Lists "$work/lists"; Dir::State::status "$work/status"; Dir::Cache "$work/cache";
