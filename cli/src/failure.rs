@@ -8,6 +8,7 @@ use porism_runtime::text::TextError;
 use porism_runtime::units;
 
 use crate::names;
+use crate::ui::ReaderGone;
 
 /// The command line, or a file it names, cannot be used.
 pub const USAGE: u8 = 2;
@@ -19,6 +20,8 @@ pub const DEVICE: u8 = 4;
 pub const NETWORK: u8 = 5;
 /// Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
+/// The exit code would have been an answer that nobody was there to read; 128 + SIGPIPE, as for programs that the signal ends.
+pub const UNHEARD: u8 = 141;
 
 /// The codes, for `porism --help`.
 pub const EXIT_CODES: &str = "\
@@ -29,7 +32,8 @@ Exit codes:
   3    model files are missing or damaged
   4    no usable device, or out of memory
   5    network
-  130  interrupted";
+  130  interrupted
+  141  `prove`, `check` or `doctor` could not say its answer: nobody read stdout any more";
 
 /// An error found here, with its code and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +68,7 @@ impl Failure {
     }
 }
 
-/// The exit code of an error; broken pipes are handled before.
+/// The exit code of an error; a reader that went away is handled before.
 pub fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
@@ -283,11 +287,10 @@ fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
 }
 
 /// Whether the reader of our output went away, which is no failure of ours.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub fn is_reader_gone(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        let error = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        error.is_some_and(|error| error.is::<ReaderGone>())
     })
 }
 

@@ -29,6 +29,7 @@ struct Facts<'a> {
     file_bytes: u64,
     vocabulary: Option<u32>,
     chat: Option<String>,
+    knows: Option<String>,
     unusual: Vec<String>,
 }
 
@@ -63,6 +64,13 @@ impl<'a> Facts<'a> {
                 None
             }
         };
+        let knows = match model.prompts() {
+            Ok(prompts) => prompts.as_ref().and_then(|prompts| Some(prompts.domain()?.knows().to_owned())),
+            Err(error) => {
+                unusual.push(error.to_string());
+                None
+            }
+        };
         Self {
             label: model.label(),
             checkpoint,
@@ -71,6 +79,7 @@ impl<'a> Facts<'a> {
             file_bytes: checkpoint.shards().iter().map(|shard| shard.bytes().len() as u64).sum(),
             vocabulary,
             chat,
+            knows,
             unusual,
         }
     }
@@ -100,6 +109,7 @@ impl<'a> Facts<'a> {
             "shards": shards.collect::<Vec<_>>(),
             "tokenizer": { "vocab_size": self.vocabulary },
             "chat_template": self.chat,
+            "knows": self.knows,
             "unusual": self.unusual,
         })
     }
@@ -201,6 +211,9 @@ impl<'a> Facts<'a> {
         });
         if let Some(chat) = &self.chat {
             row("chat template", chat.clone());
+        }
+        if let Some(knows) = &self.knows {
+            row("knows", knows.clone());
         }
         row(
             "quantization",
