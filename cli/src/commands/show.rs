@@ -20,6 +20,9 @@ pub fn run(args: &Show, ui: &Ui) -> Result<u8> {
     Ok(0)
 }
 
+/// Columns before the values of the first table.
+const LABELS: usize = 20;
+
 /// Everything `show` tells.
 struct Facts<'a> {
     label: String,
@@ -117,7 +120,7 @@ impl<'a> Facts<'a> {
     fn print(&self, ui: &Ui) -> Result<()> {
         let config = self.checkpoint.config();
         ui.heading(&self.label)?;
-        for line in ui::table(&self.rows(config), &[]) {
+        for line in ui::table(&self.rows(config, ui.columns()), &[]) {
             ui.line(&line)?;
         }
 
@@ -146,7 +149,7 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    fn rows(&self, config: &ModelConfig) -> Vec<Vec<String>> {
+    fn rows(&self, config: &ModelConfig, columns: usize) -> Vec<Vec<String>> {
         let mut rows: Vec<Vec<String>> = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![format!("  {name}"), value]);
         row("architecture", config.model_type.model_type().to_owned());
@@ -213,7 +216,11 @@ impl<'a> Facts<'a> {
             row("chat template", chat.clone());
         }
         if let Some(knows) = &self.knows {
-            row("knows", knows.clone());
+            for (index, line) in
+                ui::wrap(knows, columns.saturating_sub(LABELS).max(30)).into_iter().enumerate()
+            {
+                row(if index == 0 { "knows" } else { "" }, line);
+            }
         }
         row(
             "quantization",
