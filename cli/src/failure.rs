@@ -8,7 +8,6 @@ use porism_runtime::text::TextError;
 use porism_runtime::units;
 
 use crate::names;
-use crate::ui::ReaderGone;
 
 /// The command line, or a file it names, cannot be used.
 pub const USAGE: u8 = 2;
@@ -284,14 +283,6 @@ fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
         _ => return None,
     };
     Some(words.to_owned())
-}
-
-/// Whether the reader of our output went away, which is no failure of ours.
-pub fn is_reader_gone(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let error = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        error.is_some_and(|error| error.is::<ReaderGone>())
-    })
 }
 
 /// The error and its causes on one line. Some errors already end with their cause's words; these are not repeated.

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     let code = match result {
         Ok(code) => code,
         // An exit code of 0 would be an answer.
-        Err(error) if failure::is_reader_gone(&error) => match &cli.command {
+        Err(error) if ui::is_reader_gone(&error) => match &cli.command {
             Command::Prove(_) | Command::Check(_) | Command::Doctor(_) => failure::UNHEARD,
             _ => 0,
         },

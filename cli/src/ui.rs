@@ -283,7 +283,15 @@ pub fn print_clap(error: &clap::Error) {
 /// Whoever read stdout went away: a broken pipe of ours, and not one on the way to an endpoint.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody reads stdout any more")]
-pub struct ReaderGone;
+struct ReaderGone;
+
+/// Whether the reader of our output went away, which is no failure of ours.
+pub fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let error = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        error.is_some_and(|error| error.is::<ReaderGone>())
+    })
+}
 
 fn to_stdout(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
