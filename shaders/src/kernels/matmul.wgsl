@@ -222,9 +222,9 @@ fn add_f8(sums: Tile, at: vec4<u32>, x: Inputs) -> Tile {
     return add_sixteen(sums, w, v, x, true);
 }
 
-// The same; x of the columns is staged from `k` on.
+// 16 columns whose weights begin at vec4 `at` of each row; x of them is staged from `k` on.
 @if(!broadcast)
-fn add_f8(sums: ptr<function, Tile>, at: vec4<u32>, k: u32) {
+fn f8_part(at: vec4<u32>, k: u32) -> Tile {
     var part: Tile;
     let p0 = weights[at.x];
     let p1 = weights[at.y];
@@ -232,7 +232,7 @@ fn add_f8(sums: ptr<function, Tile>, at: vec4<u32>, k: u32) {
     add_staged(&part, e4m3x4_units(p0.y), e4m3x4_units(p1.y), k + 4u);
     add_staged(&part, e4m3x4_units(p0.z), e4m3x4_units(p1.z), k + 8u);
     add_staged(&part, e4m3x4_units(p0.w), e4m3x4_units(p1.w), k + 12u);
-    add_part(sums, part);
+    return part;
 }
 
 // Eight BF16 weights of four rows.
@@ -256,16 +256,6 @@ fn add_bf16(sums: Tile, at: vec4<u32>, x: Inputs, both: bool) -> Tile {
     return add_sixteen(sums, bf16_eight(at), bf16_eight(select(at, at + vec4(1u), both)), x, both);
 }
 
-@if(!broadcast)
-fn add_bf16(sums: ptr<function, Tile>, at: vec4<u32>, k: u32, both: bool) {
-    var part: Tile;
-    bf16_staged(&part, at, k);
-    if (both) {
-        bf16_staged(&part, at + vec4(1u), k + 8u);
-    }
-    add_part(sums, part);
-}
-
 // part + 8 columns.
 @if(!broadcast)
 fn bf16_staged(part: ptr<function, Tile>, at: vec4<u32>, k: u32) {
@@ -285,12 +275,17 @@ fn add_block(sums: ptr<function, Tile>, kind: u32, operands: Operands, first: u3
     if (kind == F8E4M3 && params.cols % 16u == 0u) {
         let at = (operands.rows + vec4(first)) / vec4(16u);
         for (var step = 0u; step < count / 16u; step++) {
-            add_f8(sums, at + vec4(step), step * 16u);
+            add_part(sums, f8_part(at + vec4(step), step * 16u));
         }
     } else if (kind == BF16 && params.cols % 8u == 0u) {
         let at = (operands.rows + vec4(first * 2u)) / vec4(16u);
         for (var step = 0u; step < count / 8u; step += 2u) {
-            add_bf16(sums, at + vec4(step), step * 8u, step + 1u < count / 8u);
+            var part: Tile;
+            bf16_staged(&part, at + vec4(step), step * 8u);
+            if (step + 1u < count / 8u) {
+                bf16_staged(&part, at + vec4(step + 1u), step * 8u + 8u);
+            }
+            add_part(sums, part);
         }
     } else {
         // Rows that are not aligned, and types that are rare.
@@ -507,9 +502,11 @@ fn main(
             workgroupBarrier();
             var sums: Tile;
             add_block(&sums, kind, operands, first, columns);
-            var scale = vec2(1.0);
+            var scale = vec4(1.0);
             if (kind == F8E4M3) {
-                scale = vec2(scales[scale_rows.x + b], scales[scale_rows.y + b]) * E4M3_UNIT;
+                scale.x = scales[scale_rows.x + b];
+                scale.y = scales[scale_rows.y + b];
+                scale *= E4M3_UNIT;
             }
             total.low0 = fma(sums.low0, vec4(scale.x), total.low0);
             total.low1 = fma(sums.low1, vec4(scale.y), total.low1);

@@ -1,5 +1,5 @@
 // Attention of one token over its entries, as sparse_attention.wgsl has it (the formula, the shapes and `Params` are there), for
-// GPUs: eight lanes lie along a latent, so that they read 128 bytes side by side, and have four heads of four entries at once.
+// GPUs: eight lanes lie along a latent, so that they read 128 bytes side by side, and have four heads of two entries at once.
 // One workgroup of 256 lanes per split, group of 8 heads and token: one half has the first four heads, the other the rest.
 // kv_lora_rank and rope_dim are multiples of 4.
 //
@@ -7,7 +7,7 @@
 // ((p0 + p4) + (p2 + p6)) + ((p1 + p5) + (p3 + p7)). All other sums are as in sparse_attention.wgsl.
 
 import package::lib::dot::dot4;
-import package::lib::exchange::{other4, other2};
+import package::lib::exchange::{other4, other2, other1};
 import package::lib::heads::weighted4;
 import package::lib::pages::{page_entry, cache_row};
 import package::lib::tiles::{TILE, HEADS, scores, weights, largest, total, old_factor, new_factor, softmax};
@@ -36,7 +36,7 @@ var<immediate> params: Params;
 
 const THREADS: u32 = 256u;
 const HALF: u32 = 128u; // lanes with the same four heads
-const ROUND: u32 = 64u; // entries whose scores are computed at a time
+const ROUND: u32 = 32u; // entries whose scores are computed at a time
 
 // Where the latent of each entry of the tile starts, in vectors of four values; four entries at a time.
 var<workgroup> latent_starts: array<vec4<u32>, TILE / 4u>;
@@ -86,8 +86,9 @@ fn main(
         workgroupBarrier();
 
         for (var round = 0u; round < count; round += ROUND) {
-            let e = round + lane % HALF / 8u * 4u;
-            score(lane, e, my_head, latent_starts[e / 4u], query, width);
+            let e = round + lane % HALF / 8u * 2u;
+            let four = latent_starts[e / 4u];
+            score(lane, e, my_head, select(four.zw, four.xy, e % 4u == 0u), query, width);
         }
         workgroupBarrier();
         softmax(lane, THREADS, tile, count);
@@ -124,38 +125,29 @@ fn main(
     }
 }
 
-// Scores of entries e to e + 3, whose latents are at `starts`, for four heads from `head` on, whose queries are at `query`.
-fn score(lane: u32, e: u32, head: u32, starts: vec4<u32>, query: vec4<u32>, width: u32) {
+// Scores of entries e and e + 1, whose latents are at `starts`, for four heads from `head` on, whose queries are at `query`.
+fn score(lane: u32, e: u32, head: u32, starts: vec2<u32>, query: vec4<u32>, width: u32) {
     // An entry's products with each head.
     var a = vec4<f32>();
     var b = vec4<f32>();
-    var c = vec4<f32>();
-    var d = vec4<f32>();
     for (var i = lane % 8u; i < width; i += 8u) {
         let x0 = latent_cache[starts.x + i];
         let x1 = latent_cache[starts.y + i];
-        let x2 = latent_cache[starts.z + i];
-        let x3 = latent_cache[starts.w + i];
         let q0 = q_absorbed[query.x + i];
         let q1 = q_absorbed[query.y + i];
         let q2 = q_absorbed[query.z + i];
         let q3 = q_absorbed[query.w + i];
         a = vec4(dot4(q0, x0, a.x), dot4(q1, x0, a.y), dot4(q2, x0, a.z), dot4(q3, x0, a.w));
         b = vec4(dot4(q0, x1, b.x), dot4(q1, x1, b.y), dot4(q2, x1, b.z), dot4(q3, x1, b.w));
-        c = vec4(dot4(q0, x2, c.x), dot4(q1, x2, c.y), dot4(q2, x2, c.z), dot4(q3, x2, c.w));
-        d = vec4(dot4(q0, x3, d.x), dot4(q1, x3, d.y), dot4(q2, x3, d.z), dot4(q3, x3, d.w));
     }
-    // Each of the eight gives away what others will sum: two of four entries, one of two, two of four heads.
+    // Each of the eight gives away what others will sum: one of two entries, two of four heads, one of two.
     let fourth = (lane & 4u) != 0u;
     let second = (lane & 2u) != 0u;
     let first = (lane & 1u) != 0u;
-    let ac = select(a, c, fourth) + other4(lane, select(c, a, fourth), 4u);
-    let bd = select(b, d, fourth) + other4(lane, select(d, b, fourth), 4u);
-    let all = select(ac, bd, second) + other4(lane, select(bd, ac, second), 2u);
-    let two = select(all.xy, all.zw, first) + other2(lane, select(all.zw, all.xy, first), 1u);
-    let at = (head + (lane & 1u) * 2u) * TILE + e + ((lane >> 2u) & 1u) * 2u + ((lane >> 1u) & 1u);
-    scores[at] = two.x * params.scale;
-    scores[at + TILE] = two.y * params.scale;
+    let all = select(a, b, fourth) + other4(lane, select(b, a, fourth), 4u);
+    let two = select(all.xy, all.zw, second) + other2(lane, select(all.zw, all.xy, second), 2u);
+    let one = select(two.x, two.y, first) + other1(lane, select(two.y, two.x, first), 1u);
+    scores[(head + (lane & 3u)) * TILE + e + ((lane >> 2u) & 1u)] = one * params.scale;
 }
 
 // Writes a tile's sums of four columns, or folds them into those of the tiles before.

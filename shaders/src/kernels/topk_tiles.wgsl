@@ -255,9 +255,7 @@ fn sum_before(lane: u32, value: vec2<u32>) -> vec2<u32> {
     return running[lane] - value;
 }
 
-// Sum over all lanes of what sum_before has summed last.
+// Sum over all lanes of what sum_before has summed last, the same for all.
 fn total() -> u32 {
-    let all = running[LANES - 1u].x;
-    workgroupBarrier();
-    return all;
+    return workgroupUniformLoad(&running[LANES - 1u]).x;
 }
