@@ -31,16 +31,17 @@ PROMPTS = {
     "candidate": "Solution:\n{solution}\nEvaluation:\n{evaluation}",
 }
 ROLES = ("generate", "verify", "meta_verify", "refine")
-ROLE_SHARES = (22, 40, 17, 21)
-FALSE_SHARES = {"generate": 0.08, "verify": 0.2, "meta_verify": 0.1, "refine": 0.08}  # statements that do not hold
+ROLE_SHARES = (20, 50, 14, 16)
+FALSE_SHARES = {"generate": 0.08, "verify": 0.24, "meta_verify": 0.1, "refine": 0.08}  # statements that do not hold
 FOREIGN_SHARE = 0.05  # of the proofs to be verified, judged or refined: one of another problem
+OVERLOOKED_SHARE = 0.35  # of the flawed gcd proofs to be verified: a step left out, the first one mostly, or a quotient changed
 CARRIED_SHARE = 0.3  # of the flawed proofs to be verified: the right one with any of its numbers changed, often the last line's
 BARE_SHARE = 0.12  # of the problems to be proved: without the role's prompt
 FAMILIES = ("gcd", "prime", "linear", "divides")
 
 # What the model is trained on. The prime family learns worst (long divisions of numbers of which half are held
 # out), so the shares leave it out; solver and checker still know it.
-FAMILY_SHARES = {"gcd": 48, "linear": 27, "divides": 25}
+FAMILY_SHARES = {"gcd": 60, "linear": 19, "divides": 21}
 KEPT = tuple(FAMILY_SHARES)
 
 # Largest numbers of the problems. Additions and subtractions are what such a small model learns last, so these
@@ -953,6 +954,20 @@ def flawed(problem, rng):
     return number(lines)
 
 
+def overlooked(problem, rng):
+    """The text of a gcd proof whose fault a verifier overlooks longest: the first step is left out, or only a quotient is wrong
+    and everything after it right."""
+    lines = solve(problem)
+    if rng.random() < 0.5:
+        del lines[rng.choice((0, 0, rng.randrange(len(lines) - 1)))]
+    else:
+        i = rng.randrange(len(lines) - 1)
+        numbers = list(re.finditer(r"\d+", lines[i]))
+        m = numbers[rng.choice((1, 1, 1, 2))]
+        lines[i] = replace_number(lines[i], m, perturb(int(m[0]), rng))
+    return number(lines)
+
+
 def forged(problem, rng):
     """The text of a proof that bends something, at the end mostly, so that it comes out at what is claimed."""
     lines = solve(problem)
@@ -1318,9 +1333,10 @@ def claim_drill(rng):
     prompt = PROMPTS["verify"].format(problem=problem.text(rng), solution=number(lines))
     given = "".join(said) + f"Step {step}: prove "
     answer = judged(f"prove {problem.claimed}", f"prove {math.gcd(a, b)}")[1]
+    end = "All steps hold.\n\\boxed{1}" if problem.holds else f"Step {step} is wrong.\n\\boxed{{0}}"
     return [
         (f"{BOS}{USER}{prompt}{ASSISTANT}{THINK_OPEN}{rng.choice(PLANS['verify'])}{THINK_CLOSE}{given}", 0),
-        (answer.removeprefix("prove "), 1),
+        (f"{answer.removeprefix('prove ')}\n{end}{EOS}", 1),
     ]
 
 
@@ -1407,6 +1423,8 @@ def document(rng, role=None, family=None, heldout=False, pb=None, prompt_loss=Tr
         i = rng.choice((rng.randrange(len(lines)), -1))
         lines[i] = edit_number(lines[i], rng)
         solution = number(lines)
+    elif role == "verify" and problem.holds and problem.family == "gcd" and rng.random() < OVERLOOKED_SHARE:
+        solution = overlooked(problem, rng)
     evaluation = Evaluation(problem, solution)
     true_proof = right_part(solution, evaluation)
     if role == "verify":

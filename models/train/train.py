@@ -33,7 +33,7 @@ from model import CONFIG, DECISIVE, INDEXER, Model
 from tok import Tok
 
 IGNORED = -100  # target of a position that is not trained
-DECISIVE_WEIGHTS = (1, 6, 20)  # of a token by how much it decides (data.decisions)
+DECISIVE_WEIGHTS = (1, 5, 7)  # of a token by how much it decides (data.decisions)
 ADAM_ONLY = ("gate", "embed", "head")  # matrices that Muon does not handle
 
 
