@@ -1,7 +1,7 @@
 //! A run as one HTML file: problem, chosen proof, every evaluation, the pool, the confidence, what it cost, how to rerun it.
 //!
 //! The file needs no script and no network: everything is in it, and nothing in it points outside. All text of models goes
-//! through [`markdown`]. A [`Report`] is plain data, so that a page can be made (and tested) without a run;
+//! through [`porism_render`]. A [`Report`] is plain data, so that a page can be made (and tested) without a run;
 //! [`Report::from_folder`] fills one from a run's folder.
 
 use std::collections::HashMap;
@@ -9,15 +9,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
-use base64::prelude::{BASE64_STANDARD, Engine as _};
+use porism_render::{Rendered, escape, heading, render};
 use serde_json::Value;
 
 use crate::confidence::{FULL_MARKS, Readings};
-use crate::heading;
-use crate::markdown::{self, Rendered};
-use crate::math::escape;
 use crate::place::toml_error;
 use crate::search::End;
 use crate::store;
@@ -188,10 +184,6 @@ pub struct Page {
     pub not_rendered: usize,
 }
 
-/// A subset of STIX Two Math, so that formulas stand right where no font for mathematics is installed; `fonts/make.py` makes it.
-static FONT: LazyLock<String> =
-    LazyLock::new(|| BASE64_STANDARD.encode(include_bytes!("../fonts/porism-math.woff2")));
-
 /// Bytes of proofs and evaluations that are shown beside the chosen proof and its ancestors; the files in `pool/` have the rest.
 const POOL_BYTES: usize = 4 << 20;
 
@@ -352,15 +344,11 @@ impl Writer {
         html!(
             head,
             "<title>{} — Porism</title>\n<style>\n{}",
-            escaped(&heading::plain(title)),
+            escape(&heading::plain(title)),
             include_str!("report.css")
         );
         if formulas > 0 {
-            html!(
-                head,
-                "@font-face {{ font-family: \"Porism Math\"; src: url(data:font/woff2;base64,{}) format(\"woff2\"); }}",
-                *FONT
-            );
+            html!(head, "{}", porism_render::font_face());
         }
         html!(head, "</style>\n</head>");
         head.page.html
@@ -368,7 +356,7 @@ impl Writer {
 
     fn page(&mut self, report: &Report) {
         let (title, formulas) =
-            heading::html(&report.title).unwrap_or_else(|| (escaped(&heading::plain(&report.title)), 0));
+            heading::html(&report.title).unwrap_or_else(|| (escape(&heading::plain(&report.title)), 0));
         self.page.formulas += formulas;
         html!(self, "<body>\n<header>\n<h1>{title}</h1>");
         let passed = report.problems.iter().filter(|problem| problem.is_accepted()).count();
@@ -380,7 +368,7 @@ impl Writer {
                 report.problems.len()
             );
             for (index, problem) in report.problems.iter().enumerate() {
-                let name = escaped(&problem.problem_idx);
+                let name = escape(&problem.problem_idx);
                 let (class, word) = verdict(problem);
                 html!(
                     self,
@@ -390,7 +378,7 @@ impl Writer {
             html!(self, "</ul>");
         }
         if !report.reservation.is_empty() {
-            html!(self, "<p class=\"meta\">{}</p>", escaped(&report.reservation));
+            html!(self, "<p class=\"meta\">{}</p>", escape(&report.reservation));
         }
         html!(self, "</header>\n<main>");
         for (index, problem) in report.problems.iter().enumerate() {
@@ -410,12 +398,12 @@ impl Writer {
     fn problem(&mut self, problem: &ProblemReport, index: usize, several: bool, contest: bool) {
         html!(self, "<section id=\"problem-{index}\">");
         if several {
-            html!(self, "<h2>{}</h2>", escaped(&problem.problem_idx));
+            html!(self, "<h2>{}</h2>", escape(&problem.problem_idx));
         }
         let (class, word) = verdict(problem);
         html!(self, "<p><span class=\"badge {class}\">{word}</span></p>");
         if let Some(why) = &problem.unfinished {
-            html!(self, "<p class=\"meta\">Unfinished: {}.</p>", escaped(why));
+            html!(self, "<p class=\"meta\">Unfinished: {}.</p>", escape(why));
         }
         html!(self, "<div class=\"problem\">");
         self.text(&problem.question);
@@ -430,7 +418,7 @@ impl Writer {
             html!(
                 self,
                 "<div class=\"sure\"><p><strong>The statement is false, as a program finds: {}.</strong></p></div>",
-                escaped(why)
+                escape(why)
             );
         }
         let chosen = problem.chosen();
@@ -438,7 +426,7 @@ impl Writer {
             html!(
                 self,
                 "<h2>How sure</h2>\n<div class=\"sure\"><p>{}</p></div>",
-                escaped(&problem.statement(proof, contest))
+                escape(&problem.statement(proof, contest))
             );
             let heading = if problem.is_accepted() { "Proof" } else { "Best attempt" };
             html!(self, "<div class=\"beside\">\n<article>\n<h2>{heading}</h2>");
@@ -461,7 +449,7 @@ impl Writer {
 
     /// A model's text.
     fn text(&mut self, text: &str) {
-        let Rendered { html, formulas, rejected } = markdown::render(text);
+        let Rendered { html, formulas, rejected } = render(text);
         self.page.formulas += formulas;
         self.page.not_rendered += rejected.len();
         self.page.html.push_str(&html);
@@ -696,10 +684,10 @@ impl Writer {
         html!(
             self,
             "</table></div>\n<h2>How to run it again</h2>\n<pre><code>{}</code></pre>",
-            escaped(&report.rerun)
+            escape(&report.rerun)
         );
         for note in &report.notes {
-            html!(self, "<p>{}</p>", escaped(note));
+            html!(self, "<p>{}</p>", escape(note));
         }
         if !report.settings.is_empty() {
             html!(
@@ -707,7 +695,7 @@ impl Writer {
                 "<details><summary>Settings</summary>\n<div class=\"wide\"><table class=\"tabular\">"
             );
             for (name, value) in &report.settings {
-                html!(self, "<tr><th>{}</th><td>{}</td></tr>", escaped(name), escaped(value));
+                html!(self, "<tr><th>{}</th><td>{}</td></tr>", escape(name), escape(value));
             }
             html!(self, "</table></div></details>");
         }
@@ -771,12 +759,12 @@ fn summary(proof: &PooledProof) -> String {
     match &proof.recomputed {
         Some(Recomputed { holds: true, .. }) => line.push_str(" · recomputed"),
         Some(Recomputed { holds: false, why }) => {
-            let _ = write!(line, " · a program finds a flaw: {}", escaped(why));
+            let _ = write!(line, " · a program finds a flaw: {}", escape(why));
         }
         None => {}
     }
     if !proof.state.is_empty() {
-        let _ = write!(line, " · {}", escaped(&proof.state));
+        let _ = write!(line, " · {}", escape(&proof.state));
     }
     line
 }
@@ -788,12 +776,6 @@ fn score_class(score: Option<f64>) -> &'static str {
         Some(score) if score >= 0.25 => "half",
         Some(_) => "bad",
     }
-}
-
-fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    escape(&mut html, text);
-    html
 }
 
 /// `1234567` → `1 234 567`, with narrow no-break spaces.

@@ -1,67 +1,13 @@
 //! The page of a run: what it says, and that hostile text in it stays text.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
-use porism_prover::markdown::render;
 use porism_prover::report::{self, Evaluation, PooledProof, ProblemReport, Report, ReportError};
-use proptest::prelude::*;
 use serde_json::json;
 
-#[path = "common/font.rs"]
-mod font;
-
-const HOSTILE: [&str; 14] = [
-    "<script>alert(1)</script>",
-    "\\(x\\)<script>alert(1)</script>\\[y\\]",
-    "[x](javascript:alert(1)) ![x](http://evil.example/x.png)",
-    "<javascript:alert(1)> <http://evil.example> http://evil.example",
-    "[x]: http://evil.example \"t\"\n\n[x] and [^1]\n\n[^1]: note",
-    "<img src=x onerror=alert(1)><svg onload=alert(1)><iframe src=http://evil.example>",
-    "\\(\\operatorname{<script>alert(1)</script>}\\) \\(\\text{</math><script>alert(1)</script>}\\)",
-    "\\(\\href{javascript:alert(1)}{x}\\) \\(\\url{http://evil.example}\\)",
-    "</article></main></body></html><style>*{display:none}</style>",
-    "<!-- <div> \\[ <b> \\( $ $$ ``` <![CDATA[",
-    "\u{e000}0\u{e001} \u{e002}script\u{e002} \u{e003}x](y) \u{e000}99999999999999999999\u{e001}",
-    "&lt;script&gt; &#60;script&#62; &amp;lt; &quot; onload=&quot;x",
-    "> > > <script>\n1. <script>\n\t<script>\n| <script> |\n|---|\n| <script> |",
-    "```html\n<script>alert(1)</script>\n```\n`<script>`",
-];
-
-/// Tags in our pages; anything else in one came out of a text.
-const TAGS: &str = " html head meta title style body header main section article aside footer h1 h2 h3 h4 h5 h6 p br hr div span \
-    strong em a ul ol li pre code blockquote table thead tbody tr th td details summary svg g line circle text title math mrow \
-    mi mn mo mtext mspace msub msup msubsup munder mover munderover mfrac msqrt mroot mtable mtr mtd ";
-
-/// Fails on an unknown or unbalanced element, on an attribute that could act or point outside.
-fn assert_inert(html: &str, of: &str) {
-    let mut open = Vec::new();
-    let mut rest = html;
-    while let Some(at) = rest.find('<') {
-        rest = &rest[at + 1..];
-        if rest.starts_with("!DOCTYPE html>") {
-            continue;
-        }
-        let end = rest.find('>').unwrap_or_else(|| panic!("a tag never ends, of {of}"));
-        let tag = &rest[..end];
-        rest = &rest[end..];
-        if let Some(name) = tag.strip_prefix('/') {
-            assert_eq!(open.pop(), Some(name), "unbalanced, of {of}");
-            continue;
-        }
-        let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
-        let name = tag.split_whitespace().next().unwrap_or_default();
-        assert!(TAGS.contains(&format!(" {name} ")), "<{tag}> of {of}");
-        for attribute in tag.split_whitespace().skip(1) {
-            assert!(!attribute.starts_with("on") && !attribute.starts_with("src"), "<{tag}> of {of}");
-            assert!(!attribute.starts_with("href") || attribute.starts_with("href=\"#"), "<{tag}> of {of}");
-        }
-        if !empty && !matches!(name, "meta" | "br" | "hr") {
-            open.push(name);
-        }
-    }
-    assert!(open.is_empty(), "{open:?} stay open, of {of}");
-}
+#[path = "../../render/tests/common/inert.rs"]
+mod inert;
+use inert::{HOSTILE, assert_inert};
 
 fn evaluation(score: f64, text: &str) -> Evaluation {
     Evaluation { score, weight: 1.0, text: text.to_owned(), quality: vec![(1.0, text.to_owned())] }
@@ -128,13 +74,8 @@ fn readings_of_the_same_text_in_other_rounds_are_told_and_count() {
 #[test]
 fn hostile_text_stays_text() {
     for text in HOSTILE {
-        assert_inert(&render(text).html, text);
         assert_inert(&report(text).html().html, text);
     }
-    let html = render(HOSTILE[0]).html;
-    assert_eq!(html, "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n");
-    // What Markdown would swallow is still there.
-    assert!(render(HOSTILE[4]).html.contains("[x]: http://evil.example"));
 }
 
 #[test]
@@ -167,30 +108,6 @@ fn the_page_has_no_script_and_points_nowhere() {
 fn only_pages_with_formulas_carry_the_font() {
     let html = report("Prove that 1 = 1.").html().html;
     assert!(!html.contains("@font-face") && html.len() < 30_000, "{} bytes", html.len());
-}
-
-#[test]
-fn the_font_has_what_formulas_are_made_of() {
-    let symbols = "\\alpha\\beta\\gamma\\delta\\epsilon\\varepsilon\\zeta\\eta\\theta\\vartheta\\iota\\kappa\\lambda\\mu\\nu\\xi\\pi\\rho\\sigma\\tau\\phi\\varphi\\chi\\psi\\omega\\Gamma\\Delta\\Theta\\Lambda\\Xi\\Pi\\Sigma\\Phi\\Psi\\Omega\\ell\\hbar\\imath\\jmath\\Re\\Im\\aleph\\partial\\nabla\\infty\\emptyset\\varnothing\\forall\\exists\\nexists\\neg\\land\\lor\\top\\bot\\vdash\\models\\in\\notin\\ni\\subset\\supset\\subseteq\\subsetneq\\supseteq\\cup\\cap\\setminus\\sqcup\\uplus\\pm\\mp\\times\\div\\cdot\\ast\\star\\circ\\bullet\\oplus\\otimes\\odot\\wedge\\vee\\dagger\\leq\\geq\\leqslant\\geqslant\\ll\\gg\\neq\\equiv\\not\\equiv\\approx\\cong\\sim\\simeq\\asymp\\propto\\mid\\nmid\\parallel\\perp\\angle\\triangle\\square\\blacksquare\\diamond\\prec\\succ\\preceq\\succeq\\to\\gets\\mapsto\\longmapsto\\leftarrow\\rightarrow\\leftrightarrow\\Leftarrow\\Rightarrow\\Leftrightarrow\\implies\\iff\\hookrightarrow\\twoheadrightarrow\\rightharpoonup\\uparrow\\downarrow\\nearrow\\ldots\\cdots\\vdots\\ddots\\sum\\prod\\coprod\\int\\iint\\iiint\\oint\\bigcup\\bigcap\\bigoplus\\bigotimes\\bigvee\\bigwedge\\lfloor\\rfloor\\lceil\\rceil\\langle\\rangle\\|\\prime\\checkmark\\sqrt[3]{x}x'y''\\hat x\\widehat{xy}\\tilde x\\widetilde{xy}\\bar x\\overline{xy}\\vec x\\dot x\\ddot x\\check x\\breve x\\acute x\\grave x\\mathring x\\underline{x}\\overrightarrow{AB}\\overbrace{x}\\underbrace{x}\\xrightarrow{f}\\%\\$\\&\\#\\_\\{\\}";
-    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut text = format!("\\({symbols}\\) \\({letters}+-=<>/()[]!?.,;:|*\\)");
-    for alphabet in [
-        "mathbf",
-        "mathrm",
-        "mathit",
-        "mathcal",
-        "mathbb",
-        "mathfrak",
-        "mathsf",
-        "mathtt",
-        "boldsymbol",
-        "text",
-    ] {
-        text.push_str(&format!(" \\(\\{alphabet}{{{letters}}}\\)"));
-    }
-    let rendered = render(&text);
-    assert_eq!((rendered.formulas, rendered.rejected.len()), (12, 0), "{:?}", rendered.rejected);
-    assert_eq!(font::missing(&rendered.html), Default::default());
 }
 
 #[test]
@@ -255,78 +172,6 @@ fn wild_numbers_do_not_panic() {
 }
 
 #[test]
-fn formulas_are_counted_and_never_dropped() {
-    let rendered = render("\\(a\\), $b$, \\[c\\\\[4pt]d\\], $$e$$, \\(\\nosuchcommand{x<y}\\), \\(f");
-    assert_eq!((rendered.formulas, rendered.rejected.len()), (5, 1));
-    assert_eq!(rendered.rejected, ["\\(\\nosuchcommand{x<y}\\)"]);
-    assert!(
-        rendered.html.contains("<code class=\"tex\">\\(\\nosuchcommand{x&lt;y}\\)</code>"),
-        "{}",
-        rendered.html
-    );
-    assert!(rendered.html.contains("\\(f") || rendered.html.contains("(f"), "{}", rendered.html);
-}
-
-/// Formulas in the ways that proofs write them.
-#[test]
-fn the_ways_of_proofs_are_rendered() {
-    for formula in [
-        "\\(\\ell_i(x)=\\tfrac12\\bigl(\\lfloor \\alpha x\\rfloor+\\binom{n}{k}\\bigr)\\)",
-        "\\[\nf(x)=\\begin{cases}\n\\displaystyle x^2 & \\text{if \\(x\\ge 0\\),}\\\\[4pt]\n-x & \\text{otherwise}.\n\\end{cases}\n\\tag{$\\ast$}\n\\]",
-        "\\[ x&=1\\\\ &<2 \\]",
-        "\\[\\boxed{n\\equiv 3 \\pmod{4}}\\tag{12}\\]",
-        "\\[\\sum_{\\substack{i<j\\\\ j\\mid n}} a_{ij}\\xrightarrow{n\\to\\infty}\\overline{AB}\\]",
-        "\\(\\mathbb Z_{>0}\\setminus\\{0\\},\\ \\gcd(a,b)=1,\\ \\operatorname{lcm}(a,b),\\ \\operatorname*{argmax}_x f\\)",
-        "\\[\\begin{array}{c|cc} n & 1 & 2\\\\ \\hline f & 3 & 4\\end{array}\\]",
-        "\\begin{align*} a &= b \\tag{1}\\\\ &= c \\nonumber \\end{align*}",
-        "\\[ S = \\{\\, x \\mid x \\not\\equiv 1,\\; 50\\%\\,\\}\\qquad(\\text{all } x)\\]",
-        "\\(\\widehat{ABC} = 90^\\circ,\\ \\overrightarrow{AB}\\parallel CD,\\ \\triangle ABC\\sim\\triangle DEF\\)",
-        "\\(\\left\\lceil \\frac{p^2}{q}\\right\\rceil \\ne \\sqrt[3]{x'}\\)",
-        "\\(\\text{if $x$ is 50% of \\emph{y}}\\)",
-    ] {
-        let rendered = render(formula);
-        assert_eq!((rendered.formulas, rendered.rejected.len()), (1, 0), "{formula}");
-        assert_inert(&rendered.html, formula);
-        assert!(!rendered.html.contains("merror"), "{formula}");
-    }
-}
-
-#[test]
-fn long_lines_take_time_in_proportion() {
-    for unit in [
-        "x",
-        "\\(",
-        "\\({",
-        "\\[{",
-        "$",
-        "$a ",
-        "$$",
-        "\\begin{align}",
-        "`",
-        "*a",
-        "> ",
-        "- ",
-        "<b ",
-        "[a](",
-        "&",
-        "_a_ ",
-        "|",
-        "\\text{",
-        "\\({\\(x\\)",
-    ] {
-        // The whole 10 MB where most is at stake; a tenth shows a square as well, in a debug build's patience.
-        let size = if matches!(unit, "x" | "\\(" | "$a " | "<b ") { 10 << 20 } else { 1 << 20 };
-        let line = unit.repeat(size / unit.len());
-        let start = Instant::now();
-        let rendered = render(&line);
-        assert!(start.elapsed() < Duration::from_secs(60), "{unit:?} took {:?}", start.elapsed());
-        assert!(!rendered.html.is_empty());
-    }
-    let line = "\\(x_1\\) and ".repeat(20_000);
-    assert_eq!(render(&line).formulas, 20_000);
-}
-
-#[test]
 fn a_folder_becomes_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
@@ -388,79 +233,5 @@ fn a_folder_becomes_a_page() {
     match Report::from_folder(path) {
         Err(ReportError::Damaged { line: 1, .. }) => {}
         other => panic!("a damaged file gave {other:?}"),
-    }
-}
-
-fn pieces() -> impl Strategy<Value = String> {
-    let piece = prop_oneof![
-        Just("\\("),
-        Just("\\)"),
-        Just("\\["),
-        Just("\\]"),
-        Just("$"),
-        Just("$$"),
-        Just("{"),
-        Just("}"),
-        Just("\\"),
-        Just("\\\\"),
-        Just("&"),
-        Just("^"),
-        Just("_"),
-        Just("<"),
-        Just(">"),
-        Just("\n"),
-        Just("\n\n"),
-        Just("`"),
-        Just("*"),
-        Just("|"),
-        Just("---"),
-        Just("\\frac"),
-        Just("\\sqrt"),
-        Just("\\left("),
-        Just("\\right)"),
-        Just("\\begin{array}{c|c}"),
-        Just("\\end{array}"),
-        Just("\\begin{cases}"),
-        Just("\\end{cases}"),
-        Just("\\begin{aligned}"),
-        Just("\\end{aligned}"),
-        Just("\\hline"),
-        Just("\\text"),
-        Just("\\tag"),
-        Just("\\boxed"),
-        Just("\\operatorname"),
-        Just("\\substack"),
-        Just("\\not"),
-        Just("\\limits"),
-        Just("\\binom"),
-        Just("\\mathbb"),
-        Just("\\color"),
-        Just("[4pt]"),
-        Just("\\overset"),
-        Just("\\hspace{1em}"),
-        Just("x"),
-        Just("1.5"),
-        Just(" "),
-        Just("é"),
-        Just("\u{202e}"),
-        Just("\u{e000}"),
-        Just("'"),
-        Just("%"),
-        Just("#"),
-        Just("~"),
-    ];
-    proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_text_is_inert(text in pieces()) {
-        let rendered = render(&text);
-        assert_inert(&rendered.html, &text);
-        prop_assert!(rendered.rejected.len() <= rendered.formulas);
-        // As one formula as well.
-        assert_inert(&render(&format!("\\({text}\\)")).html, &text);
     }
 }

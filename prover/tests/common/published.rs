@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use porism_prover::confidence::{Calibration, full_human_marks};
-use porism_prover::markdown;
 use serde_json::Value;
 
 /// One published proof.
@@ -62,7 +61,7 @@ pub struct Formulas {
 impl Formulas {
     pub fn add(&mut self, problem_idx: &str, text: &str) {
         let start = Instant::now();
-        let rendered = markdown::render(text);
+        let rendered = porism_render::render(text);
         self.spent += start.elapsed();
         self.found += rendered.formulas;
         let html = &rendered.html;
