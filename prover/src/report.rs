@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::confidence::{FULL_MARKS, Readings};
 use crate::place::toml_error;
-use crate::search::End;
+use crate::pool::End;
 use crate::store;
 
 /// Everything the page tells.

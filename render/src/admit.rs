@@ -15,50 +15,15 @@ pub(crate) const MACRON: char = '\u{af}';
 const ACCENTS: [char; 10] =
     ['\u{b4}', '\u{2cb}', '\u{2c6}', '\u{2c7}', '\u{2d8}', '\u{2dc}', '\u{a8}', '\u{2d9}', '\u{2da}', MACRON];
 
-const TAGS: [&str; 22] = [
-    "math",
-    "mrow",
-    "mi",
-    "mn",
-    "mo",
-    "mtext",
-    "mspace",
-    "msub",
-    "msup",
-    "msubsup",
-    "munder",
-    "mover",
-    "munderover",
-    "mfrac",
-    "msqrt",
-    "mroot",
-    "mtable",
-    "mtr",
-    "mtd",
-    "mpadded",
-    "mphantom",
-    "mstyle",
-];
+const TAGS: &str = "math mrow mi mn mo mtext mspace msub msup msubsup munder mover munderover mfrac msqrt mroot mtable mtr mtd \
+    mpadded mphantom mstyle";
 
-const ATTRIBUTES: [&str; 17] = [
-    "display",
-    "displaystyle",
-    "scriptlevel",
-    "class",
-    "stretchy",
-    "symmetric",
-    "minsize",
-    "maxsize",
-    "largeop",
-    "movablelimits",
-    "mathvariant",
-    "width",
-    "height",
-    "depth",
-    "linethickness",
-    "accent",
-    "accentunder",
-];
+const ATTRIBUTES: &str = "display displaystyle scriptlevel class stretchy symmetric minsize maxsize largeop movablelimits mathvariant \
+    width height depth linethickness accent accentunder";
+
+fn is_among(words: &str, name: &str) -> bool {
+    words.split(' ').any(|word| word == name)
+}
 
 /// Copies MathML, admitting known elements and attributes only and escaping all text anew. pulldown-latex does not escape
 /// everything (`<` as a relation, the argument of `\operatorname`), so what it writes is not trusted either.
@@ -89,7 +54,7 @@ pub(crate) fn admit(mathml: &str) -> Result<String, Rejected> {
             let (tag, empty) = tag.strip_suffix('/').map_or((tag, false), |tag| (tag, true));
             let name = tag.split_ascii_whitespace().next().unwrap_or_default();
             // The only <math> is the outermost element, and there is one.
-            if !TAGS.contains(&name) || (name == "math") != (open.is_empty() && out.is_empty()) {
+            if !is_among(TAGS, name) || (name == "math") != (open.is_empty() && out.is_empty()) {
                 return Err(Rejected);
             }
             out.push('<');
@@ -147,7 +112,7 @@ fn admit_attributes(out: &mut String, attributes: &str) -> Result<(), Rejected> 
             {
                 out.push_str(&format!(" style=\"{property}: {length}\""));
             }
-        } else if ATTRIBUTES.contains(&name) {
+        } else if is_among(ATTRIBUTES, name) {
             out.push_str(&format!(" {name}=\"{value}\""));
         } else {
             return Err(Rejected);

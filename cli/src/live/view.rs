@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use porism_prover::check::Told;
 use porism_prover::complete::Request;
+use porism_prover::confidence::Readings;
 use porism_prover::parse::Score;
+use porism_prover::pool::{End, State};
 use porism_prover::roles::Role;
-use porism_prover::search::{End, Event, State};
+use porism_prover::search::Event;
 
 /// Lines of what happened that are kept.
 const NEWS: usize = 100;
@@ -90,10 +92,7 @@ impl Candidate {
         if let Some(settled) = &self.settled {
             return settled.mean;
         }
-        let readings = self.readings();
-        let weight: f64 = readings.iter().map(|(_, weight)| weight).sum();
-        let sum: f64 = readings.iter().map(|(score, weight)| score * weight).sum();
-        (weight > 0.0).then(|| sum / weight)
+        Readings::new(self.readings()).mean
     }
 
     pub fn fate(&self) -> Option<&Fate> {
