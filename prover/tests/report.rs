@@ -2,29 +2,33 @@
 
 use std::fs;
 
-use porism_prover::report::{self, Evaluation, PooledProof, ProblemReport, Report, ReportError};
+use porism_prover::pool::{self, End, Judgement, Outcome, Prediction, Proof, Reading, SelfEvaluation};
+use porism_prover::report::{self, ProblemReport, Report, ReportError};
+use porism_prover::settings::Settings;
+use porism_prover::store::{Manifest, Model, Prompts, StoreError};
 use serde_json::json;
 
 #[path = "../../render/tests/common/inert.rs"]
 mod inert;
 use inert::{HOSTILE, assert_inert};
 
-fn evaluation(score: f64, text: &str) -> Evaluation {
-    Evaluation { score, weight: 1.0, text: text.to_owned(), quality: vec![(1.0, text.to_owned())] }
+fn reading(number: usize, score: f64, text: &str) -> Reading {
+    let judgements = vec![Judgement { text: text.to_owned(), score: 1.0 }];
+    Reading { text: text.to_owned(), judgements, score, number: number as u32, weight: 1.0 }
 }
 
-fn proof(proof_id: u64, round_idx: u64, from: &[u64], scores: &[f64], text: &str) -> PooledProof {
-    PooledProof {
+fn proof(proof_id: u32, round_idx: u32, from: &[u32], scores: &[f64], text: &str) -> Proof {
+    let readings: Vec<_> =
+        scores.iter().enumerate().map(|(number, score)| reading(number, *score, text)).collect();
+    Proof {
         proof_id,
         round_idx,
         dep_proof_ids: from.to_vec(),
         proof: text.to_owned(),
-        self_eval: text.to_owned(),
-        self_eval_score: Some(1.0),
-        meanscore: (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64),
-        state: "done".to_owned(),
-        evaluations: scores.iter().map(|&score| evaluation(score, text)).collect(),
-        ..PooledProof::default()
+        self_eval: SelfEvaluation { text: text.to_owned(), score: Some(1.0) },
+        meanscore: pool::sum(&readings).mean,
+        readings,
+        ..Proof::default()
     }
 }
 
@@ -35,18 +39,19 @@ fn report(text: &str) -> Report {
         proof(3, 2, &[1], &[0.5, 1.0], text),
         proof(4, 3, &[3, 2], &[1.0; 8], text),
     ];
+    let outcome = Outcome {
+        source: text.to_owned(),
+        problem_idx: text.to_owned(),
+        question: text.to_owned(),
+        model_prediction: Some(Prediction::default()),
+        proof_id: Some(4),
+        passed: true,
+        end: Some(End::Passed),
+        ..Outcome::default()
+    };
     Report {
         title: text.to_owned(),
-        problems: vec![ProblemReport {
-            source: text.to_owned(),
-            problem_idx: text.to_owned(),
-            question: text.to_owned(),
-            chosen: Some(4),
-            passed: true,
-            unfinished: None,
-            pool,
-            ..ProblemReport::default()
-        }],
+        problems: vec![ProblemReport { outcome, pool }],
         settings: vec![(text.to_owned(), text.to_owned())],
         rerun: text.to_owned(),
         contest: true,
@@ -64,9 +69,8 @@ fn readings_of_the_same_text_in_other_rounds_are_told_and_count() {
     }
     problem.pool[3].again = Some(3);
     let words = "Passed 8 of 8 readings in round 3, 1 of 2 in round 2, as proof 3. All together: Passed 9 of 10 readings";
-    let solution = problem.solution(false);
-    assert!(solution.contains(words) && solution.contains("60\u{a0}% to 98\u{a0}%"), "{solution}");
     let html = report.html().html;
+    assert!(html.contains("60\u{a0}% to 98\u{a0}%"), "{html}");
     assert!(html.contains(words) && html.contains("passed 8 of 8 readings, 9 of 10 in all rounds"), "{html}");
     assert!(html.contains("the text of proof 3 again"), "{html}");
 }
@@ -139,11 +143,11 @@ fn the_page_tells_everything() {
 #[test]
 fn an_unfinished_search_is_called_so() {
     let mut report = report("x");
-    report.problems[0].passed = false;
-    report.problems[0].unfinished = Some("its time is over".to_owned());
+    report.problems[0].outcome.passed = false;
+    report.problems[0].outcome.end = Some(End::Time);
     let html = report.html().html;
     assert!(html.contains("unfinished: no proof passed yet; the best has 8 of 8 readings"), "{html}");
-    assert!(html.contains("Unfinished: its time is over."), "{html}");
+    assert!(html.contains("Unfinished: its time is over; the same command goes on with it."), "{html}");
     report.problems[0].pool.clear();
     assert!(report.html().html.contains("unfinished: no proof yet"));
 }
@@ -161,13 +165,13 @@ fn a_problem_without_proofs_has_a_page() {
 fn wild_numbers_do_not_panic() {
     let mut report = report("x");
     let pool = &mut report.problems[0].pool;
-    pool[0].round_idx = u64::MAX;
+    pool[0].round_idx = u32::MAX;
     pool[0].meanscore = Some(f64::NAN);
     pool[1].round_idx = 0;
-    pool[3].dep_proof_ids = vec![4, 77, u64::MAX];
+    pool[3].dep_proof_ids = vec![4, 77, u32::MAX];
     pool[3].again = Some(4);
-    pool[3].evaluations[0].score = f64::INFINITY;
-    report.spent.seconds = f64::NAN;
+    pool[3].readings[0].score = f64::INFINITY;
+    report.seconds = f64::NAN;
     assert_inert(&report.html().html, "wild numbers");
 }
 
@@ -176,11 +180,23 @@ fn a_folder_becomes_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     assert!(matches!(report::write(path), Err(ReportError::NotARun { .. })));
-    fs::write(
-        path.join("run.toml"),
-        "version = 1\nseed = 7\n[generator]\nname = \"a model's\"\n[settings]\nrounds = 2\nproofs = 3\n",
-    )
-    .unwrap();
+    let model = Model {
+        name: "a model's".to_owned(),
+        fingerprint: "0".to_owned(),
+        revision: None,
+        endpoints: Vec::new(),
+    };
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        seed: 7,
+        problems: String::new(),
+        generator: model.clone(),
+        verifier: model,
+        prompts: Prompts { source: "built-in".to_owned(), fingerprint: "1".to_owned() },
+        settings: Settings { rounds: 2, proofs: 3, ..Settings::default() },
+        domain: None,
+    };
+    fs::write(path.join("run.toml"), toml::to_string(&manifest).unwrap()).unwrap();
     fs::write(path.join("problem.md"), "Show \\(1<2\\).").unwrap();
     fs::create_dir_all(path.join("pool/set")).unwrap();
     // The first line has the published fields only.
@@ -195,15 +211,19 @@ fn a_folder_becomes_a_page() {
         "self_eval": {"self_eval": "Good.", "self_eval_score": 1}, "unreadable": 1, "tokens": 12,
     });
     fs::write(path.join("pool/set/p1.jsonl"), format!("{published}\n{ours}\n{{\"proof\": \"torn")).unwrap();
-    let completion = json!({"event": "completion", "completion": {"tokens": 5, "prompt_tokens": 3}});
-    let failed = json!({"event": "completion", "error": "timeout"});
-    let end = json!({"event": "end", "seconds": 61.0});
+    let key = json!({"problem": 0, "round": 0, "proof": 0, "role": "generate", "reading": 0});
+    let completion = json!({"event": "completion", "key": key, "request": "", "seed": 1, "completion": {
+        "thinking": "", "answer": "", "finish": "stop", "tokens": 5, "prompt_tokens": 3, "seconds": 0.5,
+    }});
+    let failed = json!({"event": "completion", "key": key, "request": "", "seed": 1, "error": "timeout"});
+    let end = json!({"event": "end", "unix_seconds": 1, "seconds": 61.0});
     fs::write(path.join("events.jsonl"), format!("{completion}\n{failed}\n{completion}\n{end}\n")).unwrap();
 
     let unfinished = Report::from_folder(path).unwrap();
-    assert_eq!(unfinished.problems[0].question, "Show \\(1<2\\).");
-    assert_eq!((unfinished.problems[0].chosen, unfinished.problems[0].passed), (Some(2), false));
-    assert!(unfinished.problems[0].unfinished.as_ref().unwrap().contains("has not ended"));
+    assert_eq!(unfinished.problems[0].outcome.question, "Show \\(1<2\\).");
+    let outcome = &unfinished.problems[0].outcome;
+    assert_eq!((outcome.proof_id, outcome.passed), (Some(2), false));
+    assert!(unfinished.problems[0].unfinished().unwrap().contains("has not ended"));
 
     let prediction = json!({
         "question": "Show \\(1<2\\).", "problem_idx": "p1", "source": "set", "passed": true, "proof_id": 2,
@@ -213,25 +233,25 @@ fn a_folder_becomes_a_page() {
     let report = Report::from_folder(path).unwrap();
     assert_eq!(report.problems.len(), 1);
     let problem = &report.problems[0];
-    assert_eq!((problem.pool.len(), problem.chosen, problem.passed), (2, Some(2), true));
-    assert_eq!((report.spent.completions, report.spent.failed, report.spent.tokens), (2, 1, 10));
+    let Outcome { proof_id, passed, .. } = problem.outcome;
+    assert_eq!((problem.pool.len(), proof_id, passed), (2, Some(2), true));
+    assert_eq!((report.spent.completions, report.spent.failed, report.spent.tokens), (3, 1, 10));
+    assert_eq!(report.seconds, 61.0);
     assert_eq!(
         report.rerun,
-        "porism prove problem.md --model 'a model'\\''s' --seed 7 --rounds 2 --proofs 3 --out again"
+        "porism prove problem.md --model 'a model'\\''s' --seed 7 --rounds 2 --proofs 3 --verifications 8 --out again"
     );
-    let solution = problem.solution(true);
-    assert!(
-        solution.contains("## Proof\n\nBy \\(2-1>0\\).") && solution.contains("Passed 1 of 1 reading"),
-        "{solution}"
-    );
-
     let written = fs::read_to_string(report::write(path).unwrap()).unwrap();
     assert_eq!(written, report.html().html);
-    assert!(written.contains("1 min 1 s") && written.contains("1 more gave no score"));
+    assert!(
+        written.contains("Passed 1 of 1 reading by")
+            && written.contains("1 min 1 s")
+            && written.contains("1 more gave no score")
+    );
 
     fs::write(path.join("predictions.jsonl"), "{\n").unwrap();
     match Report::from_folder(path) {
-        Err(ReportError::Damaged { line: 1, .. }) => {}
+        Err(ReportError::Store(StoreError::Damaged { line: 1, .. })) => {}
         other => panic!("a damaged file gave {other:?}"),
     }
 }

@@ -412,7 +412,7 @@ fn a_deadline_takes_the_best_so_far() {
         "{solution}"
     );
     let report = Report::from_folder(folder.path()).unwrap();
-    assert_eq!(report.problems[0].unfinished.as_deref(), End::Time.unfinished());
+    assert_eq!(report.problems[0].unfinished(), End::Time.unfinished());
 }
 
 #[test]
