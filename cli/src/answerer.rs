@@ -180,7 +180,7 @@ impl Setup {
             Opened::Remote(_) => None,
         });
         if let Some(engine) = engine {
-            write_heat(engine, &args.experts)?;
+            write_heat(engine, &args.experts, ui);
         }
         Ok(result)
     }

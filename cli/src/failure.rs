@@ -19,6 +19,8 @@ pub const DEVICE: u8 = 4;
 pub const NETWORK: u8 = 5;
 /// Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
+/// The exit code would have been an answer that nobody was there to read; 128 + SIGPIPE, as for programs that the signal ends.
+pub const UNHEARD: u8 = 141;
 
 /// The codes, for `porism --help`.
 pub const EXIT_CODES: &str = "\
@@ -29,7 +31,8 @@ Exit codes:
   3    model files are missing or damaged
   4    no usable device, or out of memory
   5    network
-  130  interrupted";
+  130  interrupted
+  141  `prove`, `check` or `doctor` could not say its answer: nobody read stdout any more";
 
 /// An error found here, with its code and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ impl Failure {
     }
 }
 
-/// The exit code of an error; broken pipes are handled before.
+/// The exit code of an error; a reader that went away is handled before.
 pub fn code(error: &anyhow::Error) -> u8 {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
@@ -280,15 +283,6 @@ fn runtime_hint(error: &porism_runtime::Error) -> Option<String> {
         _ => return None,
     };
     Some(words.to_owned())
-}
-
-/// Whether the reader of our output went away, which is no failure of ours.
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }
 
 /// The error and its causes on one line. Some errors already end with their cause's words; these are not repeated.

@@ -65,7 +65,11 @@ fn main() -> ExitCode {
     };
     let code = match result {
         Ok(code) => code,
-        Err(error) if failure::is_broken_pipe(&error) => 0,
+        // An exit code of 0 would be an answer.
+        Err(error) if ui::is_reader_gone(&error) => match &cli.command {
+            Command::Prove(_) | Command::Check(_) | Command::Doctor(_) => failure::UNHEARD,
+            _ => 0,
+        },
         Err(error) => {
             let code = failure::code(&error);
             // Whoever pressed Ctrl-C knows.

@@ -1,8 +1,10 @@
 //! Where a model comes from.
 
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context as _, Result};
 use porism_loader::{Checkpoint, Options, catalog, resolve_model};
 use porism_prover::prompts::{PromptError, PromptSet};
 use porism_runtime::chat::{ChatError, ChatTemplate};
@@ -100,7 +102,7 @@ impl Model {
 
     /// Tells models apart by all that their answers depend on: every file's name, length, beginning and end. Hundreds of
     /// gigabytes are not read for it.
-    pub fn fingerprint(&self) -> std::io::Result<String> {
+    pub fn fingerprint(&self) -> Result<String> {
         let mut parts: Vec<Vec<u8>> = Vec::new();
         let mut add = |name: &str, length: u64, ends: &[&[u8]]| {
             parts.push(name.as_bytes().to_vec());
@@ -114,21 +116,21 @@ impl Model {
                 }
             }
             Self::Directory(folder) => {
-                let mut names: Vec<String> = std::fs::read_dir(folder)?
-                    .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                // What is no file (a folder, a pipe) is no part of the model.
+                let mut names: Vec<String> = std::fs::read_dir(folder)
+                    .with_context(|| format!("cannot read {}", folder.display()))?
+                    .filter_map(|entry| entry.ok())
+                    .filter(|entry| entry.path().is_file())
+                    .filter_map(|entry| entry.file_name().into_string().ok())
                     .filter(|name| {
                         name.ends_with(".safetensors") || name.ends_with(".json") || name.ends_with(".jinja")
                     })
                     .collect();
                 names.sort_unstable();
                 for name in names {
-                    let mut file = std::fs::File::open(folder.join(&name))?;
-                    let length = file.metadata()?.len();
-                    let mut begin = Vec::new();
-                    (&mut file).take(ENDS).read_to_end(&mut begin)?;
-                    let mut end = Vec::new();
-                    file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
-                    file.take(ENDS).read_to_end(&mut end)?;
+                    let path = folder.join(&name);
+                    let (length, begin, end) =
+                        ends(&path).with_context(|| format!("cannot read {}", path.display()))?;
                     add(&name, length, &[&begin, &end]);
                 }
             }
@@ -141,6 +143,17 @@ impl Model {
 const PROMPTS: &str = "prompts.toml";
 /// Bytes of a file's beginning and end that tell it apart: a shard's header and its last tensor.
 const ENDS: u64 = 1 << 16;
+
+/// A file's length, beginning and end.
+fn ends(path: &Path) -> std::io::Result<(u64, Vec<u8>, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let (mut begin, mut end) = (Vec::new(), Vec::new());
+    (&mut file).take(ENDS).read_to_end(&mut begin)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(ENDS)))?;
+    file.take(ENDS).read_to_end(&mut end)?;
+    Ok((length, begin, end))
+}
 
 fn embedded(name: &str) -> Option<&'static [u8]> {
     EMBEDDED.iter().find(|(file, _)| *file == name).map(|(_, bytes)| *bytes)

@@ -1,5 +1,8 @@
 //! From what was typed about devices to a loaded engine, and what is said of it afterwards.
 
+use std::fs::File;
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use porism_loader::{Checkpoint, ModelConfig};
 use porism_runtime::weights::PoolFacts;
@@ -53,6 +56,9 @@ pub fn open_engine_on<'c>(
     mut options: EngineOptions,
 ) -> Result<Engine<'c>> {
     if let Some(experts) = experts {
+        if let Some(path) = &experts.heat_out {
+            ensure_writable(path, "--heat-out")?;
+        }
         options.policy = experts.expert_cache;
         options.count_experts = experts.heat_out.is_some();
         options.experts_later = experts.experts_later.then_some(LATER_PER_STEP);
@@ -119,11 +125,25 @@ pub fn pool_lines(engine: &Engine<'_>) -> Vec<String> {
     engine.pools().map(line).collect()
 }
 
-/// Writes what `--heat-out` asked for.
-pub fn write_heat(engine: &Engine<'_>, experts: &ExpertArgs) -> Result<()> {
+/// Writes what `--heat-out` asked for. Whether it can be written was seen before the work; a disk that is full by now takes
+/// nothing away from what was generated.
+pub fn write_heat(engine: &Engine<'_>, experts: &ExpertArgs, ui: &Ui) {
     if let (Some(path), Some(heat)) = (&experts.heat_out, engine.heat()) {
         let text = serde_json::to_string(heat).expect("numbers in lists");
-        std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+        if let Err(error) = std::fs::write(path, text + "\n") {
+            ui.warn(&format!("--heat-out: cannot write {}: {error}", path.display()));
+        }
+    }
+}
+
+/// Refuses a file that cannot be written, before the work whose result it is for. What is in it stays.
+fn ensure_writable(path: &Path, option: &str) -> Result<()> {
+    let is_new = !path.exists();
+    let opened = File::options().append(true).create(true).open(path);
+    opened.with_context(|| format!("{option}: cannot write {}", path.display()))?;
+    if is_new {
+        // Nothing may come of the work.
+        let _ = std::fs::remove_file(path);
     }
     Ok(())
 }

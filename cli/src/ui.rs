@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Global, When};
-pub use crate::words::{bytes, bytes_per_second, count, duration, plural, table, wrap};
+pub use crate::words::{bytes, bytes_per_second, count, duration, plural, printable, table, verdict, wrap};
 
 const DIM: Style = Style::new().dimmed();
 const BOLD: Style = Style::new().bold();
@@ -92,16 +92,18 @@ impl Ui {
             return Ok(());
         }
         let text = if self.stdout_is_terminal { printable(text) } else { Cow::Borrowed(text) };
-        let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        to_stdout(text.as_bytes())
     }
 
     /// A line on stdout.
     pub fn line(&self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{text}")?;
-        out.flush()
+        let text = if self.stdout_is_terminal { printable(text) } else { Cow::Borrowed(text) };
+        self.painted(&text)
+    }
+
+    /// A line on stdout that was painted here: what it holds of others is [`printable`] already.
+    pub fn painted(&self, text: &str) -> io::Result<()> {
+        to_stdout(format!("{text}\n").as_bytes())
     }
 
     /// One JSON value on one line of stdout.
@@ -112,7 +114,7 @@ impl Ui {
 
     /// A heading on stdout.
     pub fn heading(&self, text: &str) -> io::Result<()> {
-        self.line(&paint(self.stdout_colour, BOLD, text))
+        self.painted(&paint(self.stdout_colour, BOLD, &printable(text)))
     }
 
     /// A finding on stdout.
@@ -123,7 +125,11 @@ impl Ui {
             Mark::Fault => (RED, "fault"),
         };
         // Padded before it is coloured: escapes have no width.
-        self.line(&format!("{} {text}", paint(self.stdout_colour, style, &format!("{word:<5}"))))
+        self.painted(&format!(
+            "{} {}",
+            paint(self.stdout_colour, style, &format!("{word:<5}")),
+            printable(text)
+        ))
     }
 
     /// Cells of a picture: a colour per number two to a character, or the letters where there is no colour.
@@ -149,9 +155,7 @@ impl Ui {
             return Ok(());
         }
         if self.stdout_is_terminal {
-            let mut out = io::stdout().lock();
-            out.write_all(paint(self.stdout_colour, DIM, &printable(text)).as_bytes())?;
-            return out.flush();
+            return to_stdout(paint(self.stdout_colour, DIM, &printable(text)).as_bytes());
         }
         if !self.quiet {
             let shown = if self.stderr_is_terminal { printable(text) } else { Cow::Borrowed(text) };
@@ -163,27 +167,27 @@ impl Ui {
     /// A line for the person on stderr; not with `--quiet`.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            eprint(&format!("{text}\n"));
+            eprint(&format!("{}\n", printable(text)));
         }
     }
 
     /// The same, dimmed.
     pub fn aside(&self, text: &str) {
         if !self.quiet {
-            eprint(&format!("{}\n", paint(self.stderr_colour, DIM, text)));
+            eprint(&format!("{}\n", paint(self.stderr_colour, DIM, &printable(text))));
         }
     }
 
     /// Something to know about, `--quiet` or not.
     pub fn warn(&self, text: &str) {
-        eprint(&format!("{} {text}\n", paint(self.stderr_colour, YELLOW, "warning:")));
+        eprint(&format!("{} {}\n", paint(self.stderr_colour, YELLOW, "warning:"), printable(text)));
     }
 
     /// An error, and what can be done.
     pub fn error(&self, text: &str, hint: Option<&str>) {
-        let mut lines = format!("{} {text}\n", paint(self.stderr_colour, RED, "error:"));
+        let mut lines = format!("{} {}\n", paint(self.stderr_colour, RED, "error:"), printable(text));
         if let Some(hint) = hint {
-            lines.push_str(&format!("\n{} {hint}\n", paint(self.stderr_colour, BOLD, "hint:")));
+            lines.push_str(&format!("\n{} {}\n", paint(self.stderr_colour, BOLD, "hint:"), printable(hint)));
         }
         eprint(&lines);
     }
@@ -206,7 +210,7 @@ impl Ui {
                 "{msg} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta} left";
             let style = ProgressStyle::with_template(template).expect("the template is well formed");
             bar.set_style(style.progress_chars("=> "));
-            bar.set_message(what.to_owned());
+            bar.set_message(printable(what).into_owned());
             bar
         });
         Phase {
@@ -276,6 +280,27 @@ pub fn print_clap(error: &clap::Error) {
     let _ = error.print();
 }
 
+/// Whoever read stdout went away: a broken pipe of ours, and not one on the way to an endpoint.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads stdout any more")]
+struct ReaderGone;
+
+/// Whether the reader of our output went away, which is no failure of ours.
+pub fn is_reader_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let error = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        error.is_some_and(|error| error.is::<ReaderGone>())
+    })
+}
+
+fn to_stdout(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, ReaderGone),
+        _ => error,
+    })
+}
+
 /// Our own lines on stderr are no reason to fail.
 fn eprint(text: &str) {
     let _ = crate::live::screen::Lines.write_all(text.as_bytes());
@@ -302,25 +327,4 @@ fn cell_colour(number: usize) -> Color {
 
 fn paint(colour: bool, style: Style, text: &str) -> String {
     if colour { format!("{style}{text}{style:#}") } else { text.to_owned() }
-}
-
-/// A model's text may hold anything; what would steer the terminal is shown as U+FFFD.
-fn printable(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
-    if text.contains(steers) {
-        Cow::Owned(text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn escapes_of_a_model_do_not_reach_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\tc\n"), "a\u{fffd}[2Jb\tc\n");
-        assert_eq!(printable("plain"), "plain");
-    }
 }

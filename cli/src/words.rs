@@ -1,6 +1,27 @@
-//! Numbers, lists and tables as text.
+//! Numbers, lists, tables and verdicts as text, and text of others as it may be shown.
 
+use std::borrow::Cow;
+
+use porism_prover::pool::State;
+use porism_prover::recompute::Recomputed;
 use porism_runtime::units;
+
+/// Whether a character would steer whoever shows it: a terminal (C0 and C1, among them what begins an escape sequence), or the
+/// direction of all that follows.
+pub fn steers(c: char) -> bool {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    turns || (c.is_control() && !matches!(c, '\n' | '\t'))
+}
+
+/// Text that is not ours, as it may be shown: what would steer a terminal becomes U+FFFD. Ends of lines may be those of Windows.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.replace("\r\n", "\n");
+    Cow::Owned(lines.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect())
+}
 
 /// `689.4 GB`
 pub fn bytes(bytes: u64) -> String {
@@ -24,6 +45,27 @@ pub fn count(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// What came of a proof: `passed`, `is proof 3 again: rejected`. Of one that is still written or read, nothing.
+pub fn verdict(state: &State, again: Option<u32>, recomputed: Option<&Recomputed>) -> Option<String> {
+    let words = match state {
+        State::Passed if recomputed.is_some() => "passed, and holds as a program recomputes it".to_owned(),
+        State::Passed => "passed".to_owned(),
+        State::Refuted => match recomputed.and_then(|found| found.why.as_deref()) {
+            Some(why) => format!("refuted by a program: {why}"),
+            None => "refuted by a program".to_owned(),
+        },
+        State::Rejected => "rejected".to_owned(),
+        State::Undecided => "undecided".to_owned(),
+        State::Failed(why) => format!("lost: {why}"),
+        State::Duplicate(twin) => format!("the same as proof {twin}"),
+        State::Writing | State::Reading => return None,
+    };
+    Some(match again {
+        Some(twin) => format!("is proof {twin} again: {words}"),
+        None => words,
+    })
 }
 
 /// `1 tensor`, `2 tensors`
@@ -79,6 +121,14 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_of_others_steers_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\tc\n"), "a\u{fffd}[2Jb\tc\n");
+        assert_eq!(printable("\u{9b}2J\u{202e}cba\rd\r\n\u{7f}"), "\u{fffd}2J\u{fffd}cba\u{fffd}d\n\u{fffd}");
+        assert_eq!(printable("plain, ∑ and אב"), "plain, ∑ and אב");
+        assert!(!printable(&(0..0x3000).filter_map(char::from_u32).collect::<String>()).contains(steers));
+    }
 
     #[test]
     fn sizes_are_written_with_one_decimal() {

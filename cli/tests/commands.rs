@@ -170,6 +170,26 @@ fn a_reader_that_goes_away_is_no_failure() {
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
 }
 
+#[test]
+fn an_answer_that_nobody_reads_is_no_yes() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong.md");
+    std::fs::write(&wrong, "1. 6*7 = 46.\n2. 46 + 2 = 48.\n3. 48 = 4*12.\n4. So 4 divides 6*7 + 2.\n")
+        .unwrap();
+    let problem = "Prove that 4 divides 6*7 + 2.";
+    let run = folder.path().join("run");
+    let (wrong, run) = (wrong.to_str().unwrap(), run.to_str().unwrap());
+    for arguments in
+        [vec!["check", problem, wrong, "-q"], vec!["prove", problem, "--out", run, "-q", "--json"]]
+    {
+        let mut child =
+            porism().args(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(141), ""), "{arguments:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_with_what_was_generated() {

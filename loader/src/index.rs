@@ -80,6 +80,11 @@ impl Shard {
         self.stamp
     }
 
+    fn changed(&self, expected: Stamp, found: String) -> Error {
+        let (file, tensor) = (self.path.clone(), "its tensors".into());
+        Error::Changed { file, tensor, expected: expected.to_string(), found }
+    }
+
     /// Tensors in it, used or not, scales counted as well.
     pub fn tensors(&self) -> usize {
         self.tensors
@@ -181,8 +186,9 @@ impl Checkpoint {
     /// Opens a directory in the published layout: `config.json`, and `model.safetensors.index.json` with its shards,
     /// or `model.safetensors`, or `model-00001-of-….safetensors` without an index.
     ///
-    /// The shards are mapped, not read. Their sizes are checked now; changing or shortening them while the checkpoint
-    /// is open is out of contract.
+    /// The shards are mapped, not read. Their sizes are checked now; [`Checkpoint::check_shards`] finds out when one was changed
+    /// since. Where a file became shorter, zeros are read (on Unix a handler of SIGBUS sees to that), and
+    /// [`Checkpoint::check_read`] says so.
     pub fn open(directory: &Path, options: Options) -> Result<Self> {
         Self::from_source(Source::Directory(directory.into()), options)
     }
@@ -292,25 +298,37 @@ impl Checkpoint {
         }
     }
 
-    /// Refuses to go on with a shard whose file is another than when it was opened: what the memory map has of a file that
-    /// became shorter is gone, and reading it would end the program. A file that was deleted is still there for us.
+    /// Refuses to go on with a shard whose file is another than when it was opened. A file that was deleted is still there for us.
     ///
     /// # Errors
     /// [`Error::Changed`], with what was expected and found.
     pub fn check_shards(&self) -> Result<()> {
+        self.check_read()?;
         for shard in self.shards.iter() {
             if let (Some(expected), Ok(metadata)) = (shard.stamp, shard.path.metadata())
                 && expected != Stamp::of(&metadata)
             {
-                return Err(Error::Changed {
-                    file: shard.path.clone(),
-                    tensor: "its tensors".into(),
-                    expected: expected.to_string(),
-                    found: Stamp::of(&metadata).to_string(),
-                });
+                return Err(shard.changed(expected, Stamp::of(&metadata).to_string()));
             }
         }
         Ok(())
+    }
+
+    /// Refuses what was computed with a shard that became shorter before its bytes were read: zeros were read instead. It asks no
+    /// file system, so it may be asked after every step.
+    ///
+    /// # Errors
+    /// [`Error::Changed`], with what was expected and found.
+    pub fn check_read(&self) -> Result<()> {
+        match self.shards.iter().find(|shard| shard.bytes.is_short()) {
+            Some(shard) => {
+                let found = shard.path.metadata().map(|metadata| Stamp::of(&metadata).to_string());
+                let expected =
+                    shard.stamp.unwrap_or(Stamp { length: shard.bytes.len() as u64, modified: None });
+                Err(shard.changed(expected, found.unwrap_or_else(|_| "a part of it gone".into())))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The roles of all tensors that are used, in the order of the forward pass.

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::header::printable;
+use crate::mapped::Mapped;
 use crate::stand_in::StandIn;
-use memmap2::Mmap;
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -19,7 +19,7 @@ pub(crate) enum Source {
 
 /// The bytes of a shard.
 pub(crate) enum Bytes {
-    Mapped(Mmap),
+    Mapped(Mapped),
     Memory(Cow<'static, [u8]>),
 }
 
@@ -54,13 +54,17 @@ impl fmt::Display for Stamp {
 impl Bytes {
     /// Asks the system to read this range of a file soon; a wish, so errors do not matter.
     pub(crate) fn will_need(&self, range: std::ops::Range<u64>) {
-        #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            let length = (range.end - range.start) as usize;
-            let _ = map.advise_range(memmap2::Advice::WillNeed, range.start as usize, length);
+            map.will_need(range.start as usize, (range.end - range.start) as usize);
         }
-        #[cfg(not(unix))]
-        let _ = range;
+    }
+
+    /// Whether a part of the file was gone when it was read; zeros were read in its place.
+    pub(crate) fn is_short(&self) -> bool {
+        match self {
+            Self::Mapped(map) => map.is_short(),
+            Self::Memory(_) => false,
+        }
     }
 }
 
@@ -133,11 +137,8 @@ impl Source {
                 if stamp.length == 0 {
                     return Ok(Some((Bytes::Memory(Cow::Borrowed(&[])), Some(stamp)))); // there is nothing to map
                 }
-                // SAFETY: the map is only read, as bytes, and every length is checked against the file's at open.
-                // That nobody changes or shortens the files of a checkpoint while it is used is part of the
-                // contract of `Checkpoint::open`; whoever must survive that reads the shards instead.
-                let map = unsafe { Mmap::map(&file) };
-                map.map(|map| Some((Bytes::Mapped(map), Some(stamp))))
+                Mapped::new(&file)
+                    .map(|map| Some((Bytes::Mapped(map), Some(stamp))))
                     .map_err(|source| Error::Read { file: path, source })
             }
             Self::Memory(files) => {
@@ -165,6 +166,26 @@ impl Source {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+/// Reads a whole file that is small: a regular one (a pipe would wait for its other end) of at most `limit` bytes, whatever it says
+/// of its own length.
+///
+/// # Errors
+/// No such file, something else than a file, or more bytes than that.
+pub fn read_small_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    match path.metadata()? {
+        found if found.is_file() => {}
+        found if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let message = format!("the file is larger than {limit} bytes, the most read of it");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
 }
 
 /// A regular file and what it looks like. Anything else (a pipe would block) is refused before it is opened.

@@ -93,6 +93,11 @@ class Problem:
         return f"{self.family}:{self.parameters}"
 
     @property
+    def claimed(self):
+        """The value that is said to be the gcd."""
+        return math.gcd(*self.parameters) if self.claim is None else self.claim
+
+    @property
     def heldout(self):
         """Whether the problem is kept out of training: decided by a hash of its key."""
         digest = hashlib.sha256(self.key.encode()).hexdigest()
@@ -111,7 +116,7 @@ class Problem:
         """Every wording, the most usual one first."""
         if self.family == "gcd":
             a, b = self.parameters
-            g = self.claim if self.claim is not None else math.gcd(a, b)
+            g = self.claimed
             return [
                 f"Prove that gcd({a}, {b}) = {g}.",
                 f"Show that gcd({a}, {b}) = {g}.",
@@ -495,12 +500,9 @@ def compared(claimed, right):
     return f"{claimed}? {same}! {word}", False
 
 
-def gcd_end(a, b, last, said, claim):
-    """The last line of a gcd proof as it must be, without its full stop, if `last` is the last nonzero remainder, `said`
-    the value that the line gives and `claim` the one to be proved. The value must be both: the one that it is not is
-    the one that is missing."""
-    value = claim if said == last and claim is not None else last
-    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {value}"
+def gcd_end(a, b, last):
+    """The last line of a gcd proof as it must be, without its full stop, if `last` is the last nonzero remainder."""
+    return f"The last nonzero remainder is {last}, so gcd({a}, {b}) = {last}"
 
 
 def divides_end(parameters, line, holds):
@@ -516,7 +518,8 @@ class Evaluation:
     "0".  `blind` holds step numbers whose error is overlooked; it is used only to make flawed evaluations.
 
     A sentence repeats the line and sets beside it what it must be: `Step 2: 7*8 = 54? 7*8 = 5! 56, wrong.` Every line of
-    a proof is determined by the problem and the lines before it.
+    a proof is determined by the problem and the lines before it. Where a proof of a gcd ends well, one more sentence sets the
+    value that was to be proved beside the one that was found: `Step 4: prove 12? prove ! 6, wrong.`
     """
 
     def __init__(self, problem, solution, blind=()):
@@ -599,7 +602,7 @@ class Evaluation:
 
     def gcd(self, lines):
         a, b = self.problem.parameters
-        claim = self.problem.claim
+        claim = self.problem.claimed
         x, y = a, b  # what is to be divided
         for i, line in enumerate(lines):
             step = i + 1
@@ -622,7 +625,8 @@ class Evaluation:
                         self.wrong(step, f"must divide {x} by {y}")
                     self.skip(step, division_line(x, x // y, y)[:-1])
                     x, y = y, 0
-                self.compare(step, line, gcd_end(a, b, x, int(m[4]), claim))
+                self.compare(step, line, gcd_end(a, b, x))
+                self.compare(step, f"prove {claim}.", f"prove {x}")
                 return
             else:
                 self.invalid(step)
@@ -1218,9 +1222,6 @@ def edited_lines(problem, rng):
 
 def as_claimed(problem, line, claimed):
     """What a line of the intended proof must be if it is given as `claimed`: the last one depends on the problem's claim."""
-    if m := GCD_END.match(claimed) and GCD_END.match(line):
-        said = GCD_END.match(claimed)
-        return gcd_end(*problem.parameters, int(m[1]), int(said[4]), problem.claim) + "."
     if problem.family == "divides" and DIVIDES_END.match(line):
         return divides_end(problem.parameters, claimed, problem.holds) + "."
     return "So x is an integer." if LINEAR_NONE.match(line) else line
@@ -1238,15 +1239,18 @@ def claim_lines(rng):
         a, b = problem.parameters
         g, claim = math.gcd(a, b), problem.claim
         other = claim if claim is not None and rng.random() < 0.7 else false_claim(a, b, rng)
-        if kind < 0.28:
+        if kind < 0.1:
             claimed = f"The last nonzero remainder is {g}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.44:
+        elif kind < 0.2:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {other}."
-        elif kind < 0.52:
+        elif kind < 0.25:
             claimed = f"The last nonzero remainder is {other}, so gcd({a}, {b}) = {g}."
     elif family == "divides" and kind < 0.5:
         claimed = f"So {(divides_denial if problem.holds else divides_claim)(problem.parameters)}."
-    return problem, [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
+    pairs = [judged(before[:-1], before[:-1]), judged(claimed[:-1], as_claimed(problem, line, claimed)[:-1])]
+    if family == "gcd" and claimed == line:
+        pairs[-1] = (line, f"{pairs[-1][1]}\nStep 2: {judged(f'prove {problem.claimed}', f'prove {g}')[1]}")
+    return problem, pairs
 
 
 def check_drill(rng):
@@ -1294,6 +1298,32 @@ def compare_drill(rng):
     return segments
 
 
+def claim_drill(rng):
+    """A gcd proof, or its end, that ends well, of which only what the verifier says about the claim is trained: to fetch the
+    claimed value from the problem, where the proof has another one in the same place, is what such a model learns last."""
+    problem = random_problem(rng, "gcd")
+    a, b = problem.parameters
+    kind = rng.random()
+    if kind < 0.45:
+        problem.claim = false_claim(a, b, rng)
+    elif kind < 0.75:
+        problem.claim = rng.randint(1, GCD_SMALLER_MAX)
+    # Near first, then far: any number of the last lines, and of what was said about them.
+    lines = solve(problem)
+    lines = lines[-rng.randint(1, len(lines)) :]
+    step = len(lines)
+    said = [f"Step {i + 1}: {line[:-1]}? {line[:-1]}, ok.\n" for i, line in enumerate(lines)]
+    if rng.random() < 0.6:
+        said = said[step - rng.randint(0, step) :]
+    prompt = PROMPTS["verify"].format(problem=problem.text(rng), solution=number(lines))
+    given = "".join(said) + f"Step {step}: prove "
+    answer = judged(f"prove {problem.claimed}", f"prove {math.gcd(a, b)}")[1]
+    return [
+        (f"{BOS}{USER}{prompt}{ASSISTANT}{THINK_OPEN}{rng.choice(PLANS['verify'])}{THINK_CLOSE}{given}", 0),
+        (answer.removeprefix("prove "), 1),
+    ]
+
+
 EVALUATED = re.compile(r"(?:^|(?<=>))(Step \d+: )(?:(.*?)\? (.*?)(! [^,]*)?|.*), (ok|wrong|a slip)\.(?:$|(?=<))", re.M)
 
 
@@ -1307,10 +1337,13 @@ def decisions(text):
         if not m[2]:
             continue
         line = m[2] + "."
-        ends = GCD_END.match(line) or DIVIDES_END.match(line)
+        claim = line.startswith("prove ")
+        if claim:  # to be fetched from the problem, digit by digit
+            starts |= {m.start(2) + i: 2 for i in range(len("prove "), len(line))}
+        ends = claim or DIVIDES_END.match(line)
         level = 2 if ends or LINEAR_DIVIDE.match(line) or DIVIDES_MULTIPLE.match(line) else 1
         if m[4]:
-            starts |= {m.start(2) + len(m[3]): 1, m.start(4): level}
+            starts |= {m.start(2) + len(m[3]): 2 if claim else 1, m.start(4): level}
         elif ends:
             starts |= {m.start(3) + m[3].rfind(" ") + 1: 2}
             if "divides" in m[3]:

@@ -86,7 +86,7 @@ def collate(documents, pad, length=0):
     return ids_batch, target_batch
 
 
-def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats, compares):
+def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats, compares, claims):
     """Fills the queue with batches, in a process of its own."""
     torch.set_num_threads(1)
     rng, tok, buckets = random.Random(seed), Tok(tok_dir), Buckets(budget)
@@ -100,6 +100,8 @@ def worker(queue, tok_dir, seed, budget, max_length, drills, checks, repeats, co
             document = data.repeat_drill(rng)
         elif kind < drills + checks + repeats + compares:
             document = data.compare_drill(rng)
+        elif kind < drills + checks + repeats + compares + claims:
+            document = data.claim_drill(rng)
         else:
             document = data.document(rng)
         document = encode(tok, document)
@@ -209,6 +211,7 @@ def arguments():
     add("--checks", type=float, default=0.0, help="share of proofs whose every line is to be checked")
     add("--repeats", type=float, default=0.0, help="share of lines to be repeated as they are")
     add("--compares", type=float, default=0.0, help="share of evaluations of which only the verdicts are trained")
+    add("--claims", type=float, default=0.0, help="share of gcd proofs of which only the sentence about the claim is trained")
     add("--follow", action="store_true", help="train the indexers along in the dense phase")
     add("--qat", action="store_true", help="train through the rounding of the export")
     add("--kl", type=float, default=1.0, help="weight of the indexers' loss")
@@ -328,7 +331,7 @@ class Run:
         context = mp.get_context("spawn")
         queue = context.Queue(24)
         seed = args.seed + 7919 * args.rank
-        shares = (args.drills, args.checks, args.repeats, args.compares)
+        shares = (args.drills, args.checks, args.repeats, args.compares, args.claims)
         worker_args = (queue, args.tok, seed, args.budget, args.maxlen, *shares)
         producer = context.Process(target=worker, args=worker_args, daemon=True)
         producer.start()

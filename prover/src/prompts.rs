@@ -5,6 +5,7 @@
 //! `{candidates}`, `{instruction}` (the whole generate prompt), `{other}` (the second proof of a comparison). Other braces
 //! stand for themselves. The set that a model brings along may have a table [`domain`].
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -245,11 +246,23 @@ impl PromptSet {
     pub fn open(path: &Path) -> Result<Self, PromptError> {
         let file = path.display().to_string();
         let read = |source| PromptError::Read { file: file.clone(), source };
-        let found = std::fs::metadata(path).map_err(read)?.len();
+        let found = std::fs::metadata(path).map_err(read)?;
+        if found.is_dir() {
+            return Err(read(std::io::ErrorKind::IsADirectory.into()));
+        }
+        if !found.is_file() {
+            // A pipe would wait for its other end.
+            return Err(read(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file")));
+        }
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_LIMIT + 1).read_to_string(&mut text))
+            .map_err(read)?;
+        // The limit holds even if the file grows while it is read.
+        let found = found.len().max(text.len() as u64);
         if found > FILE_LIMIT {
             return Err(PromptError::TooLong { file, found });
         }
-        let text = std::fs::read_to_string(path).map_err(read)?;
         let is_python = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("py"));
         if is_python { Self::from_python(&text, &file) } else { Self::from_toml(&text, &file) }
     }

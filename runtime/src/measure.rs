@@ -247,6 +247,8 @@ fn matrix_rates<'c>(
     nominal: Rates,
 ) -> Result<Rates, Error> {
     const FEW_ROWS: u32 = 8;
+    /// Rows of a kernel of which every thread has some.
+    const SOME_ROWS: u32 = 256;
     let weights = codes.len() as u64;
     let buffer = executor.allocate_weights("rates.weights", weights, vec![(0, codes)])?;
     let weights = View { buffer, offset: 0, bytes: weights };
@@ -280,8 +282,13 @@ fn matrix_rates<'c>(
         best_seconds(executor, &recording)
     };
     let (one, many) = (seconds(1, FEW_ROWS, 1)?, seconds(8 * kernels, FEW_ROWS, 1)?);
-    let dispatch = ((many - one) / f64::from(8 * kernels - 1)).max(1e-9);
-    let handover = (one - dispatch).max(1e-9);
+    let least = ((many - one) / f64::from(8 * kernels - 1)).max(1e-9);
+    let handover = (one - least).max(1e-9);
+    // Starting a kernel is what remains of one of some rows without what those take.
+    let some = (seconds(8 * kernels, SOME_ROWS, 1)? - handover) / f64::from(8 * kernels);
+    let whole = (seconds(kernels, MATRIX_ROWS, 1)? - handover) / f64::from(kernels);
+    let row = (whole - some).max(0.0) / f64::from(MATRIX_ROWS - SOME_ROWS);
+    let dispatch = (some - row * f64::from(SOME_ROWS)).max(least);
     let each = |all: f64| ((all - handover) / f64::from(kernels) - dispatch).max(1e-9);
     let single = each(seconds(kernels, MATRIX_ROWS, 1)?);
     let all = each(seconds(kernels, MATRIX_ROWS, tokens)?);

@@ -7,7 +7,6 @@
 //! tokens. So decoding is concatenating bytes and reading them as UTF-8, with U+FFFD for every run of bytes that
 //! is none, and streaming is the same thing done as soon as the bytes settle what the character is.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -378,17 +377,13 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, TextError> {
     read_small_file(path, limit).map_err(|source| TextError::Read { path: path.to_path_buf(), source })
 }
 
-/// Reads a whole file of at most `limit` bytes; the file's own idea of its length is not trusted.
+/// Reads a whole file of at most `limit` bytes, which is what its name says.
 pub(crate) fn read_small_file(path: &Path, limit: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    let wrong = |message: String| Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
-    if bytes.len() as u64 > limit {
-        return wrong(format!("the file is larger than {limit} bytes, the most read of it"));
-    }
+    let bytes = porism_loader::read_small_file(path, limit)?;
     // A template in whose place a pointer lies would be a valid template.
     if let Some(found) = porism_loader::StandIn::of(&bytes) {
-        return wrong(format!("in its place is {found}; {}", found.remedy()));
+        let message = format!("in its place is {found}; {}", found.remedy());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
     }
     Ok(bytes)
 }

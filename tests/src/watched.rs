@@ -22,6 +22,8 @@ pub struct Watch {
     pub writes_left: Arc<Mutex<Option<u32>>>,
     /// Called before each write.
     pub before_write: Option<Arc<dyn Fn() + Send + Sync>>,
+    /// Called before each submit.
+    pub before_submit: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// Whether this is the time at which memory runs out, once.
@@ -89,6 +91,9 @@ impl<'c> Executor<'c> for Watched<'c> {
     }
 
     fn submit(&mut self, recording: &Recording) -> Result<(), Error> {
+        if let Some(before_submit) = &self.watch.before_submit {
+            before_submit();
+        }
         runs_out(&self.watch.submits_left)?;
         self.executor.submit(recording)
     }

@@ -1,7 +1,7 @@
 //! What goes wrong while a model is opened or running ends in an error that names it; nothing panics, nothing hangs.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use porism_loader::{Checkpoint, LayerRole, Options, Projection, Role};
@@ -185,6 +185,35 @@ fn a_shard_that_changes_after_it_was_opened_is_an_error_that_names_it() {
             changed(engine(&checkpoint, device, &EngineOptions::new(64)).err().expect("refused"));
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_shard_that_becomes_shorter_while_it_is_computed_with_fails_that_step_and_names_it() {
+    let (directory, shard) = copy_of("v32-tiny-fp8");
+    let checkpoint = Checkpoint::open(directory.path(), Options::default()).expect("opens");
+    let submits = Arc::new(AtomicU32::new(0));
+    let cut = {
+        let (shard, submits) = (shard.clone(), submits.clone());
+        move || {
+            if submits.fetch_add(1, Ordering::Relaxed) == 3 {
+                let file = std::fs::OpenOptions::new().write(true).open(&shard).expect("opens");
+                file.set_len(4096).expect("shrinks");
+            }
+        }
+    };
+    let watch = Watch { before_submit: Some(Arc::new(cut)), ..Watch::default() };
+    let device = watched(OpenDevice::open(DeviceId::Host.into()).expect("opens"), &watch);
+    let options = EngineOptions::new(64);
+    let mut engine = Engine::on(vec![device], &checkpoint, &options, &mut |_| Ok(())).expect("opens");
+    let (ids, end) = tokens(&mut engine, 9);
+    let error = end.expect_err("bytes of the model are gone");
+    assert!(matches!(error, Error::Loader(porism_loader::Error::Changed { .. })), "{error}");
+    let text = error.to_string();
+    assert!(text.contains(&*shard.to_string_lossy()) && text.contains("found 4096 bytes"), "{text}");
+    // The tokens before are kept, and no step is taken any more.
+    assert_eq!(ids.len(), 3, "of {} submits", submits.load(Ordering::Relaxed));
+    assert!(tokens(&mut engine, 1).1.is_err());
 }
 
 #[test]

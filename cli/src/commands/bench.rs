@@ -108,7 +108,7 @@ pub fn run(args: &Bench, ui: &Ui) -> Result<u8> {
             ui.line(&line)?;
         }
     }
-    write_heat(&engine, &args.experts)?;
+    write_heat(&engine, &args.experts, ui);
     Ok(0)
 }
 

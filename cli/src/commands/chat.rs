@@ -177,7 +177,7 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
                 ui.aside(&line);
             }
         }
-        write_heat(&engine, &job.args.experts)?;
+        write_heat(&engine, &job.args.experts, ui);
         // Another answer to the same question should differ.
         set.seed = set.seed.wrapping_add(1);
         let answer = read_answer(finished.text.as_deref().unwrap_or_default(), finished.thinking);

@@ -517,7 +517,9 @@ mod tests {
     #[test]
     fn a_card_that_slows_the_others_down_is_used_only_by_name_and_with_a_word() {
         let name = "1tb-and-8x24.toml";
-        let hardware = some_of(name, 1);
+        let mut hardware = some_of(name, 1);
+        // Each layer is handed over to it and back.
+        hardware.adapters[0].device.rates.handover = 5e-3;
         let found = made(&hardware, &typed(name, &[]));
         assert_eq!(found.specs.iter().map(|spec| spec.index).collect::<Vec<_>>(), [DeviceId::Host]);
         let (left_out, with) = found.left_out.as_ref().unwrap();

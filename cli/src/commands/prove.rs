@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
 use porism_prover::confidence::Readings;
-use porism_prover::pool::{self, End, State};
+use porism_prover::pool::{self, End};
 use porism_prover::problem::{self, Problem};
 use porism_prover::recompute::Recompute;
 use porism_prover::search::{Event, Limits, Plan, SearchError, Task, search};
@@ -294,26 +294,10 @@ impl Teller<'_> {
                 again,
                 recomputed,
             } => {
-                let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
-                let words = match state {
-                    State::Passed if recomputed.is_some() => {
-                        "passed, and holds as a program recomputes it".to_owned()
-                    }
-                    State::Passed => "passed".to_owned(),
-                    State::Refuted => {
-                        let why = recomputed.and_then(|found| found.why.as_deref());
-                        format!("refuted by a program: {}", why.unwrap_or_default())
-                    }
-                    State::Rejected => "rejected".to_owned(),
-                    State::Undecided => "undecided".to_owned(),
-                    State::Failed(why) => format!("lost: {why}"),
-                    State::Duplicate(twin) => format!("the same as proof {twin}"),
-                    State::Writing | State::Reading => return,
-                };
+                let Some(words) = ui::verdict(state, *again, *recomputed) else { return };
                 let mean = meanscore
                     .map_or(String::new(), |mean| format!(", mean {mean:.2} of {readings} readings"));
-                self.ui
-                    .note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {again}{words}{mean}"));
+                self.ui.note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {words}{mean}"));
             }
             Event::Notice { words } => self.ui.aside(words),
             Event::Chosen { .. } => {}

@@ -297,7 +297,7 @@ impl<'a> Job<'a> {
                 ui.aside(&line);
             }
         }
-        write_heat(&engine, &self.args.experts)?;
+        write_heat(&engine, &self.args.experts, ui);
         // Who asks a model about what it does not know gets an answer that does not count.
         Ok(if finished.reason == FinishReason::Interrupted {
             INTERRUPTED

@@ -20,6 +20,9 @@ pub fn run(args: &Show, ui: &Ui) -> Result<u8> {
     Ok(0)
 }
 
+/// Columns before the values of the first table.
+const LABELS: usize = 20;
+
 /// Everything `show` tells.
 struct Facts<'a> {
     label: String,
@@ -29,6 +32,7 @@ struct Facts<'a> {
     file_bytes: u64,
     vocabulary: Option<u32>,
     chat: Option<String>,
+    knows: Option<String>,
     unusual: Vec<String>,
 }
 
@@ -63,6 +67,13 @@ impl<'a> Facts<'a> {
                 None
             }
         };
+        let knows = match model.prompts() {
+            Ok(prompts) => prompts.as_ref().and_then(|prompts| Some(prompts.domain()?.knows().to_owned())),
+            Err(error) => {
+                unusual.push(error.to_string());
+                None
+            }
+        };
         Self {
             label: model.label(),
             checkpoint,
@@ -71,6 +82,7 @@ impl<'a> Facts<'a> {
             file_bytes: checkpoint.shards().iter().map(|shard| shard.bytes().len() as u64).sum(),
             vocabulary,
             chat,
+            knows,
             unusual,
         }
     }
@@ -100,6 +112,7 @@ impl<'a> Facts<'a> {
             "shards": shards.collect::<Vec<_>>(),
             "tokenizer": { "vocab_size": self.vocabulary },
             "chat_template": self.chat,
+            "knows": self.knows,
             "unusual": self.unusual,
         })
     }
@@ -107,7 +120,7 @@ impl<'a> Facts<'a> {
     fn print(&self, ui: &Ui) -> Result<()> {
         let config = self.checkpoint.config();
         ui.heading(&self.label)?;
-        for line in ui::table(&self.rows(config), &[]) {
+        for line in ui::table(&self.rows(config, ui.columns()), &[]) {
             ui.line(&line)?;
         }
 
@@ -136,7 +149,7 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    fn rows(&self, config: &ModelConfig) -> Vec<Vec<String>> {
+    fn rows(&self, config: &ModelConfig, columns: usize) -> Vec<Vec<String>> {
         let mut rows: Vec<Vec<String>> = Vec::new();
         let mut row = |name: &str, value: String| rows.push(vec![format!("  {name}"), value]);
         row("architecture", config.model_type.model_type().to_owned());
@@ -201,6 +214,13 @@ impl<'a> Facts<'a> {
         });
         if let Some(chat) = &self.chat {
             row("chat template", chat.clone());
+        }
+        if let Some(knows) = &self.knows {
+            for (index, line) in
+                ui::wrap(knows, columns.saturating_sub(LABELS).max(30)).into_iter().enumerate()
+            {
+                row(if index == 0 { "knows" } else { "" }, line);
+            }
         }
         row(
             "quantization",

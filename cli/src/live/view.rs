@@ -335,31 +335,26 @@ impl View {
                 again,
                 recomputed,
             } => {
-                let again = again.map_or(String::new(), |twin| format!("is proof {twin} again: "));
-                let (tone, fate, words) = match state {
-                    State::Passed if recomputed.is_some() => {
-                        (Tone::Good, Fate::Passed, "passed, and holds as a program recomputes it".to_owned())
-                    }
-                    State::Passed => (Tone::Good, Fate::Passed, "passed".to_owned()),
-                    State::Refuted => (Tone::Bad, Fate::Refuted, "refuted by a program".to_owned()),
-                    State::Rejected => (Tone::Bad, Fate::Rejected, "rejected".to_owned()),
-                    State::Undecided => (Tone::Plain, Fate::Undecided, "undecided".to_owned()),
-                    // That was said when it came.
-                    State::Failed(why) => (Tone::Bad, Fate::Lost(why.clone()), String::new()),
-                    State::Duplicate(twin) => {
-                        (Tone::Plain, Fate::SameAs(*twin), format!("the same as proof {twin}"))
-                    }
+                let (tone, fate) = match state {
+                    State::Passed => (Tone::Good, Fate::Passed),
+                    State::Refuted => (Tone::Bad, Fate::Refuted),
+                    State::Rejected => (Tone::Bad, Fate::Rejected),
+                    State::Undecided => (Tone::Plain, Fate::Undecided),
+                    State::Failed(why) => (Tone::Bad, Fate::Lost(why.clone())),
+                    State::Duplicate(twin) => (Tone::Plain, Fate::SameAs(*twin)),
                     State::Writing | State::Reading => return,
                 };
                 let at = self.problem(problem_idx);
                 let candidate = self.candidates.entry((at, *proof_id)).or_default();
                 candidate.round = *round_idx;
                 candidate.settled = Some(Settled { mean: *meanscore, readings: *readings, fate });
-                if !words.is_empty() {
+                // That a proof was lost was said when it came.
+                let words = crate::ui::verdict(state, *again, *recomputed);
+                if let Some(words) = words.filter(|_| !matches!(state, State::Failed(_))) {
                     let mean = meanscore.map_or(String::new(), |mean| {
                         format!(", mean {mean:.2} of {}", crate::ui::plural(*readings as u64, "reading"))
                     });
-                    self.say_of(at, tone, &format!("proof {proof_id} {again}{words}{mean}"));
+                    self.say_of(at, tone, &format!("proof {proof_id} {words}{mean}"));
                 }
             }
             Event::Chosen { problem_idx, end, proof_id, falsehood, .. } => {

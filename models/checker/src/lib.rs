@@ -449,9 +449,7 @@ impl Report {
                 }
                 self.compare(step, line, Some(&division(x, y)), false)?;
                 (x, y) = (y, x % y);
-            } else if let Some([.., said]) =
-                numbers::<4>(line, "The last nonzero remainder is #, so gcd(#, #) = #.")
-            {
+            } else if numbers::<4>(line, "The last nonzero remainder is #, so gcd(#, #) = #.").is_some() {
                 if step != steps.len() {
                     return self.invalid(step);
                 }
@@ -462,10 +460,11 @@ impl Report {
                     self.skip(step, &division(x, y));
                     x = y;
                 }
-                // the value must be the one that was computed and the one that is claimed
-                let value = if said == x { claim } else { x };
-                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {value}");
-                return self.compare(step, line, Some(&right), false);
+                let right = format!("The last nonzero remainder is {x}, so gcd({a}, {b}) = {x}");
+                self.compare(step, line, Some(&right), false)?;
+                // what was found is set beside what was to be proved
+                let claimed = format!("prove {claim}.");
+                return self.compare(step, &claimed, Some(&format!("prove {x}")), false);
             } else {
                 return self.invalid(step);
             }

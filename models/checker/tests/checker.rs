@@ -56,7 +56,8 @@ fn a_line_is_set_beside_what_it_must_be() {
             "Step 1: 12 - 1*9 = 12 - 9 = 3? 12 - 1*9 = 12 - 9 = 3, ok.\n\
              Step 2: skips 9 - 3*3 = 9 - 9 = 0.\n\
              Step 2: The last nonzero remainder is 3, so gcd(12, 9) = 3? \
-             The last nonzero remainder is 3, so gcd(12, 9) = ! 4, wrong.\n\
+             The last nonzero remainder is 3, so gcd(12, 9) = 3, ok.\n\
+             Step 2: prove 4? prove ! 3, wrong.\n\
              Step 2 is wrong.\n\\boxed{0}",
         ),
         // a line that says too much, and one that cannot be right
@@ -203,7 +204,10 @@ fn a_false_statement_is_found_false_and_no_proof_of_it_right() {
     assert_eq!(Checker.recompute("Prove that gcd(84, 30) = 6.", six), Some(Ok(())));
     let flaw = Checker.recompute("Prove that gcd(84, 30) = 12.", six).unwrap().unwrap_err();
     assert_eq!(flaw.why, "the statement is false: gcd(84, 30) is 6");
-    assert!(flaw.evaluation.contains("! 12, wrong") && flaw.evaluation.ends_with("\\boxed{0}"), "{flaw:?}");
+    assert!(
+        flaw.evaluation.contains("prove 12? prove ! 6, wrong") && flaw.evaluation.ends_with("\\boxed{0}"),
+        "{flaw:?}"
+    );
     // Another right proof than the one that was asked for, one with a step left out, and one in other words.
     for (proof, why) in [
         (

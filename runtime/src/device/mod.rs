@@ -13,7 +13,7 @@ pub mod tuning;
 pub use description::Device;
 pub use executor::{Executor, run_case};
 pub use id::{DeviceId, DeviceSpec};
-pub use nominal::{Class, Rates};
+pub use nominal::{Class, Kernels, Rates};
 pub use open::OpenDevice;
 pub use profile::{Card, DeviceProfile, Limits, SelfTest, Verdict};
 pub use staging::Staging;

@@ -25,6 +25,66 @@ pub struct Rates {
     pub dispatch: f64,
     /// Seconds for a submit that is waited for and read from, besides what it computes.
     pub handover: f64,
+    /// What other kernels reach beside a large mat-mul.
+    pub kernels: Kernels,
+}
+
+/// What kernels reach beside a large mat-mul with the same number of operations: the shares that measuring one mat-mul does not
+/// tell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kernels {
+    /// Mat-vecs and mat-muls of a model, whose matrices are smaller and come from memory.
+    pub matrices: f64,
+    /// Mat-muls of experts, each for some of the tokens.
+    pub experts: f64,
+    /// Sums over cached positions in their order, and the projections into the latent space.
+    pub attention: f64,
+    /// Sums over positions that were selected.
+    pub selected: f64,
+    /// Scores of the indexer.
+    pub index: f64,
+    /// Weights that the projection into the latent space decodes, beside those of a mat-mul.
+    pub absorb: f64,
+    /// Values that take as long as the activation of one.
+    pub activation: f64,
+    /// Values that take as long as comparing one logit.
+    pub logit: f64,
+}
+
+impl Kernels {
+    /// GPUs: no share is known.
+    const ADAPTER: Kernels = Kernels {
+        matrices: 1.0,
+        experts: 1.0,
+        attention: 1.0,
+        selected: 1.0,
+        index: 1.0,
+        absorb: 1.0,
+        activation: 1.0,
+        logit: 1.0,
+    };
+    /// lavapipe and SwiftShader with the 250 M bench model, prompts of 32 to 512 tokens and 1,000 tokens of depth.
+    const SOFTWARE: Kernels = Kernels {
+        matrices: 0.82,
+        experts: 0.82,
+        attention: 0.25,
+        selected: 0.25,
+        index: 0.5,
+        ..Self::ADAPTER
+    };
+    /// Kernel by kernel with the 250 M bench model on two AVX-512 cores: of 235 GFLOP/s 190 with 16 tokens for an expert, 53
+    /// in attention, 30 to 40 where positions are selected, 80 to 170 in the indexer; 5 G/s of 100 G/s weights decoded by
+    /// `absorb`; 5 ns for an activation and 9 for a logit beside 0.4 for a value of a norm.
+    const HOST: Kernels = Kernels {
+        matrices: 0.95,
+        experts: 0.85,
+        attention: 0.22,
+        selected: 0.15,
+        index: 0.5,
+        absorb: 0.055,
+        activation: 12.0,
+        logit: 20.0,
+    };
 }
 
 /// What a device is.
@@ -71,18 +131,16 @@ pub const DISK: f64 = 3e9;
 const ADAPTER_OPERATIONS_PER_BYTE: f64 = 2.0 * matmul::TOKENS as f64;
 /// The same on software adapters: lavapipe reaches 2.4 to 3.4 GFLOP/s on each of two cores.
 const SOFTWARE_OPERATIONS_PER_BYTE: f64 = 1.2;
-/// The same on the host. Not measured: 1,220 tokens/s of a prompt with the 250 M bench model on two AVX-512 cores come to
-/// about 150 GFLOP/s, 6 per byte beside 24 GB/s; rounded up on the assumption that servers have more cores for each byte.
-const HOST_OPERATIONS_PER_BYTE: f64 = 8.0;
-/// Weights that the host turns into numbers for each byte of bandwidth. Not measured: what 24 GB/s of FP8 weights while
-/// decoding leave beside those 150 GFLOP/s is 35 G/s, 1.5 per byte; rounded up as above.
+/// The same on the host: two AVX-512 cores reach 235 GFLOP/s in a large mat-mul beside 51 GB/s, 4.6 per byte; rounded up on
+/// the assumption that servers have more cores for each byte.
+const HOST_OPERATIONS_PER_BYTE: f64 = 6.0;
+/// Weights that the host turns into numbers for each byte of bandwidth: those cores 100 G/s beside 51 GB/s.
 const HOST_DECODED_PER_BYTE: f64 = 2.0;
 
 /// Values that pass through kernels without a matrix for each byte of bandwidth: each is read and written as f32.
 const ADAPTER_VALUES_PER_BYTE: f64 = 1.0 / 8.0;
-/// The same on the host, where twins go through most of them on one thread. An assumption for an idle core: `measure::rates`
-/// found 0.2 G/s on a busy machine.
-const HOST_VALUES: f64 = 1e9;
+/// The same on the host: two cores go through 2.4 G/s in a norm.
+const HOST_VALUES: f64 = 2e9;
 
 /// What starting a kernel takes. Not measured here: figures published for real GPUs lie between 24 and 70 µs.
 const ADAPTER_DISPATCH: f64 = 40e-6;
@@ -107,6 +165,7 @@ impl Class {
             Class::Integrated => adapter(INTEGRATED_BANDWIDTH, LINK),
             Class::Software => Rates {
                 compute: SOFTWARE_BANDWIDTH * SOFTWARE_OPERATIONS_PER_BYTE,
+                kernels: Kernels::SOFTWARE,
                 dispatch: SOFTWARE_DISPATCH,
                 handover: SOFTWARE_HANDOVER,
                 // Its memory is the host's.
@@ -129,6 +188,7 @@ pub(super) fn adapter(bandwidth: f64, link: f64) -> Rates {
         values: bandwidth * ADAPTER_VALUES_PER_BYTE,
         dispatch: ADAPTER_DISPATCH,
         handover: ADAPTER_HANDOVER,
+        kernels: Kernels::ADAPTER,
     }
 }
 
@@ -143,5 +203,6 @@ pub(super) fn host(bandwidth: f64) -> Rates {
         values: HOST_VALUES,
         dispatch: HOST_DISPATCH,
         handover: HOST_HANDOVER,
+        kernels: Kernels::HOST,
     }
 }

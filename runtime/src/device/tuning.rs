@@ -25,7 +25,8 @@ impl Shape {
     }
 }
 
-/// How kernels are best shaped for a device. Every shape sums in the same order; a driver may still round one differently.
+/// How kernels are best shaped for a device. Every shape sums products with weights in the same order; a driver may still round
+/// one differently. Dot products with cached vectors have an order for each shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tuning {
     /// Which form of the mat-vecs a device gets, and how large workgroups are.

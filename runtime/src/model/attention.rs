@@ -146,16 +146,11 @@ impl Attention {
                 },
                 step.longest,
             );
-            ops.topk(
-                "index_topk",
-                &shaders::topk::Params { stride: step.scores_stride, k: topk, length: 0, fixed_length: 0 },
-                shaders::topk::Bindings { scores: a.scores, lengths: inputs.positions, selected: a.selected },
-                ops.tokens,
-            );
+            ops.index_topk(topk, index_dim, step.scores_stride, a.scores, inputs.positions, a.selected);
         }
         // A split per tile where tokens are few, so that there is enough to do at once, else one split of all tiles: the same
         // bits.
-        let all = step.longest.min(topk).div_ceil(shaders::sparse_attention::TILE);
+        let all = step.longest.min(topk).div_ceil(shaders::lib::tiles::TILE);
         let (splits, tiles) = if all * ops.tokens <= step.max_splits { (all, 1) } else { (1, all) };
         ops.sparse_attention(
             &shaders::sparse_attention::Params {

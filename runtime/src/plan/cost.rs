@@ -97,6 +97,13 @@ struct Asked {
     operations: f64,
 }
 
+impl Asked {
+    /// The same for kernels that reach a share of what others do.
+    fn slower(self, share: f64) -> Self {
+        Asked { bytes: self.bytes, weights: self.weights / share, operations: self.operations / share }
+    }
+}
+
 /// The time of a layer's experts on a device: what has to be done in any case, and what the picks ask for.
 #[derive(Clone, Debug, Default)]
 struct Part {
@@ -218,7 +225,10 @@ impl Problem<'_> {
         let pieces = matrix.bytes as f64 / self.devices[head].max_binding_bytes as f64;
         seconds.matrices(head, &self.devices[head], (matrix, plans[head].always_on_disk()), step.rows);
         seconds.add(head, Limit::Dispatches, pieces.ceil() * self.devices[head].rates.dispatch);
-        seconds.add(head, Limit::HandOver, self.devices[head].rates.handover);
+        let rates = &self.devices[head].rates;
+        let logits = step.rows * f64::from(config.vocab_size);
+        seconds.add(head, Limit::Compute, logits * rates.kernels.logit / rates.values);
+        seconds.add(head, Limit::HandOver, rates.handover);
         Ok(seconds)
     }
 
@@ -256,35 +266,45 @@ impl Problem<'_> {
         // Each token reads its latents for scores and sums, and the indexer every key.
         let attended = step.attended(topk);
         let (rank, rope) = (f64::from(config.kv_lora_rank), f64::from(config.qk_rope_head_dim));
+        let (heads, rates) = (f64::from(config.num_attention_heads), &device.rates);
+        let kernels = &rates.kernels;
+        let reached = selecting * kernels.selected + (1.0 - selecting) * kernels.attention;
         let mut asked = Asked {
             bytes: attended * (rank + rope) * 4.0,
             weights: 0.0,
-            operations: attended * f64::from(config.num_attention_heads) * 2.0 * (2.0 * rank + rope),
+            operations: attended * heads * 2.0 * (2.0 * rank + rope) / reached,
         };
         if let Some(indexer) = config.indexer.as_ref().filter(|_| has_indexer) {
             let dim = f64::from(indexer.index_head_dim);
             asked.bytes += far * dim * 4.0;
-            asked.operations += far * f64::from(indexer.index_n_heads) * 2.0 * dim;
+            asked.operations += far * f64::from(indexer.index_n_heads) * 2.0 * dim / kernels.index;
         }
         asked.bytes *= step.tokens;
         asked.operations *= step.tokens;
         seconds.work(home, device, asked);
+
+        // Queries are carried into the latent space with part of a matrix that counts among the others, only slower.
+        let absorbed = heads * f64::from(config.qk_nope_head_dim) * rank;
+        let slower = |share: f64| 1.0 / share - 1.0;
+        let decoded = absorbed / rates.decode * slower(kernels.absorb);
+        let multiplied = 2.0 * absorbed * step.tokens / rates.compute * slower(kernels.attention);
+        seconds.add(home, Limit::Compute, decoded + multiplied);
 
         // Norms and projections; then what the router and the sum over experts, or the activation, go through.
         let hidden = f64::from(config.hidden_size);
         let mut values = 2.0 * hidden + f64::from(input_width(config));
         values += if config.is_moe(layer) {
             let picks = f64::from(config.num_experts_per_tok);
-            (picks + 2.0) * hidden + picks * f64::from(config.moe_intermediate_size)
+            (picks + 2.0) * hidden
         } else {
-            hidden + f64::from(config.intermediate_size)
+            hidden + kernels.activation * f64::from(config.intermediate_size)
         };
         seconds.add(home, Limit::Compute, step.tokens * values / device.rates.values);
 
-        let mut kernels = ATTENTION_KERNELS;
-        kernels += if has_indexer { SELECTING_KERNELS * selecting } else { 0.0 };
-        kernels += if config.is_moe(layer) { ROUTING_KERNELS } else { DENSE_KERNELS };
-        seconds.add(home, Limit::Dispatches, kernels * device.rates.dispatch);
+        let mut started = ATTENTION_KERNELS;
+        started += if has_indexer { SELECTING_KERNELS * selecting } else { 0.0 };
+        started += if config.is_moe(layer) { ROUTING_KERNELS } else { DENSE_KERNELS };
+        seconds.add(home, Limit::Dispatches, started * rates.dispatch);
         Ok(())
     }
 
@@ -384,16 +404,20 @@ impl Problem<'_> {
         let (bytes, weights) = (expert.bytes as f64, expert.weights as f64);
         // Those that are there, and those that have to be brought.
         let mut asked = [Asked::default(); 2];
+        let mut pairs = 0.0;
         for (place, of) in places.iter().zip(shares).filter(|(place, _)| place.device == index) {
             let any = 1.0 - (1.0 - of).powf(tokens);
             let asked = &mut asked[usize::from(!place.resident)];
             asked.bytes += bytes * any;
             asked.weights += weights * any;
             asked.operations += 2.0 * weights * whole_tiles(device, of * tokens, any, step.tokens);
+            pairs += of * tokens;
         }
-        let [mut there, brought] = asked;
+        let [mut there, brought] = asked.map(|asked| asked.slower(device.rates.kernels.experts));
         let mut picks = Seconds::default();
         let rates = &device.rates;
+        let activated = pairs * f64::from(self.config().moe_intermediate_size);
+        picks.add(index, Limit::Compute, activated * rates.kernels.activation / rates.values);
         let of = |bytes: &ByKind| bytes.of(Kind::RoutedExpert);
         let on_disk = there.bytes * share(of(&plan.disk), of(&plan.weights));
         there.bytes -= on_disk;
@@ -576,7 +600,8 @@ impl Seconds {
         let bytes = matrices.bytes as f64;
         self.add(index, Limit::Disk, bytes * on_disk / device.rates.disk);
         let bytes = bytes * (1.0 - on_disk);
-        self.work(index, device, Asked { bytes, weights, operations: 2.0 * weights * computed });
+        let asked = Asked { bytes, weights, operations: 2.0 * weights * computed };
+        self.work(index, device, asked.slower(device.rates.kernels.matrices));
     }
 
     fn extend(&mut self, other: Seconds) {

@@ -6,16 +6,29 @@ use crate::absorb::{Bindings, Overrides, Params};
 use crate::case::random;
 use crate::kernels::rope;
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance, absorb_lanes};
+
+/// Rows of kv_b_proj whose products are summed first.
+const PART: usize = 8;
+
+impl Params {
+    /// The same for the kernel with lanes along a row.
+    pub fn along_rank(self) -> absorb_lanes::Params {
+        bytemuck::cast(self)
+    }
+}
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
+    let weight_type = WeightType::from_code(call.overrides::<Params>().weight_type);
+    compute(call, weight_type);
+}
+
+/// For weights of any type.
+pub(super) fn compute(call: &mut Call<'_>, weight_type: WeightType) {
     let p: Params = call.params();
-    let overrides = call.overrides::<Params>();
-    let weight_type = WeightType::from_code(overrides.weight_type);
     let (heads, nope, rope_dim) = (p.heads as usize, p.nope as usize, p.rope_dim as usize);
     let rank = p.kv_lora_rank as usize;
-    let with_indexer = call.groups[0] > p.heads;
     let bound = call.bindings::<Params>();
     let (queries, weights, scales) = (bound.queries.f32(), bound.weights.weights(), bound.scales.f32());
     let angles = bound.rope.f32();
@@ -35,7 +48,7 @@ pub fn twin(call: &mut Call<'_>) {
             rotated.iter_mut().zip(rope::rotated(q_pe, rope_dim, true, angles)).for_each(|(out, q)| *out = q);
 
             absorbed.fill(0.0);
-            let (mut block, mut weight) = (vec![0.0f32; rank], vec![0.0f32; rank]);
+            let (mut block, mut part, mut weight) = (vec![0.0f32; rank], vec![0.0; rank], vec![0.0; rank]);
             let first_row = head * (nope + p.v as usize);
             let mut n = 0;
             while n < nope {
@@ -44,10 +57,13 @@ pub fn twin(call: &mut Call<'_>) {
                 while n < nope && (first_row + n) / BLOCK == row_block {
                     let at = p.weight_offset as usize + (first_row + n) * row_bytes;
                     weight_type.decode(weights.get(at, row_bytes), &mut weight);
-                    for (sum, w) in block.iter_mut().zip(&weight) {
+                    for (sum, w) in part.iter_mut().zip(&weight) {
                         *sum = w.mul_add(q_nope[n], *sum);
                     }
                     n += 1;
+                    if n == nope || (first_row + n).is_multiple_of(PART) {
+                        block.iter_mut().zip(&mut part).for_each(|(sum, part)| *sum += std::mem::take(part));
+                    }
                 }
                 for (c, (sum, block)) in absorbed.iter_mut().zip(&block).enumerate() {
                     let scale = match weight_type {
@@ -61,7 +77,7 @@ pub fn twin(call: &mut Call<'_>) {
             }
         });
 
-    if with_indexer {
+    if p.index_heads > 0 {
         let dim = p.index_head_dim as usize;
         let count = p.index_heads as usize * dim;
         for (token, out) in index_q[..tokens * count].chunks_exact_mut(count).enumerate() {
@@ -140,15 +156,15 @@ pub fn cases() -> Vec<Case> {
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
-    tokens: usize,
-    heads: usize,
-    nope: usize,
-    rope_dim: usize,
-    v: usize,
-    rank: usize,
-    index_heads: usize,
-    index_head_dim: usize,
+pub(super) struct Sizes {
+    pub tokens: usize,
+    pub heads: usize,
+    pub nope: usize,
+    pub rope_dim: usize,
+    pub v: usize,
+    pub rank: usize,
+    pub index_heads: usize,
+    pub index_head_dim: usize,
 }
 
 impl Sizes {
@@ -160,11 +176,26 @@ impl Sizes {
         threads: u32,
         interleaved: bool,
     ) -> Vec<Case> {
+        let careful = !(self.rank * weight_type.bytes()).is_multiple_of(4);
+        let overrides =
+            Overrides { weight_type: weight_type as u32, careful: careful.into(), tokens: at_once, threads };
+        self.cases_at(what, weight_type, 1, overrides, interleaved)
+    }
+
+    /// With the queries at `query_offset` of rows that are its multiples.
+    pub fn cases_at(
+        &self,
+        what: &str,
+        weight_type: WeightType,
+        query_offset: usize,
+        overrides: Overrides,
+        interleaved: bool,
+    ) -> Vec<Case> {
         let &Sizes { tokens, heads, nope, rope_dim, v, rank, index_heads, index_head_dim } = self;
-        let index_offset = heads * (nope + rope_dim) + 3;
+        let index_offset = heads * (nope + rope_dim) + query_offset + 2;
         let count = index_heads * index_head_dim;
-        let stride = index_offset + count + 1;
-        let queries = random::f32s(1, tokens * stride);
+        let stride = (index_offset + count + 1).next_multiple_of(query_offset);
+        let queries = random::f32s(1, (tokens * stride).next_multiple_of(4));
         let rows = heads * (nope + v);
         let weights = RandomWeights::new(2, weight_type, rows, rank);
         // The tensor starts inside the buffer, its scales inside theirs.
@@ -176,7 +207,7 @@ impl Sizes {
         let params = Params {
             tokens: tokens as u32,
             stride: stride as u32,
-            query_offset: 1,
+            query_offset: query_offset as u32,
             index_offset: index_offset as u32,
             heads: heads as u32,
             nope: nope as u32,
@@ -196,7 +227,7 @@ impl Sizes {
             let row: Vec<f64> = queries[t * stride..][..stride].iter().map(|v| f64::from(*v)).collect();
             let angles = &angles[t * rope_dim..][..rope_dim];
             for head in 0..heads {
-                let q = &row[1 + head * (nope + rope_dim)..][..nope + rope_dim];
+                let q = &row[query_offset + head * (nope + rope_dim)..][..nope + rope_dim];
                 absorbed.extend((0..rank).map(|c| -> f64 {
                     (0..nope).map(|n| q[n] * weights.values[(head * (nope + v) + n) * rank + c]).sum()
                 }));
@@ -210,14 +241,11 @@ impl Sizes {
                 index_q.extend(q);
             }
         }
-        let careful = !(rank * weight_type.bytes()).is_multiple_of(4);
-        let overrides =
-            Overrides { weight_type: weight_type as u32, careful: careful.into(), tokens: at_once, threads };
         let case = Case::new(
             format!("{what}, {tokens} tokens, {weight_type:?}"),
             params,
             overrides,
-            [(heads + usize::from(index_heads > 0)) as u32, (tokens as u32).div_ceil(at_once), 1],
+            [(heads + usize::from(index_heads > 0)) as u32, (tokens as u32).div_ceil(overrides.tokens), 1],
             Bindings {
                 queries: CaseBuffer::f32(&queries),
                 weights: CaseBuffer::weights(&bytes),

@@ -5,7 +5,8 @@
 // index_head_dim) at index_offset   W_UK[h, n] = row h · (nope + v) + n of kv_b_proj (heads · (nope + v), kv_lora_rank)
 // rope: (cos, sin) (T, rope_dim / 2)   q_absorbed: f32 (T, heads, kv_lora_rank + rope_dim)   index_q: f32 (T, index_heads, index_head_dim)
 // One workgroup per head and TOKENS tokens, one more for the indexer where there is one; a lane owns 4 columns.
-// Sum over n: fma in ascending order inside a 128-block of kv_b_proj's rows, block sums · scale in block order.
+// Sum over n: fma in ascending order over the rows of kv_b_proj whose number / 8 is the same, these parts of a 128-block of rows
+// ascending, block sums · scale in block order.
 
 import package::lib::rope::{rope_pair, rope_is_first, rope_partner, rotated};
 import package::lib::weights::{F8E4M3, BF16, F16, e4m3x4, bf16x2};
@@ -96,10 +97,16 @@ fn main(
             var block2 = vec4<f32>();
             var block3 = vec4<f32>();
             var at = params.weight_offset + row * row_bytes + column * column_bytes;
-            @if(broadcast) {
-                // A uniform load costs as much as eight different ones where lanes are emulated: eight rows at once.
-                let mine = subgroup_lane & 7u;
-                for (; n + 8u <= block_end; n += 8u) {
+            while (n < block_end) {
+                let part_end = min(block_end, n + 8u - (first_row + n) % 8u);
+                var part0 = vec4<f32>();
+                var part1 = vec4<f32>();
+                var part2 = vec4<f32>();
+                var part3 = vec4<f32>();
+                @if(broadcast)
+                if (part_end - n == 8u) {
+                    // A uniform load costs as much as eight different ones where lanes are emulated: eight rows at once.
+                    let mine = subgroup_lane & 7u;
                     let q0 = queries[query0 + n + mine];
                     var q1 = 0.0;
                     var q2 = 0.0;
@@ -118,22 +125,29 @@ fn main(
                     let w6 = weights4(at + 6u * row_bytes);
                     let w7 = weights4(at + 7u * row_bytes);
                     at += 8u * row_bytes;
-                    block0 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q0, block0);
+                    part0 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q0);
                     if (TOKENS > 1u) {
-                        block1 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q1, block1);
-                        block2 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q2, block2);
-                        block3 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q3, block3);
+                        part1 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q1);
+                        part2 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q2);
+                        part3 = eight_rows(w0, w1, w2, w3, w4, w5, w6, w7, q3);
+                    }
+                    n = part_end;
+                }
+                for (; n < part_end; n++) {
+                    let w = weights4(at);
+                    at += row_bytes;
+                    part0 = fma(w, vec4(queries[query0 + n]), part0);
+                    if (TOKENS > 1u) {
+                        part1 = fma(w, vec4(queries[query1 + n]), part1);
+                        part2 = fma(w, vec4(queries[query2 + n]), part2);
+                        part3 = fma(w, vec4(queries[query3 + n]), part3);
                     }
                 }
-            }
-            for (; n < block_end; n++) {
-                let w = weights4(at);
-                at += row_bytes;
-                block0 = fma(w, vec4(queries[query0 + n]), block0);
+                block0 += part0;
                 if (TOKENS > 1u) {
-                    block1 = fma(w, vec4(queries[query1 + n]), block1);
-                    block2 = fma(w, vec4(queries[query2 + n]), block2);
-                    block3 = fma(w, vec4(queries[query3 + n]), block3);
+                    block1 += part1;
+                    block2 += part2;
+                    block3 += part3;
                 }
             }
             sum0 = fma(block0, vec4(scale), sum0);
@@ -200,14 +214,14 @@ fn index_queries(token: u32, lane: u32) {
     }
 }
 
-// sum + Σ_j w_j · q of lane j, in the order of the rows.
+// Σ_j w_j · q of lane j, in the order of the rows.
 @if(broadcast)
 fn eight_rows(
     w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>,
     w4: vec4<f32>, w5: vec4<f32>, w6: vec4<f32>, w7: vec4<f32>,
-    q: f32, sum: vec4<f32>,
+    q: f32,
 ) -> vec4<f32> {
-    var total = fma(w0, vec4(subgroupBroadcast(q, 0u)), sum);
+    var total = w0 * vec4(subgroupBroadcast(q, 0u));
     total = fma(w1, vec4(subgroupBroadcast(q, 1u)), total);
     total = fma(w2, vec4(subgroupBroadcast(q, 2u)), total);
     total = fma(w3, vec4(subgroupBroadcast(q, 3u)), total);

@@ -5,18 +5,30 @@ use rayon::prelude::*;
 use crate::attention_output::{Bindings, Overrides, Params};
 use crate::case::random;
 use crate::kernels::absorb::RandomWeights;
+use crate::kernels::dot::PART;
 use crate::kernels::sparse_attention::{self, TILE};
 use crate::weights::{BLOCK, WeightType};
-use crate::{Call, Case, CaseBuffer, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance, attention_output_lanes, lib};
 
 // It reads what `sparse_attention` wrote.
-const _: () = assert!(crate::attention_output::TILE == crate::sparse_attention::TILE);
+const _: () = assert!(crate::attention_output::TILE == lib::tiles::TILE);
+
+impl Params {
+    /// The same for the kernel with lanes along kv_lora_rank.
+    pub fn along_rank(self) -> attention_output_lanes::Params {
+        bytemuck::cast(self)
+    }
+}
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
+    let weight_type = WeightType::from_code(call.overrides::<Params>().weight_type);
+    compute(call, weight_type);
+}
+
+/// For weights of any type.
+pub(super) fn compute(call: &mut Call<'_>, weight_type: WeightType) {
     let p: Params = call.params();
-    let overrides = call.overrides::<Params>();
-    let weight_type = WeightType::from_code(overrides.weight_type);
     let (heads, nope, v, rank) = (p.heads as usize, p.nope as usize, p.v as usize, p.kv_lora_rank as usize);
     let (splits, tiles) = (p.splits as usize, p.tiles as usize);
     let tokens = call.groups[1] as usize;
@@ -45,7 +57,10 @@ pub fn twin(call: &mut Call<'_>) {
                 .decode(weights.get(p.weight_offset as usize + row * row_bytes, row_bytes), &mut weight);
             *out = 0.0;
             for (block, (weight, latent)) in weight.chunks(BLOCK).zip(latent.chunks(BLOCK)).enumerate() {
-                let sum = weight.iter().zip(latent).fold(0.0f32, |sum, (w, o)| w.mul_add(*o, sum));
+                let parts = weight.chunks(PART).zip(latent.chunks(PART));
+                let sum = parts.fold(0.0f32, |sum, (w, o)| {
+                    sum + w.iter().zip(o).fold(0.0f32, |part, (w, o)| w.mul_add(*o, part))
+                });
                 let scale = match weight_type {
                     WeightType::F8E4M3 => {
                         scales[p.scale_offset as usize + row / BLOCK * rank.div_ceil(BLOCK) + block]
@@ -82,15 +97,15 @@ pub fn cases() -> Vec<Case> {
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
-    heads: usize,
-    nope: usize,
-    v: usize,
-    rank: usize,
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub nope: usize,
+    pub v: usize,
+    pub rank: usize,
 }
 
 impl Sizes {
-    fn case(
+    pub fn case(
         &self,
         what: &str,
         weight_type: WeightType,

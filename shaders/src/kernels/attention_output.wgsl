@@ -4,7 +4,8 @@
 // k, dense, splits and tiles these are
 // W_UV[h, i] = row h · (nope + v) + nope + i of kv_b_proj (heads · (nope + v), kv_lora_rank)   positions: u32 (T)
 // out: f32 (T, heads, v)   kv_lora_rank ≤ 2048
-// One workgroup per head and token; a lane owns a row. Sum over c: fma in order inside a 128-block, block sums · scale in order.
+// One workgroup per head and token; a lane owns a row. Sum over c: fma in order over 16 columns,
+// these parts of a 128-block in order, block sums · scale in order.
 
 import package::lib::dot::dot4;
 import package::lib::weights::{F8E4M3, BF16, F16, e4m3x4, bf16x2};
@@ -102,7 +103,7 @@ fn main(
                     o2 = latent[c / 4u + 2u];
                     o3 = latent[c / 4u + 3u];
                 }
-                sum = sixteen(row_start, c, o0, o1, o2, o3, sum);
+                sum += sixteen(row_start, c, o0, o1, o2, o3);
             }
             var scale = 1.0;
             if (WEIGHT_TYPE == F8E4M3) {
@@ -121,28 +122,28 @@ fn partial4(row: u32, c: u32) -> vec4<f32> {
     return select(vec4(0.0), partial[row + c / 4u], vec4(c, c + 1u, c + 2u, c + 3u) < vec4(params.kv_lora_rank));
 }
 
-// sum + weights of columns c .. c + 16 · o
-fn sixteen(row_start: u32, c: u32, o0: vec4<f32>, o1: vec4<f32>, o2: vec4<f32>, o3: vec4<f32>, sum: f32) -> f32 {
+// Weights of columns c .. c + 16 · o
+fn sixteen(row_start: u32, c: u32, o0: vec4<f32>, o1: vec4<f32>, o2: vec4<f32>, o3: vec4<f32>) -> f32 {
     if (CAREFUL == 1u) {
-        var total = dot4(careful4(row_start, c), o0, sum);
+        var total = dot4(careful4(row_start, c), o0, 0.0);
         total = dot4(careful4(row_start, c + 4u), o1, total);
         total = dot4(careful4(row_start, c + 8u), o2, total);
         return dot4(careful4(row_start, c + 12u), o3, total);
     }
     if (WEIGHT_TYPE == F8E4M3) {
         let codes = weights[(row_start + c) / 16u];
-        let total = dot4(e4m3x4(codes.y), o1, dot4(e4m3x4(codes.x), o0, sum));
+        let total = dot4(e4m3x4(codes.y), o1, dot4(e4m3x4(codes.x), o0, 0.0));
         return dot4(e4m3x4(codes.w), o3, dot4(e4m3x4(codes.z), o2, total));
     }
     if (WEIGHT_TYPE <= F16) {
         let at = (row_start + 2u * c) / 16u;
         let low = weights[at];
         let high = weights[at + 1u];
-        let total = dot4(halves(low.zw), o1, dot4(halves(low.xy), o0, sum));
+        let total = dot4(halves(low.zw), o1, dot4(halves(low.xy), o0, 0.0));
         return dot4(halves(high.zw), o3, dot4(halves(high.xy), o2, total));
     }
     let at = (row_start + 4u * c) / 16u;
-    var total = dot4(bitcast<vec4<f32>>(weights[at]), o0, sum);
+    var total = dot4(bitcast<vec4<f32>>(weights[at]), o0, 0.0);
     total = dot4(bitcast<vec4<f32>>(weights[at + 1u]), o1, total);
     total = dot4(bitcast<vec4<f32>>(weights[at + 2u]), o2, total);
     return dot4(bitcast<vec4<f32>>(weights[at + 3u]), o3, total);

@@ -49,6 +49,18 @@ impl Matrix<'_> {
     }
 }
 
+/// `Σ_k a[k] · b[k]` by eight lanes, as GPUs sum products of cached vectors: lane j has the values whose number / 4 is j modulo
+/// 8, ascending; the eight are then added as a tree.
+pub fn eight_lanes(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        let lane = &mut lanes[i / 4 % 8];
+        *lane = a.mul_add(*b, *lane);
+    }
+    let [p0, p1, p2, p3, p4, p5, p6, p7] = lanes;
+    ((p0 + p4) + (p2 + p6)) + ((p1 + p5) + (p3 + p7))
+}
+
 /// `Σ_k W[row, k] · x[k]` of the first `rows` rows with each of `inputs`: row by row, one value per input.
 pub fn project(matrix: &Matrix<'_>, rows: usize, inputs: &[&[f32]]) -> Vec<f32> {
     let mut out = vec![0.0; rows * inputs.len()];

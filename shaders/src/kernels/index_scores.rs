@@ -13,8 +13,24 @@ pub const TILE: usize = crate::index_scores::TILE as usize;
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
+    compute(call, &p, TILE, |queries, key, weights| {
+        queries.chunks_exact(key.len()).zip(weights).fold(0.0, |score, (query, weight)| {
+            let dot = query.iter().zip(key).fold(0.0f32, |sum, (q, k)| q.mul_add(*k, sum));
+            dot.max(0.0).mul_add(*weight, score)
+        })
+    });
+}
+
+/// With `tile` positions of a workgroup, and a position's score, not yet scaled, from the heads' queries, its key and the
+/// heads' weights.
+pub(super) fn compute(
+    call: &mut Call<'_>,
+    p: &Params,
+    tile: usize,
+    score: impl Fn(&[f32], &[f32], &[f32]) -> f32 + Sync,
+) {
     let tokens = call.groups[1] as usize;
-    let covered = call.groups[0] as usize * TILE;
+    let covered = call.groups[0] as usize * tile;
     let (heads, dim) = (p.heads as usize, p.dim as usize);
     let bound = call.bindings::<Params>();
     let (index_q, index_cache, projected) =
@@ -30,12 +46,7 @@ pub fn twin(call: &mut Call<'_>) {
         let length = (positions[token] as usize + 1).min(covered);
         for (s, out) in scores[..length].iter_mut().enumerate() {
             let key = &index_cache[pages::cache_row(pages, s) * dim..][..dim];
-            let mut score = 0.0f32;
-            for (query, weight) in queries.chunks_exact(dim).zip(weights) {
-                let dot = query.iter().zip(key).fold(0.0f32, |sum, (q, k)| q.mul_add(*k, sum));
-                score = dot.max(0.0).mul_add(*weight, score);
-            }
-            *out = score * p.scale;
+            *out = score(queries, key, weights) * p.scale;
         }
     });
 }
@@ -52,7 +63,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// One token per position, in two sequences whose pages are shuffled.
-fn case(name: &str, heads: usize, dim: usize, positions: &[u32]) -> Case {
+pub(super) fn case(name: &str, heads: usize, dim: usize, positions: &[u32]) -> Case {
     let tokens = positions.len();
     let longest = *positions.iter().max().unwrap() as usize + 1;
     let paging = pages::Shuffled::new(2, longest);

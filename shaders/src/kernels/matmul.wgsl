@@ -5,8 +5,8 @@
 // EXPERTS: workgroup (i, j) computes for tile j = (expert, first, count): the pairs p = pair_order[first …], t = p / picks
 //   (with SWIGLU t = p); W's offsets are within the expert's slot.
 // Order of a sum: k ascending inside a part of 16 columns, the eight parts of a block ascending, then the blocks.
-// A thread has eight tokens and on GPUs two rows, 64 apart; on adapters that are CPUs (`broadcast`) four rows, 32 apart, so that
-// eight lanes hand round what they loaded for more products.
+// A thread has eight tokens and on GPUs two rows, 64 apart; on adapters that are CPUs (`broadcast`) eight rows, 16 apart, since
+// what costs there are loads: eight lanes hand round the x that each has loaded one column of, for 64 products.
 
 import package::lib::weights::{e4m3x4, e4m3x4_units, E4M3_UNIT, bf16x2, element, element_bytes, F8E4M3, BF16};
 
@@ -14,7 +14,7 @@ override SWIGLU: u32 = 0u;
 override EXPERTS: u32 = 0u;
 
 @if(broadcast)
-const THREADS: u32 = 32u;
+const THREADS: u32 = 16u;
 @if(!broadcast)
 const THREADS: u32 = 64u;
 const TOKENS: u32 = 8u;
@@ -111,27 +111,82 @@ fn add_staged(tile: ptr<function, Tile>, w0: vec4<f32>, w1: vec4<f32>, k: u32) {
     add(tile, vec4(w0.w, w1.w, 0.0, 0.0), staged[2u * k + 6u], staged[2u * k + 7u]);
 }
 
-// Eight k: `low` and `high` of lane j are x at the j-th of them.
+// Sums of four rows for four tokens: as many as there are registers for. All eight tokens' at once would be in memory.
 @if(broadcast)
-fn add_eight(
-    tile: ptr<function, Tile>,
+struct Half {
+    r0: vec4<f32>,
+    r1: vec4<f32>,
+    r2: vec4<f32>,
+    r3: vec4<f32>,
+}
+
+// One k: the weights of four rows times x of four tokens.
+@if(broadcast)
+fn add_half(half: ptr<function, Half>, w: vec4<f32>, x: vec4<f32>) {
+    (*half).r0 = fma(vec4(w.x), x, (*half).r0);
+    (*half).r1 = fma(vec4(w.y), x, (*half).r1);
+    (*half).r2 = fma(vec4(w.z), x, (*half).r2);
+    (*half).r3 = fma(vec4(w.w), x, (*half).r3);
+}
+
+// Eight consecutive weights of each of four rows.
+@if(broadcast)
+struct Eight {
     a0: vec4<f32>, a1: vec4<f32>, a2: vec4<f32>, a3: vec4<f32>,
     b0: vec4<f32>, b1: vec4<f32>, b2: vec4<f32>, b3: vec4<f32>,
-    low: vec4<f32>, high: vec4<f32>,
-) {
-    add(tile, vec4(a0.x, a1.x, a2.x, a3.x), subgroupBroadcast(low, 0u), subgroupBroadcast(high, 0u));
-    add(tile, vec4(a0.y, a1.y, a2.y, a3.y), subgroupBroadcast(low, 1u), subgroupBroadcast(high, 1u));
-    add(tile, vec4(a0.z, a1.z, a2.z, a3.z), subgroupBroadcast(low, 2u), subgroupBroadcast(high, 2u));
-    add(tile, vec4(a0.w, a1.w, a2.w, a3.w), subgroupBroadcast(low, 3u), subgroupBroadcast(high, 3u));
-    add(tile, vec4(b0.x, b1.x, b2.x, b3.x), subgroupBroadcast(low, 4u), subgroupBroadcast(high, 4u));
-    add(tile, vec4(b0.y, b1.y, b2.y, b3.y), subgroupBroadcast(low, 5u), subgroupBroadcast(high, 5u));
-    add(tile, vec4(b0.z, b1.z, b2.z, b3.z), subgroupBroadcast(low, 6u), subgroupBroadcast(high, 6u));
-    add(tile, vec4(b0.w, b1.w, b2.w, b3.w), subgroupBroadcast(low, 7u), subgroupBroadcast(high, 7u));
+}
+
+// Eight k of four tokens: `x` of lane j is theirs at the j-th of them.
+@if(broadcast)
+fn add_eight(half: ptr<function, Half>, w: Eight, x: vec4<f32>) {
+    add_half(half, vec4(w.a0.x, w.a1.x, w.a2.x, w.a3.x), subgroupBroadcast(x, 0u));
+    add_half(half, vec4(w.a0.y, w.a1.y, w.a2.y, w.a3.y), subgroupBroadcast(x, 1u));
+    add_half(half, vec4(w.a0.z, w.a1.z, w.a2.z, w.a3.z), subgroupBroadcast(x, 2u));
+    add_half(half, vec4(w.a0.w, w.a1.w, w.a2.w, w.a3.w), subgroupBroadcast(x, 3u));
+    add_half(half, vec4(w.b0.x, w.b1.x, w.b2.x, w.b3.x), subgroupBroadcast(x, 4u));
+    add_half(half, vec4(w.b0.y, w.b1.y, w.b2.y, w.b3.y), subgroupBroadcast(x, 5u));
+    add_half(half, vec4(w.b0.z, w.b1.z, w.b2.z, w.b3.z), subgroupBroadcast(x, 6u));
+    add_half(half, vec4(w.b0.w, w.b1.w, w.b2.w, w.b3.w), subgroupBroadcast(x, 7u));
+}
+
+// x of eight tokens at 16 columns: lane j has those j and 8 + j.
+@if(broadcast)
+struct Inputs {
+    low: vec4<f32>,
+    high: vec4<f32>,
+    next_low: vec4<f32>,
+    next_high: vec4<f32>,
+}
+
+// sums + a part of 16 columns, of which the second eight are there where `both`: four tokens, then the other four.
+@if(broadcast)
+fn add_sixteen(sums: Tile, w: Eight, v: Eight, x: Inputs, both: bool) -> Tile {
+    var low: Half;
+    add_eight(&low, w, x.low);
+    if (both) {
+        add_eight(&low, v, x.next_low);
+    }
+    var found = sums;
+    found.low0 += low.r0;
+    found.low1 += low.r1;
+    found.low2 += low.r2;
+    found.low3 += low.r3;
+    var high: Half;
+    add_eight(&high, w, x.high);
+    if (both) {
+        add_eight(&high, v, x.next_high);
+    }
+    found.high0 += high.r0;
+    found.high1 += high.r1;
+    found.high2 += high.r2;
+    found.high3 += high.r3;
+    return found;
 }
 
 // What a thread multiplies: first bytes of its rows, first elements of its eight rows of x.
 struct Operands {
     rows: vec4<u32>,
+    @if(broadcast) more_rows: vec4<u32>,
     @if(broadcast) x_low: vec4<u32>,
     @if(broadcast) x_high: vec4<u32>,
 }
@@ -141,77 +196,94 @@ fn x_four(rows: vec4<u32>, k: u32) -> vec4<f32> {
     return vec4(x_at(rows.x + k), x_at(rows.y + k), x_at(rows.z + k), x_at(rows.w + k));
 }
 
-// 16 columns from column `first` on, whose weights begin at vec4 `at` of each row; x of them is staged from `k` on.
-fn f8_part(operands: Operands, at: vec4<u32>, first: u32, k: u32) -> Tile {
+@if(broadcast)
+fn inputs(operands: Operands, k: u32, both: bool) -> Inputs {
+    let next = select(k, k + 8u, both);
+    return Inputs(
+        x_four(operands.x_low, k), x_four(operands.x_high, k), x_four(operands.x_low, next), x_four(operands.x_high, next),
+    );
+}
+
+// sums + 16 columns of four rows, whose weights begin at vec4 `at` of each, by one part.
+@if(broadcast)
+fn add_f8(sums: Tile, at: vec4<u32>, x: Inputs) -> Tile {
+    let p0 = weights[at.x];
+    let p1 = weights[at.y];
+    let p2 = weights[at.z];
+    let p3 = weights[at.w];
+    let w = Eight(
+        e4m3x4(p0.x), e4m3x4(p1.x), e4m3x4(p2.x), e4m3x4(p3.x),
+        e4m3x4(p0.y), e4m3x4(p1.y), e4m3x4(p2.y), e4m3x4(p3.y),
+    );
+    let v = Eight(
+        e4m3x4(p0.z), e4m3x4(p1.z), e4m3x4(p2.z), e4m3x4(p3.z),
+        e4m3x4(p0.w), e4m3x4(p1.w), e4m3x4(p2.w), e4m3x4(p3.w),
+    );
+    return add_sixteen(sums, w, v, x, true);
+}
+
+// 16 columns whose weights begin at vec4 `at` of each row; x of them is staged from `k` on.
+@if(!broadcast)
+fn f8_part(at: vec4<u32>, k: u32) -> Tile {
     var part: Tile;
     let p0 = weights[at.x];
     let p1 = weights[at.y];
-    @if(broadcast) {
-        let p2 = weights[at.z];
-        let p3 = weights[at.w];
-        add_eight(
-            &part,
-            e4m3x4(p0.x), e4m3x4(p1.x), e4m3x4(p2.x), e4m3x4(p3.x),
-            e4m3x4(p0.y), e4m3x4(p1.y), e4m3x4(p2.y), e4m3x4(p3.y),
-            x_four(operands.x_low, first), x_four(operands.x_high, first),
-        );
-        add_eight(
-            &part,
-            e4m3x4(p0.z), e4m3x4(p1.z), e4m3x4(p2.z), e4m3x4(p3.z),
-            e4m3x4(p0.w), e4m3x4(p1.w), e4m3x4(p2.w), e4m3x4(p3.w),
-            x_four(operands.x_low, first + 8u), x_four(operands.x_high, first + 8u),
-        );
-    }
-    @if(!broadcast) {
-        add_staged(&part, e4m3x4_units(p0.x), e4m3x4_units(p1.x), k);
-        add_staged(&part, e4m3x4_units(p0.y), e4m3x4_units(p1.y), k + 4u);
-        add_staged(&part, e4m3x4_units(p0.z), e4m3x4_units(p1.z), k + 8u);
-        add_staged(&part, e4m3x4_units(p0.w), e4m3x4_units(p1.w), k + 12u);
-    }
+    add_staged(&part, e4m3x4_units(p0.x), e4m3x4_units(p1.x), k);
+    add_staged(&part, e4m3x4_units(p0.y), e4m3x4_units(p1.y), k + 4u);
+    add_staged(&part, e4m3x4_units(p0.z), e4m3x4_units(p1.z), k + 8u);
+    add_staged(&part, e4m3x4_units(p0.w), e4m3x4_units(p1.w), k + 12u);
     return part;
 }
 
-// part + 8 columns.
-fn bf16_part(part: ptr<function, Tile>, operands: Operands, at: vec4<u32>, first: u32, k: u32) {
+// Eight BF16 weights of four rows.
+@if(broadcast)
+fn bf16_eight(at: vec4<u32>) -> Eight {
     let p0 = weights[at.x];
     let p1 = weights[at.y];
-    let a0 = vec4(bf16x2(p0.x), bf16x2(p0.y));
-    let a1 = vec4(bf16x2(p1.x), bf16x2(p1.y));
-    let b0 = vec4(bf16x2(p0.z), bf16x2(p0.w));
-    let b1 = vec4(bf16x2(p1.z), bf16x2(p1.w));
-    @if(broadcast) {
-        let p2 = weights[at.z];
-        let p3 = weights[at.w];
-        let a2 = vec4(bf16x2(p2.x), bf16x2(p2.y));
-        let a3 = vec4(bf16x2(p3.x), bf16x2(p3.y));
-        let b2 = vec4(bf16x2(p2.z), bf16x2(p2.w));
-        let b3 = vec4(bf16x2(p3.z), bf16x2(p3.w));
-        add_eight(part, a0, a1, a2, a3, b0, b1, b2, b3, x_four(operands.x_low, first), x_four(operands.x_high, first));
-    }
-    @if(!broadcast) {
-        add_staged(part, a0, a1, k);
-        add_staged(part, b0, b1, k + 4u);
-    }
+    let p2 = weights[at.z];
+    let p3 = weights[at.w];
+    return Eight(
+        vec4(bf16x2(p0.x), bf16x2(p0.y)), vec4(bf16x2(p1.x), bf16x2(p1.y)),
+        vec4(bf16x2(p2.x), bf16x2(p2.y)), vec4(bf16x2(p3.x), bf16x2(p3.y)),
+        vec4(bf16x2(p0.z), bf16x2(p0.w)), vec4(bf16x2(p1.z), bf16x2(p1.w)),
+        vec4(bf16x2(p2.z), bf16x2(p2.w)), vec4(bf16x2(p3.z), bf16x2(p3.w)),
+    );
+}
+
+// sums + 16 columns of BF16, or eight where not `both`, by one part.
+@if(broadcast)
+fn add_bf16(sums: Tile, at: vec4<u32>, x: Inputs, both: bool) -> Tile {
+    return add_sixteen(sums, bf16_eight(at), bf16_eight(select(at, at + vec4(1u), both)), x, both);
+}
+
+// part + 8 columns.
+@if(!broadcast)
+fn bf16_staged(part: ptr<function, Tile>, at: vec4<u32>, k: u32) {
+    let p0 = weights[at.x];
+    let p1 = weights[at.y];
+    add_staged(part, vec4(bf16x2(p0.x), bf16x2(p0.y)), vec4(bf16x2(p1.x), bf16x2(p1.y)), k);
+    add_staged(part, vec4(bf16x2(p0.z), bf16x2(p0.w)), vec4(bf16x2(p1.z), bf16x2(p1.w)), k + 4u);
 }
 
 fn any_weight(kind: u32, byte: u32) -> f32 {
     return element(kind, word(byte / 4u), byte % 4u);
 }
 
-// Adds `count` columns from `first` on.
-fn add_block(sums: ptr<function, Tile>, kind: u32, operands: Operands, first: u32, count: u32, eight: u32) {
+// The sums of a block: `count` columns from `first` on.
+@if(!broadcast)
+fn add_block(sums: ptr<function, Tile>, kind: u32, operands: Operands, first: u32, count: u32) {
     if (kind == F8E4M3 && params.cols % 16u == 0u) {
         let at = (operands.rows + vec4(first)) / vec4(16u);
         for (var step = 0u; step < count / 16u; step++) {
-            add_part(sums, f8_part(operands, at + vec4(step), first + step * 16u + eight, step * 16u));
+            add_part(sums, f8_part(at + vec4(step), step * 16u));
         }
     } else if (kind == BF16 && params.cols % 8u == 0u) {
         let at = (operands.rows + vec4(first * 2u)) / vec4(16u);
         for (var step = 0u; step < count / 8u; step += 2u) {
             var part: Tile;
-            bf16_part(&part, operands, at + vec4(step), first + step * 8u + eight, step * 8u);
+            bf16_staged(&part, at + vec4(step), step * 8u);
             if (step + 1u < count / 8u) {
-                bf16_part(&part, operands, at + vec4(step + 1u), first + step * 8u + 8u + eight, step * 8u + 8u);
+                bf16_staged(&part, at + vec4(step + 1u), step * 8u + 8u);
             }
             add_part(sums, part);
         }
@@ -222,21 +294,84 @@ fn add_block(sums: ptr<function, Tile>, kind: u32, operands: Operands, first: u3
             for (var k = start; k < min(start + 16u, count); k++) {
                 let byte = operands.rows + vec4((first + k) * element_bytes(kind));
                 var w = vec4(any_weight(kind, byte.x), any_weight(kind, byte.y), 0.0, 0.0);
-                @if(broadcast) {
-                    w.z = any_weight(kind, byte.z);
-                    w.w = any_weight(kind, byte.w);
-                    add(&part, w, x_four(operands.x_low, first + k), x_four(operands.x_high, first + k));
+                if (kind == F8E4M3) {
+                    w *= 1.0 / E4M3_UNIT;
                 }
-                @if(!broadcast) {
-                    if (kind == F8E4M3) {
-                        w *= 1.0 / E4M3_UNIT;
-                    }
-                    add(&part, w, staged[2u * k], staged[2u * k + 1u]);
-                }
+                add(&part, w, staged[2u * k], staged[2u * k + 1u]);
             }
             add_part(sums, part);
         }
     }
+}
+
+// The sums of a block's rows, four and four.
+@if(broadcast)
+struct Sums {
+    a: Tile,
+    b: Tile,
+}
+
+@if(broadcast)
+fn block(kind: u32, operands: Operands, first: u32, count: u32, eight: u32) -> Sums {
+    var sums: Sums;
+    let k = first + eight;
+    if (kind == F8E4M3 && params.cols % 16u == 0u) {
+        let at = (operands.rows + vec4(first)) / vec4(16u);
+        let more = (operands.more_rows + vec4(first)) / vec4(16u);
+        for (var step = 0u; step < count / 16u; step++) {
+            let x = inputs(operands, k + step * 16u, true);
+            sums.a = add_f8(sums.a, at + vec4(step), x);
+            sums.b = add_f8(sums.b, more + vec4(step), x);
+        }
+    } else if (kind == BF16 && params.cols % 8u == 0u) {
+        let at = (operands.rows + vec4(first * 2u)) / vec4(16u);
+        let more = (operands.more_rows + vec4(first * 2u)) / vec4(16u);
+        for (var step = 0u; step < count / 8u; step += 2u) {
+            let both = step + 1u < count / 8u;
+            let x = inputs(operands, k + step * 8u, both);
+            sums.a = add_bf16(sums.a, at + vec4(step), x, both);
+            sums.b = add_bf16(sums.b, more + vec4(step), x, both);
+        }
+    } else {
+        // Rows that are not aligned, and types that are rare.
+        for (var start = 0u; start < count; start += 16u) {
+            var part: Tile;
+            var more: Tile;
+            for (var k = start; k < min(start + 16u, count); k++) {
+                let low = x_four(operands.x_low, first + k);
+                let high = x_four(operands.x_high, first + k);
+                add(&part, any_weights(kind, operands.rows + vec4((first + k) * element_bytes(kind))), low, high);
+                add(&more, any_weights(kind, operands.more_rows + vec4((first + k) * element_bytes(kind))), low, high);
+            }
+            var a = sums.a;
+            var b = sums.b;
+            add_part(&a, part);
+            add_part(&b, more);
+            sums = Sums(a, b);
+        }
+    }
+    return sums;
+}
+
+@if(broadcast)
+fn any_weights(kind: u32, byte: vec4<u32>) -> vec4<f32> {
+    return vec4(any_weight(kind, byte.x), any_weight(kind, byte.y), any_weight(kind, byte.z), any_weight(kind, byte.w));
+}
+
+// total + sums · the scale of each row.
+@if(broadcast)
+fn add_scaled(total: Tile, sums: Tile, scale: vec4<f32>) -> Tile {
+    return Tile(
+        fma(sums.low0, vec4(scale.x), total.low0), fma(sums.low1, vec4(scale.y), total.low1),
+        fma(sums.high0, vec4(scale.x), total.high0), fma(sums.high1, vec4(scale.y), total.high1),
+        fma(sums.low2, vec4(scale.z), total.low2), fma(sums.low3, vec4(scale.w), total.low3),
+        fma(sums.high2, vec4(scale.z), total.high2), fma(sums.high3, vec4(scale.w), total.high3),
+    );
+}
+
+@if(broadcast)
+fn scales_of(rows: vec4<u32>, b: u32) -> vec4<f32> {
+    return vec4(scales[rows.x + b], scales[rows.y + b], scales[rows.z + b], scales[rows.w + b]);
 }
 
 fn put(at: u32, value: f32) {
@@ -269,10 +404,6 @@ fn main(
     @builtin(local_invocation_index) thread: u32,
     @if(broadcast) @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
-    var eight = 0u;
-    @if(broadcast) {
-        eight = subgroup_lane % 8u;
-    }
     var segment = params.segment0;
     var rows = params.rows.x;
     var column = params.columns.x;
@@ -326,17 +457,41 @@ fn main(
     let used = min(vec4(row) + vec4(0u, 1u, 2u, 3u) * vec4(THREADS), vec4(rows - 1u));
     var operands: Operands;
     operands.rows = vec4(base) + used * vec4(params.cols * element_bytes(kind));
-    @if(broadcast) {
-        operands.x_low = vec4(x_rows[0], x_rows[1], x_rows[2], x_rows[3]);
-        operands.x_high = vec4(x_rows[4], x_rows[5], x_rows[6], x_rows[7]);
-    }
     let blocks = (params.cols + 127u) / 128u;
     let scale_rows = vec4(scale_base) + used / vec4(128u) * vec4(blocks);
-    var total: Tile;
-    for (var b = 0u; b < blocks; b++) {
-        let first = b * 128u;
-        let columns = min(128u, params.cols - first);
-        @if(!broadcast) {
+    @if(broadcast) {
+        let more_used = min(vec4(row) + vec4(4u, 5u, 6u, 7u) * vec4(THREADS), vec4(rows - 1u));
+        let more_scale_rows = vec4(scale_base) + more_used / vec4(128u) * vec4(blocks);
+        operands.more_rows = vec4(base) + more_used * vec4(params.cols * element_bytes(kind));
+        operands.x_low = vec4(x_rows[0], x_rows[1], x_rows[2], x_rows[3]);
+        operands.x_high = vec4(x_rows[4], x_rows[5], x_rows[6], x_rows[7]);
+        var a: Tile;
+        var c: Tile;
+        for (var b = 0u; b < blocks; b++) {
+            let sums = block(kind, operands, b * 128u, min(128u, params.cols - b * 128u), subgroup_lane % 8u);
+            var scale = vec4(1.0);
+            var more_scale = vec4(1.0);
+            if (kind == F8E4M3) {
+                scale = scales_of(scale_rows, b);
+                more_scale = scales_of(more_scale_rows, b);
+            }
+            a = add_scaled(a, sums.a, scale);
+            c = add_scaled(c, sums.b, more_scale);
+        }
+        store(row, rows, column, count, a.low0, a.high0);
+        store(row + THREADS, rows, column, count, a.low1, a.high1);
+        store(row + 2u * THREADS, rows, column, count, a.low2, a.high2);
+        store(row + 3u * THREADS, rows, column, count, a.low3, a.high3);
+        store(row + 4u * THREADS, rows, column, count, c.low0, c.high0);
+        store(row + 5u * THREADS, rows, column, count, c.low1, c.high1);
+        store(row + 6u * THREADS, rows, column, count, c.low2, c.high2);
+        store(row + 7u * THREADS, rows, column, count, c.low3, c.high3);
+    }
+    @if(!broadcast) {
+        var total: Tile;
+        for (var b = 0u; b < blocks; b++) {
+            let first = b * 128u;
+            let columns = min(128u, params.cols - first);
             workgroupBarrier();
             // A thread takes two columns of every token: neighbours read neighbours.
             for (var t = 0u; t < TOKENS; t++) {
@@ -345,36 +500,20 @@ fn main(
                 }
             }
             workgroupBarrier();
-        }
-        var sums: Tile;
-        add_block(&sums, kind, operands, first, columns, eight);
-        var scale = vec4(1.0);
-        if (kind == F8E4M3) {
-            scale.x = scales[scale_rows.x + b];
-            scale.y = scales[scale_rows.y + b];
-            @if(broadcast) {
-                scale.z = scales[scale_rows.z + b];
-                scale.w = scales[scale_rows.w + b];
-            }
-            @if(!broadcast) {
+            var sums: Tile;
+            add_block(&sums, kind, operands, first, columns);
+            var scale = vec4(1.0);
+            if (kind == F8E4M3) {
+                scale.x = scales[scale_rows.x + b];
+                scale.y = scales[scale_rows.y + b];
                 scale *= E4M3_UNIT;
             }
+            total.low0 = fma(sums.low0, vec4(scale.x), total.low0);
+            total.low1 = fma(sums.low1, vec4(scale.y), total.low1);
+            total.high0 = fma(sums.high0, vec4(scale.x), total.high0);
+            total.high1 = fma(sums.high1, vec4(scale.y), total.high1);
         }
-        total.low0 = fma(sums.low0, vec4(scale.x), total.low0);
-        total.low1 = fma(sums.low1, vec4(scale.y), total.low1);
-        total.high0 = fma(sums.high0, vec4(scale.x), total.high0);
-        total.high1 = fma(sums.high1, vec4(scale.y), total.high1);
-        @if(broadcast) {
-            total.low2 = fma(sums.low2, vec4(scale.z), total.low2);
-            total.low3 = fma(sums.low3, vec4(scale.w), total.low3);
-            total.high2 = fma(sums.high2, vec4(scale.z), total.high2);
-            total.high3 = fma(sums.high3, vec4(scale.w), total.high3);
-        }
-    }
-    store(row, rows, column, count, total.low0, total.high0);
-    store(row + THREADS, rows, column, count, total.low1, total.high1);
-    @if(broadcast) {
-        store(row + 2u * THREADS, rows, column, count, total.low2, total.high2);
-        store(row + 3u * THREADS, rows, column, count, total.low3, total.high3);
+        store(row, rows, column, count, total.low0, total.high0);
+        store(row + THREADS, rows, column, count, total.low1, total.high1);
     }
 }

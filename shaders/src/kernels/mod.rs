@@ -1,8 +1,10 @@
 //! The host twins and cases, one module beside each shader.
 
 pub mod absorb;
+pub mod absorb_lanes;
 pub mod argmax;
 pub mod attention_output;
+pub mod attention_output_lanes;
 pub mod candidates;
 pub mod copy_rows;
 pub mod dot;
@@ -12,6 +14,7 @@ pub mod experts_down;
 pub mod experts_down_lanes;
 pub mod group_experts;
 pub mod index_scores;
+pub mod index_scores_lanes;
 pub mod latent_cache;
 pub mod matmul;
 pub mod matvec;
@@ -26,4 +29,6 @@ pub mod route;
 pub mod router;
 pub mod segments;
 pub mod sparse_attention;
+pub mod sparse_attention_lanes;
 pub mod topk;
+pub mod topk_tiles;

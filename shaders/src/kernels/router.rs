@@ -10,12 +10,6 @@ use crate::{Call, Case, CaseBuffer, Tolerance};
 
 const LANES: usize = crate::router::LANES as usize;
 
-/// The overrides for so many tokens of a workgroup, 1 or 4: their sums take 2 or 8 planes of its memory.
-pub fn overrides(weight_type: u32, careful: u32, tokens: u32) -> Overrides {
-    let planes = if tokens == 1 { 2 } else { 8 };
-    Overrides { weight_type, careful, tokens, planes: crate::router::LANES * planes, joined: 16 * planes }
-}
-
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
     let p: Params = call.params();
@@ -155,7 +149,7 @@ pub fn cases() -> Vec<Case> {
             logits: CaseBuffer::OutF32(vec![0.0; tokens * experts]),
         };
         let name = format!("{kind:?}, {tokens} tokens by {at_once}, {experts} experts, {cols} cols");
-        let overrides = overrides(kind as u32, careful, at_once as u32);
+        let overrides = Overrides { weight_type: kind as u32, careful, tokens: at_once as u32 };
         let groups = [(experts as u32).div_ceil(EXPERTS), tokens.div_ceil(at_once) as u32, 1];
         Case::new(name, params, overrides, groups, buffers, Tolerance::SUM).with_reference(
             5,

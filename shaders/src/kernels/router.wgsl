@@ -13,10 +13,6 @@ import package::lib::weights::{element, e4m3x4, bf16x2, F8E4M3, BF16, F32};
 override WEIGHT_TYPE: u32 = 1u;
 override CAREFUL: u32 = 0u;
 override TOKENS: u32 = 1u;
-// Sizes of `planes` and `joined`: 128 and 16 per plane, of which there are 2 where TOKENS is 1, else 8. Memory that a workgroup
-// does not take lets others run beside it.
-override PLANES: u32 = 1024u;
-override JOINED: u32 = 128u;
 
 const LANES: u32 = 128u;
 const EXPERTS: u32 = 8u; // of a workgroup
@@ -39,10 +35,11 @@ var<immediate> params: Params;
 @group(0) @binding(4) var<storage, read_write> x: array<f32>;
 @group(0) @binding(5) var<storage, read_write> logits: array<f32>;
 
-// Sums to be joined over the lanes, in planes of one vec4 per lane: of four experts each for one token, of one expert
-// each for four tokens.
-var<workgroup> planes: array<vec4<f32>, PLANES>;
-var<workgroup> joined: array<vec4<f32>, JOINED>; // (planes, 16)
+// Sums to be joined over the lanes, two planes of one vec4 per lane at a time, of four experts each for one token or of one
+// expert each for four: memory that a workgroup does not take lets others run beside it.
+const PLANES: u32 = 2u;
+var<workgroup> planes: array<vec4<f32>, PLANES * LANES>;
+var<workgroup> joined: array<vec4<f32>, PLANES * 16u>; // (planes, 16)
 
 // Four values of a row from column k on, k a multiple of 4; careful: zero beyond the row.
 fn gate4(row: u32, k: u32) -> vec4<f32> {
@@ -85,10 +82,12 @@ fn is_column(k: u32) -> bool {
     return CAREFUL == 0u || k < params.cols;
 }
 
-// Joins `count` planes over the lanes; plane p's sum ends in joined[16 p].
-fn join_planes(lane: u32, count: u32) {
+// Joins what the lanes have for two planes; plane p's sum ends in joined[16 p].
+fn join(lane: u32, low: vec4<f32>, high: vec4<f32>) {
+    planes[lane] = low;
+    planes[LANES + lane] = high;
     workgroupBarrier();
-    if (lane < 16u * count) {
+    if (lane < 16u * PLANES) {
         let first = lane / 16u * LANES + lane % 16u;
         var sum = planes[first];
         for (var part = 1u; part < 8u; part++) {
@@ -97,7 +96,7 @@ fn join_planes(lane: u32, count: u32) {
         joined[lane] = sum;
     }
     workgroupBarrier();
-    if (lane < count) {
+    if (lane < PLANES) {
         var sum = joined[16u * lane];
         for (var part = 1u; part < 16u; part++) {
             sum += joined[16u * lane + part];
@@ -138,9 +137,7 @@ fn one_token(token: u32, first_expert: u32, writes_x: bool, lane: u32) {
         more_sums.z = dot4(gate4(more.z, k), x4, more_sums.z);
         more_sums.w = dot4(gate4(more.w, k), x4, more_sums.w);
     }
-    planes[lane] = sums;
-    planes[LANES + lane] = more_sums;
-    join_planes(lane, 2u);
+    join(lane, sums, more_sums);
     if (lane < EXPERTS && first_expert + lane < params.experts) {
         logits[token * params.experts + first_expert + lane] = joined[lane / 4u * 16u][lane % 4u];
     }
@@ -232,19 +229,19 @@ fn four_tokens(first_token: u32, first_expert: u32, writes_x: bool, lane: u32) {
         sum6 = dot_columns(gate4(min(first_expert + 6u, last_expert), k), x4, sum6);
         sum7 = dot_columns(gate4(min(first_expert + 7u, last_expert), k), x4, sum7);
     }
-    planes[lane] = sum0;
-    planes[LANES + lane] = sum1;
-    planes[2u * LANES + lane] = sum2;
-    planes[3u * LANES + lane] = sum3;
-    planes[4u * LANES + lane] = sum4;
-    planes[5u * LANES + lane] = sum5;
-    planes[6u * LANES + lane] = sum6;
-    planes[7u * LANES + lane] = sum7;
-    join_planes(lane, EXPERTS);
-    let expert = first_expert + lane % EXPERTS;
-    let token = first_token + lane / EXPERTS;
-    if (lane < 4u * EXPERTS && expert < params.experts && token < params.tokens) {
-        logits[token * params.experts + expert] = joined[lane % EXPERTS * 16u][lane / EXPERTS];
+    two_experts(first_token, first_expert, lane, sum0, sum1);
+    two_experts(first_token, first_expert + 2u, lane, sum2, sum3);
+    two_experts(first_token, first_expert + 4u, lane, sum4, sum5);
+    two_experts(first_token, first_expert + 6u, lane, sum6, sum7);
+}
+
+// Logits of four tokens for two experts, from the lanes' sums.
+fn two_experts(first_token: u32, first_expert: u32, lane: u32, low: vec4<f32>, high: vec4<f32>) {
+    join(lane, low, high);
+    let expert = first_expert + lane % 2u;
+    let token = first_token + lane / 2u;
+    if (lane < 8u && expert < params.experts && token < params.tokens) {
+        logits[token * params.experts + expert] = joined[lane % 2u * 16u][lane / 2u];
     }
 }
 

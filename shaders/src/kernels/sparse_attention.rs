@@ -6,14 +6,21 @@ use crate::case::random;
 use crate::kernels::pages;
 use crate::sparse_attention::{Bindings, Overrides, Params};
 use crate::topk::NOTHING;
-use crate::{Call, Case, CaseBuffer, Tolerance};
+use crate::{Call, Case, CaseBuffer, Tolerance, lib, sparse_attention_lanes};
 
 /// Entries of one tile.
-pub const TILE: usize = crate::sparse_attention::TILE as usize;
+pub const TILE: usize = lib::tiles::TILE as usize;
 /// Heads of one workgroup: the dispatch has splits by heads / HEADS, rounded up, by T workgroups.
-pub const HEADS: usize = crate::sparse_attention::HEADS as usize;
+pub const HEADS: usize = lib::tiles::HEADS as usize;
 /// Lanes that share the softmax of one head.
-const SHARES: usize = crate::sparse_attention::SHARES as usize;
+const SHARES: usize = lib::tiles::SHARES as usize;
+
+impl Params {
+    /// The same for the kernel with lanes along a latent.
+    pub fn along_width(self) -> sparse_attention_lanes::Params {
+        bytemuck::cast(self)
+    }
+}
 
 /// f32s of one row of `partial`: the sums, then m and l at a multiple of 4.
 pub fn row_length(kv_lora_rank: usize) -> usize {
@@ -27,6 +34,11 @@ pub fn entries(dense: u32, k: u32, position: u32) -> usize {
 
 /// The same computation on the host.
 pub fn twin(call: &mut Call<'_>) {
+    compute(call, |q, k| q.iter().zip(k).fold(0.0, |sum, (q, k)| q.mul_add(*k, sum)));
+}
+
+/// With dot products of queries and latents in the order of `dot`.
+pub(super) fn compute(call: &mut Call<'_>, dot: impl Fn(&[f32], &[f32]) -> f32 + Sync) {
     let p: Params = call.params();
     let (heads, rank) = (p.heads as usize, p.kv_lora_rank as usize);
     let width = rank + p.rope_dim as usize;
@@ -55,11 +67,8 @@ pub fn twin(call: &mut Call<'_>) {
                     break;
                 }
                 let count = TILE.min(entries - start);
-                let scores: Vec<f32> = (start..start + count)
-                    .map(|e| {
-                        query.iter().zip(latent(e)).fold(0.0f32, |sum, (q, k)| q.mul_add(*k, sum)) * p.scale
-                    })
-                    .collect();
+                let scores: Vec<f32> =
+                    (start..start + count).map(|e| dot(query, latent(e)) * p.scale).collect();
                 let m = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let weights: Vec<f32> = scores.iter().map(|score| (score - m).exp()).collect();
                 let l = weights
@@ -111,15 +120,15 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-struct Sizes {
-    heads: usize,
-    rank: usize,
-    rope_dim: usize,
+pub(super) struct Sizes {
+    pub heads: usize,
+    pub rank: usize,
+    pub rope_dim: usize,
 }
 
 impl Sizes {
     /// One token per position, in two sequences whose pages are shuffled; `k` makes it sparse.
-    fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, threads: u32) -> Case {
+    pub fn case(&self, what: &str, positions: &[u32], k: Option<usize>, tiles: usize, threads: u32) -> Case {
         let &Sizes { heads, rank, rope_dim } = self;
         let width = rank + rope_dim;
         let tokens = positions.len();

@@ -12,6 +12,7 @@ import package::lib::heads::{Fours, Ones, dots, weighted};
 @if(broadcast)
 import package::lib::heads::shared_fours;
 import package::lib::pages::{page_entry, cache_row};
+import package::lib::tiles::{TILE, HEADS, scores, weights, largest, total, old_factor, new_factor, softmax};
 
 struct Params {
     heads: u32,
@@ -40,24 +41,8 @@ override CAREFUL: u32 = 0u;
 // 32 or 64 (two entries per lane at a time: fewer loads) or 128 (one: more threads).
 override THREADS: u32 = 128u;
 
-const TILE: u32 = 128u;
-const HEADS: u32 = 8u;
-// Lanes that share the softmax of one head, and entries of each.
-const SHARES: u32 = 8u;
-const SHARE: u32 = TILE / SHARES;
-
 // Where the latent of each entry of the tile starts, in values.
 var<workgroup> latent_starts: array<u32, TILE>;
-var<workgroup> scores: array<f32, HEADS * TILE>;
-// exp(score − m), four entries at a time; 0 beyond the last entry.
-var<workgroup> weights: array<vec4<f32>, HEADS * TILE / 4u>;
-var<workgroup> share_max: array<f32, HEADS * SHARES>;
-var<workgroup> share_sum: array<f32, HEADS * SHARES>;
-// Of each head, over the tiles so far: m, l, and the factors that bring old and new sums to the same m.
-var<workgroup> largest: array<f32, HEADS>;
-var<workgroup> total: array<f32, HEADS>;
-var<workgroup> old_factor: array<f32, HEADS>;
-var<workgroup> new_factor: array<f32, HEADS>;
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -123,7 +108,7 @@ fn main(
             }
         }
         workgroupBarrier();
-        softmax(lane, tile, count);
+        softmax(lane, THREADS, tile, count);
 
         for (var base = 0u; base < params.kv_lora_rank; base += 4u * THREADS) {
             let column = base + 4u * lane;
@@ -175,62 +160,6 @@ fn write_scores(e: u32, products: Ones) {
     scores[5u * TILE + e] = products.high.y * params.scale;
     scores[6u * TILE + e] = products.high.z * params.scale;
     scores[7u * TILE + e] = products.high.w * params.scale;
-}
-
-// From scores to weights, largest, total and the two factors. Scores of entries beyond the last may be old ones.
-fn softmax(lane: u32, tile: u32, count: u32) {
-    for (var share = lane; share < HEADS * SHARES; share += THREADS) {
-        let first = share * SHARE;
-        let inside = min(count, (share % SHARES + 1u) * SHARE) - min(count, share % SHARES * SHARE);
-        var m = scores[share / SHARES * TILE];
-        for (var j = 0u; j < inside; j++) {
-            m = max(m, scores[first + j]);
-        }
-        share_max[share] = m;
-    }
-    workgroupBarrier();
-    for (var share = lane; share < HEADS * SHARES; share += THREADS) {
-        let first = share * SHARE;
-        let m = head_max(share / SHARES);
-        var sum = 0.0;
-        for (var j = 0u; j < SHARE; j += 4u) {
-            let e = share % SHARES * SHARE + j;
-            let four = vec4(scores[first + j], scores[first + j + 1u], scores[first + j + 2u], scores[first + j + 3u]);
-            let inside = vec4(e, e + 1u, e + 2u, e + 3u) < vec4(count);
-            let weight = select(vec4(0.0), exp(four - m), inside);
-            weights[(first + j) / 4u] = weight;
-            sum = (((sum + weight.x) + weight.y) + weight.z) + weight.w;
-        }
-        share_sum[share] = sum;
-    }
-    workgroupBarrier();
-    if (lane < HEADS) {
-        let m = head_max(lane);
-        var l = 0.0;
-        for (var j = 0u; j < SHARES; j++) {
-            l += share_sum[lane * SHARES + j];
-        }
-        if (tile == 0u) {
-            largest[lane] = m;
-            total[lane] = l;
-        } else {
-            let old_m = largest[lane];
-            let both = max(old_m, m);
-            old_factor[lane] = exp(old_m - both);
-            new_factor[lane] = exp(m - both);
-            largest[lane] = both;
-            total[lane] = fma(l, new_factor[lane], total[lane] * old_factor[lane]);
-        }
-    }
-    workgroupBarrier();
-}
-
-fn head_max(head: u32) -> f32 {
-    var m = share_max[head * SHARES];
-    for (var j = 1u; j < SHARES; j++) {
-        m = max(m, share_max[head * SHARES + j]);
-    }
-    return m;
 }
 
 // Vectors of a row of partial.

@@ -15,26 +15,31 @@ pub fn twin(call: &mut Call<'_>) {
     let (scores, lengths, selected) = (bound.scores.f32(), bound.lengths.u32(), bound.selected.u32_mut());
     selected[..rows * k].par_chunks_exact_mut(k).enumerate().for_each(|(row, out)| {
         let length = if p.fixed_length == 1 { p.length } else { lengths[row] + 1 } as usize;
-        let scores = &scores[row * p.stride as usize..][..length];
-        out.fill(NOTHING);
-        if length <= k {
-            (0..).zip(&mut out[..length]).for_each(|(i, out)| *out = i);
-            return;
-        }
-        let mut keys: Vec<u32> = scores.iter().map(|score| ordered(*score)).collect();
-        let (_, &mut threshold, above) = keys.select_nth_unstable(length - k);
-        let mut ties = k - above.iter().filter(|key| **key > threshold).count();
-        let mut at = 0;
-        for (i, score) in (0..).zip(scores) {
-            let key = ordered(*score);
-            let tie = key == threshold && ties > 0;
-            ties -= usize::from(tie);
-            if key > threshold || tie {
-                out[at] = i;
-                at += 1;
-            }
-        }
+        select(&scores[row * p.stride as usize..][..length], out);
     });
+}
+
+/// Indices of the `out.len()` largest scores, ascending.
+pub(super) fn select(scores: &[f32], out: &mut [u32]) {
+    let (length, k) = (scores.len(), out.len());
+    out.fill(NOTHING);
+    if length <= k {
+        (0..).zip(&mut out[..length]).for_each(|(i, out)| *out = i);
+        return;
+    }
+    let mut keys: Vec<u32> = scores.iter().map(|score| ordered(*score)).collect();
+    let (_, &mut threshold, above) = keys.select_nth_unstable(length - k);
+    let mut ties = k - above.iter().filter(|key| **key > threshold).count();
+    let mut at = 0;
+    for (i, score) in (0..).zip(scores) {
+        let key = ordered(*score);
+        let tie = key == threshold && ties > 0;
+        ties -= usize::from(tie);
+        if key > threshold || tie {
+            out[at] = i;
+            at += 1;
+        }
+    }
 }
 
 /// A number whose order as u32 is that of the score.

@@ -14,7 +14,6 @@ mod row;
 mod stubs;
 mod table;
 mod tools;
-mod variants;
 mod vulkan;
 
 use std::collections::VecDeque;
@@ -23,6 +22,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
+use porism_gpu_compilers::variants;
 
 use crate::row::Row;
 use crate::stubs::STUBS;

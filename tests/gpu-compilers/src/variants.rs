@@ -67,6 +67,10 @@ pub fn variants() -> Vec<Variant> {
     for features in [GPU, PORTABLE] {
         with("experts_down_lanes", features, &[("BLOCKS", 144)], rows);
     }
+    with("absorb_lanes", PORTABLE, &[("WEIGHT_TYPE", 0)], None);
+    with("attention_output_lanes", PORTABLE, &[("WEIGHT_TYPE", 0), ("VECTORS", 128), ("SUMS", 64)], None);
+    with("sparse_attention_lanes", PORTABLE, &[], None);
+    with("index_scores_lanes", PORTABLE, &[], None);
     let mut add = |name: &str, overrides: &[(&'static str, u32)], inner| with(name, GPU, overrides, inner);
     // The forms with a row per thread: on a GPU for what the others do not take.
     let row = Some(Inner { weights: 16, products: 16 });
@@ -78,20 +82,22 @@ pub fn variants() -> Vec<Variant> {
     add("matmul", &[("SWIGLU", 1)], tile);
     add("matmul", &[("EXPERTS", 1)], tile);
     add("matmul", &[("EXPERTS", 1), ("SWIGLU", 1)], tile);
-    add("absorb", &[("WEIGHT_TYPE", 0), ("TOKENS", 1), ("THREADS", 128)], None);
-    add("absorb", &[("WEIGHT_TYPE", 0), ("TOKENS", 4), ("THREADS", 128)], None);
-    add("absorb", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("THREADS", 128)], None);
-    add("absorb", &[("WEIGHT_TYPE", 1), ("TOKENS", 4), ("THREADS", 128)], None);
-    add("sparse_attention", &[("THREADS", 128)], None);
+    // Attention: the forms with lanes along what they read, and for many tokens or odd widths the others.
+    for kind in [0, 1] {
+        add("absorb_lanes", &[("WEIGHT_TYPE", kind)], None);
+        add("absorb", &[("WEIGHT_TYPE", kind), ("TOKENS", 4), ("THREADS", 128)], None);
+        add("attention_output_lanes", &[("WEIGHT_TYPE", kind), ("VECTORS", 128), ("SUMS", 64)], None);
+    }
+    add("absorb", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("THREADS", 128), ("CAREFUL", 1)], None);
+    add("attention_output", &[("WEIGHT_TYPE", 0), ("THREADS", 128), ("CAREFUL", 1)], None);
+    add("sparse_attention_lanes", &[], None);
     add("sparse_attention", &[("THREADS", 128), ("CAREFUL", 1)], None);
-    add("attention_output", &[("WEIGHT_TYPE", 0), ("THREADS", 128)], None);
-    add("attention_output", &[("WEIGHT_TYPE", 1), ("THREADS", 128)], None);
-    add("index_scores", &[], None);
+    add("index_scores_lanes", &[], None);
     add("index_scores", &[("CAREFUL", 1)], None);
     add("topk", &[], None);
-    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
+    add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 1)], None);
     add("router", &[("WEIGHT_TYPE", 1), ("TOKENS", 4)], None);
-    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1), ("PLANES", 256), ("JOINED", 32)], None);
+    add("router", &[("WEIGHT_TYPE", 3), ("TOKENS", 1)], None);
     add("embedding", &[("WEIGHT_TYPE", 1)], None);
     // The others have one pipeline each.
     let covered: Vec<&str> = all.iter().map(|variant: &Variant| variant.kernel.name).collect();

@@ -156,7 +156,7 @@ fn picture(ui: &Ui, report: &Report) -> Result<()> {
     ui.heading("experts by layer")?;
     for index in 0..report.devices.len() {
         let cell = (index, letter(index));
-        ui.line(&format!("   {} {}", ui.cells(&[cell, cell]), name(report, index)))?;
+        ui.painted(&format!("   {} {}", ui.cells(&[cell, cell]), ui::printable(&name(report, index))))?;
     }
     let room = ui.columns().saturating_sub(3).clamp(16, CELLS_PER_LINE) / 16 * 16;
     for group in groups {
@@ -169,7 +169,7 @@ fn picture(ui: &Ui, report: &Report) -> Result<()> {
         wrapped(ui, label, label.len() + 1, &format!("{}: {counts}", ranges(&group.layers)))?;
         let cells: Vec<Cell> = group.first.iter().flat_map(|(cell, count)| vec![*cell; *count]).collect();
         for cells in cells.chunks(room) {
-            ui.line(&format!("   {}", ui.cells(cells)))?;
+            ui.painted(&format!("   {}", ui.cells(cells)))?;
         }
     }
     ui.line("")?;

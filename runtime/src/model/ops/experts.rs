@@ -1,8 +1,8 @@
 //! Kernels of the router and of experts.
 
 use porism_shaders as shaders;
+use porism_shaders::kernels::matvec_lanes;
 use porism_shaders::kernels::segments::{Segment, Segments};
-use porism_shaders::kernels::{matvec_lanes, router};
 use porism_shaders::weights::BLOCK;
 
 use super::{Operand, Ops, Rows, blocks_of, matrices, shaped, strided, width};
@@ -48,7 +48,7 @@ impl Ops<'_> {
         };
         let share = if tokens >= 4 { 4 } else { 1 };
         let careful = (!params.cols.is_multiple_of(4)).into();
-        let overrides = router::overrides(segment.kind, careful, share);
+        let overrides = shaders::router::Overrides { weight_type: segment.kind, careful, tokens: share };
         let groups = [params.experts.div_ceil(shaders::router::EXPERTS), tokens.div_ceil(share), 1];
         self.push("router", &params, overrides, bound, groups);
     }

@@ -1,0 +1,3 @@
+//! What the gate of the GPU compilers knows that other tests want to know too.
+
+pub mod variants;
