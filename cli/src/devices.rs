@@ -330,16 +330,16 @@ fn adapters(count: usize) -> String {
     format!("{count} adapter{}", if count == 1 { "" } else { "s" })
 }
 
-/// The adapters without those that are another backend's or driver's view of the same card; Vulkan and Metal come first. Two
-/// equal cards are two adapters of one backend.
+/// The adapters without those that are another backend's or driver's view of the same card; Vulkan and Metal come first. What
+/// is plugged in at one place is one card, whatever drivers call it. Where it is not told, two equal cards are two adapters of
+/// one backend.
 fn one_of_each_card(adapters: &[DeviceProfile]) -> Vec<&DeviceProfile> {
     let same = |a: &DeviceProfile, b: &DeviceProfile| {
         let by_bus = !a.card.bus.is_empty() && !b.card.bus.is_empty();
-        let alike = match by_bus {
+        match by_bus {
             true => a.card.bus == b.card.bus,
-            false => a.backend != b.backend && a.card.ids == b.card.ids,
-        };
-        a.name == b.name && alike
+            false => a.name == b.name && a.backend != b.backend && a.card.ids == b.card.ids,
+        }
     };
     let mut order: Vec<usize> = (0..adapters.len()).collect();
     order.sort_by_key(|at| !["vulkan", "metal"].contains(&adapters[*at].backend.as_str()));
@@ -565,6 +565,8 @@ mod tests {
         assert_eq!(kept(&[listed(0, "dx12", "A", ""), listed(1, "vulkan", "B", "")]), [0, 1]);
         // Two drivers of one backend for one card.
         assert_eq!(kept(&[listed(0, "vulkan", "A", "01"), listed(1, "vulkan", "A", "01")]), [0]);
+        assert_eq!(kept(&[listed(0, "vulkan", "A", "01"), listed(1, "vulkan", "A (RADV)", "01")]), [0]);
+        assert_eq!(kept(&[listed(0, "vulkan", "A", "01"), listed(1, "vulkan", "A", "02")]), [0, 1]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod devices;
 #[cfg(test)]
 mod docs;
 mod domain;
+mod drivers;
 mod failure;
 mod host;
 mod interrupt;
@@ -36,6 +37,7 @@ use ui::Ui;
 
 fn main() -> ExitCode {
     hush_layers();
+    drivers::end_if_child();
     // Ends the program where it is a shell that asks.
     clap_complete::CompleteEnv::with_factory(Cli::command).var(completion::VARIABLE).complete();
     let cli = match Cli::try_parse() {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     };
     let ui = Ui::new(&cli.global);
     start_log(cli.global.log);
+    let crashing = drivers::leave_out_crashing(&cli.command, &ui);
     let result = match &cli.command {
         Command::Run(args) => commands::run::run(args, &ui),
         Command::Show(args) => commands::show::run(args, &ui),
@@ -55,7 +58,7 @@ fn main() -> ExitCode {
         Command::Tokenize(args) => commands::tokenize::run(args, &ui),
         Command::Devices(args) => commands::devices::run(args, &ui),
         Command::Bench(args) => commands::bench::run(args, &ui),
-        Command::Doctor(args) => commands::doctor::run(args, &ui),
+        Command::Doctor(args) => commands::doctor::run(args, &crashing, &ui),
         Command::Prove(args) => commands::prove::run(args, &ui),
         Command::Check(args) => commands::check::run(args, &ui),
         Command::Report(args) => commands::report::run(args, &ui),

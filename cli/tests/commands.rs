@@ -342,3 +342,48 @@ fn without_an_adapter_the_doctor_says_what_to_do_and_the_host_works() {
     let host = findings.iter().find(|finding| finding["name"] == "embedded model on host").unwrap();
     assert_eq!(host["status"], "ok");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_driver_that_crashes_when_it_is_listed_is_left_out_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(
+        at("driver.c"),
+        "#include <stdlib.h>\nvoid *vk_icdGetInstanceProcAddr(void *i, const char *n) { abort(); }\n\
+         int vk_icdNegotiateLoaderICDInterfaceVersion(unsigned *v) { *v = 5; return 0; }\n",
+    )
+    .unwrap();
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-w", "-o"]).arg(at("driver.so")).arg(at("driver.c"));
+    assert!(compiler.status().unwrap().success());
+    let file = serde_json::json!({"file_format_version": "1.0.0",
+        "ICD": {"library_path": at("driver.so"), "api_version": "1.3.0"}});
+    std::fs::write(at("bad.json"), file.to_string()).unwrap();
+    // Beside it whatever else is to be tested here.
+    let others = std::env::var("VK_DRIVER_FILES").unwrap_or_default();
+    let cases = [at("bad.json").display().to_string(), format!("{}:{others}", at("bad.json").display())];
+    for (number, files) in cases.iter().enumerate() {
+        let asked = |verb: &[&str]| {
+            let mut command = porism();
+            command.args(verb).env_remove("WGPU_BACKEND").env("XDG_CACHE_HOME", dir.path());
+            command.env("VK_DRIVER_FILES", files).env("VK_ICD_FILENAMES", files).output().unwrap()
+        };
+        let listed = asked(&["devices", "--json"]);
+        assert_eq!(listed.status.code(), Some(0), "{}", text(&listed.stderr));
+        assert!(text(&listed.stderr).contains("bad.json"), "{}", text(&listed.stderr));
+        let devices: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let adapters = devices["devices"].as_array().unwrap().len() - 1;
+        assert_eq!(adapters > 0, number > 0 && !others.is_empty(), "{devices}");
+        let looked = asked(&["doctor", "--json"]);
+        assert_eq!(looked.status.code(), Some(1), "{}", text(&looked.stderr));
+        let findings: Value = serde_json::from_slice(&looked.stdout).unwrap();
+        let named = |finding: &Value| {
+            finding["name"] == "driver" && finding["found"].as_str().unwrap().contains("bad.json")
+        };
+        assert!(findings["findings"].as_array().unwrap().iter().any(named), "{findings}");
+        let ran = asked(&["run", "hi there", "--raw", "-n", "1", "--outside-domain"]);
+        assert!(matches!(ran.status.code(), Some(0 | 1)), "{}", text(&ran.stderr));
+        assert!(dir.path().join("porism/drivers.json").exists(), "it is written down");
+    }
+}

@@ -6,16 +6,21 @@
 //! The prompt is text with special tokens spelled out; [`crate::text::Tokenizer::encode`] recognises them and adds none.
 
 mod dates;
+mod expression;
 mod jinja;
 mod json;
+mod literal;
+mod operations;
 mod python;
+mod translate;
 
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Error as JinjaError, Value};
 use serde::Serialize;
 
-use self::jinja::{describe, environment, refusal, translated};
+use self::jinja::{describe, environment, refusal};
+use self::translate::translated;
 use crate::text::{CONFIG_LIMIT, NamedTokens, Tokenizer, read_small_file};
 
 /// What goes wrong between messages and a prompt.

@@ -212,6 +212,69 @@ fn templates_write_what_the_reference_renderer_writes() {
 }
 
 #[test]
+fn every_construct_does_what_it_does_in_the_reference_renderer() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/chat");
+    let golden: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("constructs.json")).unwrap()).unwrap();
+    let conversations: Vec<_> = golden["conversations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|conversation| conversation_from_json(&conversation.to_string()).unwrap())
+        .collect();
+    let cases = golden["cases"].as_array().unwrap();
+    assert!(cases.len() >= 80 && conversations.len() >= 4);
+    for case in cases {
+        let source = case["template"].as_str().unwrap();
+        for (number, (conversation, outcome)) in
+            conversations.iter().zip(case["outcomes"].as_array().unwrap()).enumerate()
+        {
+            let rendered = from_template(source)
+                .and_then(|template| template.encode_messages(&conversation.messages, conversation.thinking));
+            match rendered {
+                Ok(text) => assert_eq!(json!({"text": text}), *outcome, "{source}, conversation {number}"),
+                Err(ChatError::Refused { reason, .. }) => {
+                    assert_eq!(json!({"refusal": reason}), *outcome, "{source}, conversation {number}");
+                }
+                // An error has words of its own.
+                Err(error) => {
+                    assert!(outcome["error"].is_string(), "{source}, conversation {number}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_template_cannot_fill_the_memory() {
+    let doubling = "{% set ns = namespace(x='ab', y=[1]) %}{% for i in range(60) %}";
+    for grows in [
+        "{% set ns.x = ns.x + ns.x %}",
+        "{% set ns.x = ns.x ~ ns.x %}",
+        "{% set ns.x = ns.x * 1000 %}",
+        "{% set ns.x = ns.x.replace('a', 'aaaaaaaa') %}",
+        "{% set ns.x = ns.x | replace('a', 'aaaaaaaa') %}",
+        "{% set ns.x = '%s%s' % (ns.x, ns.x) %}",
+        "{% set ns.x = '{}{}'.format(ns.x, ns.x) %}",
+        "{% set ns.x = ns.x | join(ns.x) %}",
+        "{% set ns.x = ns.x.join([ns.x, ns.x, ns.x]) %}",
+        "{% set ns.y = ns.y + ns.y %}",
+        "{% set ns.y = ns.y * 1000 %}",
+        "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}",
+    ] {
+        let source = format!("{doubling}{grows}{{% endfor %}}{{{{ ns.x | length + ns.y | length }}}}");
+        let error = from_template(&source).unwrap().encode_messages(&[user("x")], true).unwrap_err();
+        assert!(matches!(error, ChatError::Template { .. }), "{grows}: {error}");
+    }
+    for source in
+        ["{{ '%999999999d' % 1 }}", "{{ '%*d' % (999999999, 1) }}", "{{ 'x'.expandtabs(99999999999) }}"]
+    {
+        let rendered = from_template(source).unwrap().encode_messages(&[user("x")], true);
+        assert!(rendered.is_err() || rendered.unwrap().len() < 1_000_000, "{source}");
+    }
+}
+
+#[test]
 fn what_the_engine_cannot_compute_is_an_error_and_no_panic() {
     let reversed =
         from_template("{{ messages[0].content[::-1] }}|{% for m in messages[1:][::-1] %}{{ m }}{% endfor %}");
@@ -392,7 +455,7 @@ proptest! {
     }
 
     #[test]
-    fn any_template_is_run_or_refused(source in r#"(\{\{|\}\}|\{%|%\}| |messages|if|endif|for|in|\[0\]|\.|x|\||tojson|'|\n){0,30}"#) {
+    fn any_template_is_run_or_refused(source in r#"(\{\{|\}\}|\{%|%\}| |messages|if|endif|for|in|\[0\]|\.|x|\||tojson|'|\n|%|~|\+|\*|//|\(|\)|,|:|\[|\]|-|=|set|macro|varargs|is|not|and|1|'%s'|\{|\}|\\){0,30}"#) {
         if let Ok(template) = from_template(&source) {
             let _ = template.encode_messages(&[user("x")], true);
         }

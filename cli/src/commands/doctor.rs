@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::devices::{Tested, test_all, verdicts};
 use crate::args::Doctor;
+use crate::drivers::{self, Crashing};
 use crate::failure::{describe, hint};
 use crate::host::{HostProfile, free_space};
 use crate::model::Model;
@@ -61,10 +62,17 @@ impl Findings {
     }
 }
 
-pub fn run(args: &Doctor, ui: &Ui) -> Result<u8> {
+pub fn run(args: &Doctor, crashing: &[Crashing], ui: &Ui) -> Result<u8> {
     let mut findings = Findings::default();
     let host = HostProfile::read();
     let tested = test_all();
+    for Crashing { file, how } in crashing {
+        findings.fault(
+            "driver",
+            format!("{}: it {how} when its devices are listed; it is left out", file.display()),
+            "update or remove it; for other programs, name those that work in VK_DRIVER_FILES",
+        );
+    }
     adapters(&mut findings, &tested);
     forward_pass(&mut findings, &tested);
     let model = Model::find_or_embedded(args.model.as_deref());
@@ -176,7 +184,14 @@ fn no_adapter(findings: &mut Findings) {
         );
         return;
     }
-    if driver_variable().is_some() {
+    let left = driver_variable();
+    if left.as_deref() == Some(drivers::NOTHING) {
+        findings.fault(
+            "GPU",
+            format!("no adapter: every driver is left out; {works}"),
+            "install a driver that works, or update the one that is there",
+        );
+    } else if left.is_some() {
         findings.fault(
             "GPU",
             format!("no adapter, with VK_DRIVER_FILES set; {works}"),
@@ -218,7 +233,7 @@ fn driver_files() -> Vec<String> {
     let Some(value) = driver_variable() else { return Vec::new() };
     let mut problems = Vec::new();
     for path in std::env::split_paths(&value) {
-        if path.is_dir() {
+        if path.is_dir() || path == Path::new(drivers::NOTHING) {
             continue;
         }
         match std::fs::read(&path) {
@@ -245,19 +260,8 @@ fn driver_file_problem(path: &Path, text: &[u8]) -> Option<String> {
 }
 
 fn installed_drivers() -> Vec<String> {
-    let mut folders: Vec<PathBuf> =
-        ["/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d"]
-            .into_iter()
-            .map(PathBuf::from)
-            .collect();
-    folders.extend(std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share/vulkan/icd.d")));
-    let mut names: Vec<String> = folders
-        .iter()
-        .filter_map(|folder| folder.read_dir().ok())
-        .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".json"))
-        .collect();
+    let name = |file: PathBuf| Some(file.file_name()?.to_str()?.to_owned());
+    let mut names: Vec<String> = drivers::driver_files().into_iter().filter_map(name).collect();
     names.sort_unstable();
     names.dedup();
     names

@@ -3,6 +3,7 @@
 //! The engine is a faithful one, and knows Python's way of writing constants; what is here are the places where it answers
 //! otherwise than Jinja2, and the tags and functions that Hugging Face adds.
 
+use std::cmp::Ordering;
 use std::time::SystemTime;
 
 use minijinja::value::{Kwargs, ValueKind};
@@ -10,7 +11,8 @@ use minijinja::{Environment, Error as JinjaError, ErrorKind, State, Value};
 
 use super::dates::strftime;
 use super::json::to_json;
-use super::python;
+use super::translate::GENERATION;
+use super::{operations, python};
 
 /// Steps a template may take; the real ones need some tens for each message.
 const FUEL: u64 = 10_000_000;
@@ -23,6 +25,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     minijinja_contrib::add_to_environment(&mut environment);
     environment.set_unknown_method_callback(python::method);
+    operations::add_to(&mut environment);
     environment.add_filter("tojson", to_json);
     environment.add_function("raise_exception", |reason: String| -> Result<Value, JinjaError> {
         Err(JinjaError::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(reason)))
@@ -40,6 +43,8 @@ pub(super) fn environment() -> Environment<'static> {
     });
     // An undefined value is an empty list there, none is not.
     environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
+    // Functions, macros and the like.
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     // True and False are numbers of their own.
     environment
         .add_test("number", |value: &Value| matches!(value.kind(), ValueKind::Number | ValueKind::Bool));
@@ -61,6 +66,30 @@ pub(super) fn environment() -> Environment<'static> {
             }
         });
     }
+    environment.add_filter("items", |value: &Value| -> Result<Vec<Value>, JinjaError> {
+        if value.is_undefined() { Ok(Vec::new()) } else { python::pairs(value) }
+    });
+    environment.add_filter("dictsort", |value: &Value, options: Kwargs| -> Result<Vec<Value>, JinjaError> {
+        let pairs = minijinja::filters::dictsort(value, options)?;
+        pairs.try_iter()?.map(|pair| Ok(operations::tuple(pair.try_iter()?.collect()))).collect()
+    });
+    environment.add_filter("sum", sum);
+    environment
+        .add_filter("min", |values: &Value, options: Kwargs| extreme(values, &options, Ordering::Less));
+    environment
+        .add_filter("max", |values: &Value, options: Kwargs| extreme(values, &options, Ordering::Greater));
+    environment.add_filter("replace", |text: &Value, old: &Value, new: &Value, count: Option<usize>| {
+        let (text, old, new) = (python::text(text), python::text(old), python::text(new));
+        let grown = text.len() + text.matches(&old).count().min(count.unwrap_or(usize::MAX)) * new.len();
+        operations::ensure_length(grown, operations::LONGEST)?;
+        Ok(match count {
+            Some(count) => text.replacen(&old, &new, count),
+            None => text.replace(&old, &new),
+        })
+    });
+    environment.add_filter("center", |text: &Value, width: Option<usize>| {
+        python::padded(&python::text(text), "center", width.unwrap_or(80).min(python::WIDEST), None)
+    });
     environment.add_filter("string", |value: &Value| python::text(value));
     environment.add_filter("int", python::int);
     environment.add_filter("float", python::float);
@@ -72,13 +101,69 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("join", join);
     environment.add_filter("indent", indent);
     environment.add_filter("title", |text: &Value| python::title_of_words(&python::text(text)));
-    environment.set_formatter(|out, state, value| match value.kind() {
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Number => {
-            Ok(out.write_str(&python::text(value))?)
-        }
-        _ => minijinja::escape_formatter(out, state, value),
+    environment.set_formatter(|out, state, value| {
+        let text = match value.kind() {
+            ValueKind::Seq | ValueKind::Map | ValueKind::Iterable | ValueKind::Number => python::text(value),
+            ValueKind::String => {
+                let text = value.as_str().unwrap_or_default();
+                ensure_written(state, text.len())?;
+                return Ok(out.write_str(text)?);
+            }
+            _ => return minijinja::escape_formatter(out, state, value),
+        };
+        ensure_written(state, text.len())?;
+        Ok(out.write_str(&text)?)
     });
     environment
+}
+
+/// Counts the bytes that a template has written so far, and ends it when they are more than any prompt has.
+fn ensure_written(state: &State<'_, '_>, more: usize) -> Result<(), JinjaError> {
+    const WRITTEN: &str = "__written__";
+    let written = state.get_temp(WRITTEN).and_then(|written| written.as_usize()).unwrap_or(0) + more;
+    state.set_temp(WRITTEN, Value::from(written));
+    operations::ensure_length(written, 4 * operations::LONGEST)
+}
+
+/// What `attribute` names of a value, `a.b` or a number; the value itself where nothing is named.
+fn attribute_of(value: Value, attribute: Option<&Value>) -> Result<Value, JinjaError> {
+    match attribute.filter(|name| !name.is_none()).map(|name| (name, name.as_str())) {
+        None => Ok(value),
+        Some((_, Some(path))) => path.split('.').try_fold(value, |value, name| match name.parse::<usize>() {
+            Ok(place) => value.get_item(&Value::from(place)),
+            Err(_) => value.get_attr(name),
+        }),
+        Some((place, None)) => value.get_item(place),
+    }
+}
+
+/// `sum(attribute=None, start=0)`
+fn sum(values: &Value, options: Kwargs) -> Result<Value, JinjaError> {
+    let attribute: Option<Value> = options.get("attribute")?;
+    let start: Option<Value> = options.get("start")?;
+    options.assert_all_used()?;
+    values.try_iter()?.try_fold(start.unwrap_or_else(|| Value::from(0)), |sum, value| {
+        operations::add(&sum, &attribute_of(value, attribute.as_ref())?)
+    })
+}
+
+/// `min` and `max(case_sensitive=False, attribute=None)`: of equal ones the first.
+fn extreme(values: &Value, options: &Kwargs, wanted: Ordering) -> Result<Value, JinjaError> {
+    let is_exact = options.get::<Option<bool>>("case_sensitive")?.unwrap_or(false);
+    let attribute: Option<Value> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let mut best: Option<(Value, Value)> = None;
+    for value in values.try_iter()? {
+        let key = attribute_of(value.clone(), attribute.as_ref())?;
+        let key = match key.as_str() {
+            Some(text) if !is_exact => Value::from(text.to_lowercase()),
+            _ => key,
+        };
+        if best.as_ref().is_none_or(|(best, _)| key.cmp(best) == wanted) {
+            best = Some((key, value));
+        }
+    }
+    Ok(best.map_or(Value::UNDEFINED, |(_, value)| value))
 }
 
 /// `join(d='', attribute=None)`
@@ -92,15 +177,10 @@ fn join(values: &Value, separator: Option<Value>, options: Kwargs) -> Result<Str
     options.assert_all_used()?;
     let mut parts = Vec::new();
     for value in values.try_iter()? {
-        parts.push(match attribute.as_ref().map(|name| (name, name.as_str())) {
-            None => python::text(&value),
-            Some((_, Some(path))) => {
-                let found = path.split('.').try_fold(value, |value, name| value.get_attr(name))?;
-                python::text(&found)
-            }
-            Some((index, None)) => python::text(&value.get_item(index)?),
-        });
+        parts.push(python::text(&attribute_of(value, attribute.as_ref())?));
     }
+    let length: usize = parts.iter().map(|part| part.len() + separator.len()).sum();
+    operations::ensure_length(length, operations::LONGEST)?;
     Ok(parts.join(&separator))
 }
 
@@ -166,152 +246,5 @@ pub(super) fn describe(error: &JinjaError) -> String {
     match error.line() {
         Some(line) => format!("{what} (line {line})"),
         None => what,
-    }
-}
-
-/// The function that stands for `generation` blocks.
-const GENERATION: &str = "__generation__";
-
-/// A template as the engine understands it like Jinja2 does. Lines, and marks of white space, stay where they are.
-///
-/// `{% generation %} … {% endgeneration %}` marks what a model is trained on; when prompts are written, Hugging Face makes a
-/// call block of it: its body is rendered, and what is set in it stays in it. `[::-1]` becomes a method.
-pub(super) fn translated(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    let mut is_raw = false;
-    while let Some(at) = rest.find('{') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let second = rest.as_bytes().get(1).copied();
-        let length = match second {
-            Some(b'#') if !is_raw => rest.find("#}").map_or(rest.len(), |end| end + 2),
-            Some(b'{') if !is_raw => length_of_code(rest, "}}"),
-            Some(b'%') if !is_raw => length_of_code(rest, "%}"),
-            Some(b'%') => 2,
-            _ => 1,
-        };
-        let name = if second == Some(b'%') { name_of_tag(rest) } else { None };
-        let (code, after) = rest.split_at(length);
-        match (second, name) {
-            (Some(b'%'), Some("endraw")) if is_raw => {
-                is_raw = false;
-                out.push_str(code);
-            }
-            _ if is_raw => out.push_str(code),
-            (Some(b'%'), Some(name @ "generation")) => {
-                out.push_str(&code.replacen(name, &format!("call {GENERATION}()"), 1));
-            }
-            (Some(b'%'), Some(name @ "endgeneration")) => out.push_str(&code.replacen(name, "endcall", 1)),
-            (Some(b'%' | b'{'), _) => {
-                is_raw = name == Some("raw");
-                push_code(code, &mut out);
-            }
-            _ => out.push_str(code),
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
-/// A block or an expression, with `[::-1]` as a method.
-fn push_code(code: &str, out: &mut String) {
-    let mut rest = code;
-    while let Some(at) = rest.find(['[', '"', '\'']) {
-        let (before, here) = rest.split_at(at);
-        out.push_str(before);
-        let length = match here.strip_prefix('[') {
-            Some(inner) => {
-                let inner = inner.split_once(']').map_or("", |(inner, _)| inner);
-                if inner.chars().filter(|c| !c.is_whitespace()).eq("::-1".chars()) {
-                    out.push_str(&format!(".{}()", python::REVERSED));
-                    rest = &here[inner.len() + 2..];
-                    continue;
-                }
-                1
-            }
-            None => length_of_text(here),
-        };
-        out.push_str(&here[..length]);
-        rest = &here[length..];
-    }
-    out.push_str(rest);
-}
-
-/// Bytes of a text in quotes that `code` begins with.
-fn length_of_text(code: &str) -> usize {
-    let quote = code.chars().next().unwrap_or('"');
-    let mut is_escaped = true;
-    for (at, c) in code.char_indices() {
-        match c {
-            _ if is_escaped => is_escaped = false,
-            '\\' => is_escaped = true,
-            c if c == quote => return at + c.len_utf8(),
-            _ => {}
-        }
-    }
-    code.len()
-}
-
-/// The first word of a block that `tag` begins with.
-fn name_of_tag(tag: &str) -> Option<&str> {
-    let inner = tag.strip_prefix("{%")?;
-    let inner = inner.strip_prefix(['-', '+']).unwrap_or(inner).trim_start();
-    let end = inner.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(inner.len());
-    (end > 0).then(|| &inner[..end])
-}
-
-/// Bytes of a block or an expression to its end, texts in quotes and braces within it skipped.
-fn length_of_code(code: &str, end: &str) -> usize {
-    let mut depth = 0usize;
-    let mut at = 2;
-    while let Some(found) = code.get(at..).and_then(|rest| rest.find(['"', '\'', '{', '}', '%'])) {
-        at += found;
-        let here = &code[at..];
-        if depth == 0 && here.starts_with(end) {
-            return at + end.len();
-        }
-        match here.as_bytes()[0] {
-            b'"' | b'\'' => at += length_of_text(here) - 1,
-            b'{' => depth += 1,
-            b'}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        at += 1;
-    }
-    code.len()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_for_training_are_found_where_they_are_tags() {
-        let same = [
-            "",
-            "{",
-            "{%",
-            "{{",
-            "{#",
-            "generation",
-            "{# {% generation %} #}",
-            "{{ '{% generation %}' }}",
-            "{% raw %}{% generation %}{{ x }}{% endraw %}",
-            "{% set x = {'a': {'}}': '%}'}} %}",
-            "{{ {'a': {}} }}{% if generation %}{% endif %}",
-        ];
-        for source in same {
-            assert_eq!(translated(source), source);
-        }
-        assert_eq!(
-            translated("{{ a [ :: -1 ] }}{% for x in y[::-1] %}{{ '[::-1]' }}[::-1]{{ y[0:2] }}"),
-            "{{ a .__reversed__() }}{% for x in y.__reversed__() %}{{ '[::-1]' }}[::-1]{{ y[0:2] }}"
-        );
-        assert_eq!(
-            translated("a{%- generation -%}\n{{ '}}' }}{% raw %}{{{% endraw %}\n{%+endgeneration%}b"),
-            "a{%- call __generation__() -%}\n{{ '}}' }}{% raw %}{{{% endraw %}\n{%+endcall%}b"
-        );
     }
 }

@@ -4,17 +4,22 @@ use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error as JinjaError, ErrorKind, State, Value};
 use minijinja_contrib::pycompat;
 
+use super::operations::{LONGEST, ensure_length, is_tuple, tuple};
+
 /// `str(value)`: lists and mappings as Python shows them, everything else as the engine does.
 pub(super) fn text(value: &Value) -> String {
     match value.kind() {
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
-            let mut out = String::new();
-            show(value, 0, &mut out);
-            out
-        }
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => shown(value),
         ValueKind::Number if !value.is_integer() => float_text(value),
         _ => value.to_string(),
     }
+}
+
+/// `repr(value)`
+pub(super) fn shown(value: &Value) -> String {
+    let mut out = String::new();
+    show(value, 0, &mut out);
+    out
 }
 
 /// Deeper nesting than any data of a conversation has.
@@ -25,12 +30,16 @@ fn show(value: &Value, depth: usize, out: &mut String) {
     let items = value.try_iter().ok().filter(|_| depth < DEEPEST);
     match (value.kind(), items) {
         (ValueKind::Seq | ValueKind::Iterable, Some(items)) => {
-            out.push('[');
+            let is_tuple = is_tuple(value);
+            out.push(if is_tuple { '(' } else { '[' });
             for (index, item) in items.enumerate() {
                 out.push_str(if index > 0 { ", " } else { "" });
                 show(&item, depth + 1, out);
             }
-            out.push(']');
+            if is_tuple && value.len() == Some(1) {
+                out.push(',');
+            }
+            out.push(if is_tuple { ')' } else { ']' });
         }
         (ValueKind::Map, Some(keys)) => {
             out.push('{');
@@ -83,7 +92,7 @@ fn quote(text: &str, out: &mut String) {
 }
 
 /// `repr` of a float: the shortest digits that read back, with an exponent where Python writes one.
-fn float_text(value: &Value) -> String {
+pub(super) fn float_text(value: &Value) -> String {
     let Ok(number) = f64::try_from(value.clone()) else {
         return value.to_string();
     };
@@ -232,19 +241,6 @@ pub(super) fn lines(text: &str, keep_ends: bool) -> Vec<&str> {
     found
 }
 
-/// `value[::-1]`, which the engine itself gets wrong for what is empty; see [`REVERSED`].
-fn reversed(value: &Value) -> Result<Value, JinjaError> {
-    if let Some(text) = value.as_str() {
-        return Ok(Value::from(text.chars().rev().collect::<String>()));
-    }
-    let mut items: Vec<Value> = value.try_iter()?.collect();
-    items.reverse();
-    Ok(Value::from(items))
-}
-
-/// The method that stands for `[::-1]`.
-pub(super) const REVERSED: &str = "__reversed__";
-
 /// Methods of Python's types that the engine does not have, or has otherwise.
 pub(super) fn method(
     state: &State<'_, '_>,
@@ -253,11 +249,26 @@ pub(super) fn method(
     args: &[Value],
 ) -> Result<Value, JinjaError> {
     let own = match value.kind() {
-        ValueKind::String | ValueKind::Seq | ValueKind::Iterable if method == REVERSED => {
-            Some(reversed(value)?)
+        // The engine's own, with lists as Python shows them.
+        ValueKind::String if method == "format" => {
+            let format = value.as_str().unwrap_or_default();
+            let args: Vec<Value> = args
+                .iter()
+                .map(|arg| match arg.kind() {
+                    ValueKind::Seq | ValueKind::Iterable if !format.contains('[') => Value::from(text(arg)),
+                    _ => arg.clone(),
+                })
+                .collect();
+            let longest = args.iter().filter_map(Value::as_str).map(str::len).max().unwrap_or(0);
+            ensure_length(format.len() + format.matches('{').count() * longest, LONGEST)?;
+            return pycompat::unknown_method_callback(state, value, method, &args);
         }
         ValueKind::String => of_text(value.as_str().unwrap_or_default(), method, args)?,
         ValueKind::Map if method == "copy" => Some(value.clone()),
+        ValueKind::Map if method == "items" => {
+            let () = from_args(args)?;
+            Some(Value::from(pairs(value)?))
+        }
         ValueKind::Seq if method == "copy" => Some(value.clone()),
         ValueKind::Seq if method == "index" => {
             let (wanted,): (Value,) = from_args(args)?;
@@ -272,12 +283,17 @@ pub(super) fn method(
     }
 }
 
+/// Keys and values of a mapping, as tuples.
+pub(super) fn pairs(value: &Value) -> Result<Vec<Value>, JinjaError> {
+    value.try_iter()?.map(|key| Ok(tuple(vec![key.clone(), value.get_item(&key)?]))).collect()
+}
+
 fn wrong(reason: String) -> JinjaError {
     JinjaError::new(ErrorKind::InvalidOperation, reason)
 }
 
 /// The widest text that padding makes.
-const WIDEST: usize = 100_000;
+pub(super) const WIDEST: usize = 100_000;
 
 fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, JinjaError> {
     // At least one character, and all of this kind.
@@ -292,6 +308,45 @@ fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Ji
                 }
                 found => Some(Value::from(found.map_or(-1, |place| place as i64))),
             }
+        }
+        "startswith" | "endswith" => {
+            let (part, start, end): (Value, Option<i64>, Option<i64>) = from_args(args)?;
+            let parts: Vec<Value> = if is_tuple(&part) { part.try_iter()?.collect() } else { vec![part] };
+            let within = within(text, start, end).unwrap_or_default();
+            let mut found = false;
+            for part in &parts {
+                let Some(part) = part.as_str() else {
+                    return Err(wrong(format!("{method}: {} is no text", part.kind())));
+                };
+                found |=
+                    if method == "startswith" { within.starts_with(part) } else { within.ends_with(part) };
+            }
+            Some(Value::from(found))
+        }
+        "replace" => {
+            let (old, new, count): (&str, &str, Option<i64>) = from_args(args)?;
+            // A negative number is no limit.
+            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            let places = text.matches(old).count().min(count);
+            ensure_length(places.saturating_mul(new.len()).saturating_add(text.len()), LONGEST)?;
+            Some(Value::from(text.replacen(old, new, count)))
+        }
+        "join" => {
+            let (parts,): (Value,) = from_args(args)?;
+            let mut out = String::new();
+            for (index, part) in parts.try_iter()?.enumerate() {
+                let Some(part) = part.as_str() else {
+                    return Err(wrong(format!("join: item {index} is {}, no text", part.kind())));
+                };
+                out.push_str(if index > 0 { text } else { "" });
+                out.push_str(part);
+                ensure_length(out.len(), LONGEST)?;
+            }
+            Some(Value::from(out))
+        }
+        "expandtabs" => {
+            let (size,): (Option<usize>,) = from_args(args)?;
+            Some(Value::from(without_tabs(text, size.unwrap_or(8).min(WIDEST))))
         }
         "count" => {
             let (part,): (&str,) = from_args(args)?;
@@ -323,7 +378,7 @@ fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Ji
                 None if last => ["", "", text],
                 None => [text, "", ""],
             };
-            Some(parts.into_iter().map(Value::from).collect())
+            Some(tuple(parts.into_iter().map(Value::from).collect()))
         }
         "splitlines" => {
             let (keep, options): (Option<bool>, Kwargs) = from_args(args)?;
@@ -371,6 +426,24 @@ fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Ji
         }
         "islower" => Some(Value::from(has_case(text, char::is_lowercase, char::is_uppercase))),
         "isupper" => Some(Value::from(has_case(text, char::is_uppercase, char::is_lowercase))),
+        "istitle" => {
+            let (mut is_inside, mut any, mut right) = (false, false, true);
+            for c in text.chars() {
+                right &= if c.is_uppercase() { !is_inside } else { !c.is_lowercase() || is_inside };
+                is_inside = c.is_uppercase() || c.is_lowercase();
+                any |= is_inside;
+            }
+            Some(Value::from(any && right))
+        }
+        "isidentifier" => {
+            let begins = text.starts_with(|c: char| c.is_alphabetic() || c == '_');
+            Some(Value::from(begins && text.chars().all(|c| c.is_alphanumeric() || c == '_')))
+        }
+        "isprintable" => Some(Value::from(text.chars().all(|c| {
+            let mut shown = String::new();
+            quote(&c.to_string(), &mut shown);
+            !shown.contains('\\') || c == '\\'
+        }))),
         "isspace" => all(char::is_whitespace),
         "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit() || is_other_digit(c)),
         "isnumeric" => all(char::is_numeric),
@@ -392,13 +465,44 @@ pub(super) fn has_case(text: &str, wanted: fn(char) -> bool, other: fn(char) -> 
 
 /// Where a part begins, counted in characters; `start` and `end` are as in a slice.
 fn place_of(text: &str, part: &str, start: Option<i64>, end: Option<i64>, last: bool) -> Option<usize> {
+    let within = within(text, start, end)?;
+    let at = if last { within.rfind(part)? } else { within.find(part)? };
+    let before = within.as_ptr() as usize - text.as_ptr() as usize + at;
+    Some(text[..before].chars().count())
+}
+
+/// The text from character `start` to before `end`, which are as in a slice; `None` where they are in the wrong order.
+fn within(text: &str, start: Option<i64>, end: Option<i64>) -> Option<&str> {
     let length = text.chars().count() as i64;
-    let bound = |bound: i64| if bound < 0 { (bound + length).max(0) } else { bound.min(length) } as usize;
+    let bound =
+        |bound: i64| if bound < 0 { bound.saturating_add(length).max(0) } else { bound.min(length) } as usize;
     let (from, to) = (bound(start.unwrap_or(0)), bound(end.unwrap_or(length)));
     let byte = |place: usize| text.char_indices().nth(place).map_or(text.len(), |(at, _)| at);
-    let within = text.get(byte(from)..byte(to))?;
-    let at = if last { within.rfind(part)? } else { within.find(part)? };
-    Some(from + within[..at].chars().count())
+    text.get(byte(from)..byte(to))
+}
+
+/// `str.expandtabs`: blanks up to the next column that `size` divides.
+fn without_tabs(text: &str, size: usize) -> String {
+    let (mut out, mut column) = (String::with_capacity(text.len()), 0);
+    for c in text.chars() {
+        match c {
+            '\t' if size == 0 => {}
+            '\t' => {
+                let blanks = size - column % size;
+                out.extend(std::iter::repeat_n(' ', blanks));
+                column += blanks;
+            }
+            '\n' | '\r' => {
+                out.push(c);
+                column = 0;
+            }
+            c => {
+                out.push(c);
+                column += 1;
+            }
+        }
+    }
+    out
 }
 
 fn split(text: &str, separator: Option<&str>, most: usize, last: bool) -> Result<Vec<String>, JinjaError> {
@@ -443,7 +547,12 @@ fn split(text: &str, separator: Option<&str>, most: usize, last: bool) -> Result
     }
 }
 
-fn padded(text: &str, method: &str, width: usize, fill: Option<&str>) -> Result<String, JinjaError> {
+pub(super) fn padded(
+    text: &str,
+    method: &str,
+    width: usize,
+    fill: Option<&str>,
+) -> Result<String, JinjaError> {
     let missing = width.saturating_sub(text.chars().count());
     if method == "zfill" {
         let (sign, digits) = match text.strip_prefix(['-', '+']) {

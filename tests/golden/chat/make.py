@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Writes expected.json: what Jinja2, set up as Hugging Face's `apply_chat_template` does, makes of every template in
-templates/ with every conversation below. Needs `pip install jinja2` (3.1.6 was used); the tests need no Python.
+templates/ with every conversation below, and constructs.json: what it makes of the pieces in constructs.txt, each of which
+has one kind of expression or block, with four of the conversations. Needs `pip install jinja2` (3.1.6 was used); the tests need no Python.
 
     python3 make.py
 """
+import datetime
 import json
 from pathlib import Path
 
@@ -83,19 +85,37 @@ environment = ImmutableSandboxedEnvironment(
 )
 environment.filters["tojson"] = tojson
 environment.globals["raise_exception"] = raise_exception
+environment.globals["strftime_now"] = lambda format: datetime.datetime.now().strftime(format)
 
-out = {"conversations": [{"messages": m, "thinking": t} for m, t in CONVERSATIONS], "expected": {}}
+
+def outcome(source, messages, thinking):
+    """The text, the words with which the template refuses, or the error."""
+    try:
+        text = environment.from_string(source).render(
+            messages=messages, tools=None, documents=None, add_generation_prompt=True,
+            thinking=thinking, enable_thinking=thinking, **TOKENS,
+        )
+        return {"text": text}
+    except Refusal as refusal:
+        return {"refusal": str(refusal)}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def write(name, value):
+    (HERE / name).write_text(json.dumps(value, ensure_ascii=False, indent=0) + "\n")
+
+
+conversations = [{"messages": m, "thinking": t} for m, t in CONVERSATIONS]
+expected = {}
 for path in sorted((HERE / "templates").glob("*.jinja")):
-    template = environment.from_string(path.read_bytes().decode())
-    results = []
-    for messages, thinking in CONVERSATIONS:
-        try:
-            text = template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=True,
-                thinking=thinking, enable_thinking=thinking, **TOKENS,
-            )
-            results.append({"text": text})
-        except Refusal as refusal:
-            results.append({"refusal": str(refusal)})
-    out["expected"][path.name] = results
-(HERE / "expected.json").write_text(json.dumps(out, ensure_ascii=False, indent=0) + "\n")
+    source = path.read_bytes().decode()
+    expected[path.name] = [outcome(source, m, t) for m, t in CONVERSATIONS]
+    assert not any("error" in found for found in expected[path.name]), path
+write("expected.json", {"conversations": conversations, "expected": expected})
+
+few = [0, 2, 4, 6]
+cases = []
+for source in (HERE / "constructs.txt").read_bytes().decode().split("\n----\n"):
+    cases.append({"template": source, "outcomes": [outcome(source, *CONVERSATIONS[number]) for number in few]})
+write("constructs.json", {"conversations": [conversations[number] for number in few], "cases": cases})
