@@ -47,7 +47,7 @@ fn seen() -> &'static [Seen] {
         let model = catalog::find("deepseek-ai/DeepSeek-V3.2").expect("a known model");
         let model = model.with_layers(2).expect("a dense layer and one with experts");
         synth::write(&model, directory.path(), Content::Sparse, &|_| true).expect("a sparse checkpoint");
-        let options = Options { allow_nan: true, ..Options::default() };
+        let options = Options { allow_nan: true };
         let checkpoint = Checkpoint::open(directory.path(), options).expect("a checkpoint");
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let reader: Arc<Mutex<Option<Reader>>> = Arc::default();
