@@ -9,7 +9,7 @@ use porism_prover::complete::{Complete, CompleteError};
 use porism_prover::http::{self, Endpoint, Endpoints, Followed, HttpError, Key};
 use porism_prover::pair::Pair;
 use porism_prover::prompts::PromptSet;
-use porism_prover::search::Settings;
+use porism_prover::settings::Settings;
 use porism_prover::store;
 use porism_runtime::EngineOptions;
 use porism_runtime::engine::Engine;

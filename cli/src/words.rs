@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use porism_prover::search::State;
+use porism_prover::pool::State;
+use porism_prover::recompute::Recomputed;
 use porism_runtime::units;
-use serde_json::Value;
 
 /// Whether a character would steer whoever shows it: a terminal (C0 and C1, among them what begins an escape sequence), or the
 /// direction of all that follows.
@@ -48,11 +48,11 @@ pub fn count(number: u64) -> String {
 }
 
 /// What came of a proof: `passed`, `is proof 3 again: rejected`. Of one that is still written or read, nothing.
-pub fn verdict(state: &State, again: Option<u32>, recomputed: Option<&Value>) -> Option<String> {
+pub fn verdict(state: &State, again: Option<u32>, recomputed: Option<&Recomputed>) -> Option<String> {
     let words = match state {
         State::Passed if recomputed.is_some() => "passed, and holds as a program recomputes it".to_owned(),
         State::Passed => "passed".to_owned(),
-        State::Refuted => match recomputed.and_then(|found| found["why"].as_str()) {
+        State::Refuted => match recomputed.and_then(|found| found.why.as_deref()) {
             Some(why) => format!("refuted by a program: {why}"),
             None => "refuted by a program".to_owned(),
         },

@@ -7,7 +7,8 @@ use std::error::Error;
 use std::path::Path;
 
 use porism_prover::confidence::Calibration;
-use porism_prover::report::{PooledProof, ProblemReport, Report};
+use porism_prover::pool::{Outcome, Prediction, Proof};
+use porism_prover::report::{ProblemReport, Report};
 
 #[path = "../tests/common/published.rs"]
 mod published;
@@ -51,21 +52,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// A run with this one proof, of which the readings are not published.
 fn report(proof: &Published) -> Report {
-    let pooled = PooledProof {
+    let pooled = Proof {
         proof_id: 1,
         round_idx: 1,
         proof: proof.proof.clone(),
         meanscore: Some(proof.automatic),
-        state: "published".to_owned(),
-        ..PooledProof::default()
+        ..Proof::default()
     };
-    let problem = ProblemReport {
+    let outcome = Outcome {
         source: proof.source.clone(),
         problem_idx: proof.problem_idx.clone(),
         question: proof.question.clone(),
-        chosen: Some(1),
-        pool: vec![pooled],
-        ..ProblemReport::default()
+        model_prediction: Some(Prediction::default()),
+        proof_id: Some(1),
+        ..Outcome::default()
     };
+    let problem = ProblemReport { outcome, pool: vec![pooled] };
     Report { title: proof.problem_idx.clone(), problems: vec![problem], contest: true, ..Report::default() }
 }

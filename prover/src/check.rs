@@ -1,14 +1,16 @@
 //! Grading a proof that is there already: so many readings, and a judgement of each that says less than 1.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
-use crate::complete::{Complete, CompleteError, Completion, Request};
-use crate::parse::{self, Evaluation, Score};
+use crate::complete::{Complete, CompleteError};
+use crate::parse::{Evaluation, Score};
+use crate::pool::{self, Reading};
 use crate::problem::Problem;
 use crate::prompts::PromptSet;
 use crate::roles::{Key, Role};
-use crate::search::{Reading, Settings};
+use crate::search::results::{Meaning, read};
+use crate::settings::Settings;
+use crate::under_way::UnderWay;
 
 /// What the readings say.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,9 +28,7 @@ pub struct Grade {
 impl Grade {
     /// The weighted mean; `None` without a counted reading.
     pub fn mean(&self) -> Option<f64> {
-        let weight: f64 = self.readings.iter().map(|reading| reading.weight).sum();
-        let sum: f64 = self.readings.iter().map(|reading| reading.weight * reading.score.value()).sum();
-        (weight > 0.0).then(|| sum / weight)
+        pool::sum(&self.readings).mean
     }
 
     /// Whether every counted reading says 1, and there is one.
@@ -68,17 +68,15 @@ pub fn check(
     interrupted: &dyn Fn() -> bool,
     told: &mut dyn FnMut(Told<'_>),
 ) -> Result<Grade, CompleteError> {
-    const WAIT: Duration = Duration::from_millis(100);
     let mut grade = Grade { readings: Vec::new(), unreadable: Vec::new(), lost_to_network: 0, tokens: 0 };
     let mut evaluations: BTreeMap<u32, Evaluation> = BTreeMap::new();
-    let mut judgements: HashMap<u32, (String, Score)> = HashMap::new();
+    let mut judgements: HashMap<u32, Evaluation> = HashMap::new();
     let mut queue: Vec<(Role, u32, String)> = (0..settings.verifications)
         .rev()
         .map(|n| (Role::Verify, n, prompts.verify(&problem.question, proof)))
         .collect();
-    let mut under_way: HashMap<u64, (Role, u32)> = HashMap::new();
-    let mut ticket = 0;
-    while !queue.is_empty() || !under_way.is_empty() {
+    let mut under_way = UnderWay::new();
+    while !queue.is_empty() || under_way.len() > 0 {
         if interrupted() {
             return Err(CompleteError::Interrupted);
         }
@@ -86,35 +84,24 @@ pub fn check(
             && let Some((role, reading, prompt)) = queue.pop()
         {
             let key = Key { problem: 0, round: 0, proof: 0, role, reading };
-            under_way.insert(ticket, (role, reading));
-            complete.submit(Request {
-                ticket,
-                key,
-                prompt,
-                seed: key.seed(seed, &problem.problem_idx),
-                max_tokens: settings.max_tokens_per_reading,
-                temperature: settings.reading_temperature,
-                top_p: settings.top_p,
-            });
-            ticket += 1;
+            let request = (key, prompt, key.seed(seed, &problem.problem_idx));
+            under_way.submit(complete, settings, request, (role, reading));
         }
-        let polled = complete.poll(WAIT);
-        complete.notices().iter().for_each(|words| told(Told::Notice(words)));
-        let Some(answer) = polled? else {
+        let polled = under_way.poll(complete, &mut |words| told(Told::Notice(words)))?;
+        let Some(((role, reading), answer)) = polled else {
             continue;
         };
-        let Some((role, reading)) = under_way.remove(&answer.ticket) else {
-            continue;
-        };
-        grade.tokens += answer.wasted;
-        if let Ok(completion) = &answer.result {
-            grade.tokens += completion.tokens;
-        }
+        grade.tokens += answer.wasted + answer.result.as_ref().map_or(0, |completion| completion.tokens);
         let network = answer.result.as_ref().is_err_and(|lost| lost.network);
         grade.lost_to_network += u32::from(network && role == Role::Verify);
-        let most = settings.max_tokens_per_reading;
-        let evaluation =
-            answer.result.map_err(|lost| lost.what).and_then(|completion| readable(&completion, most));
+        let evaluation = match answer.result {
+            Ok(completion) => match read(role, &completion, settings.max_tokens(role)) {
+                Meaning::Evaluation(evaluation) => Ok(evaluation),
+                Meaning::Nothing(why) => Err(why),
+                other => unreachable!("a reading was read as {other:?}"),
+            },
+            Err(lost) => Err(lost.what),
+        };
         let score = evaluation.as_ref().map(|evaluation| evaluation.score).map_err(String::as_str);
         told(Told::Reading { number: reading, role, score });
         match (role, evaluation) {
@@ -128,24 +115,13 @@ pub fn check(
             (Role::Verify, Err(why)) => grade.unreadable.push((reading, why)),
             // An unreadable judgement changes nothing.
             (_, Err(_)) => {}
-            (_, Ok(evaluation)) => drop(judgements.insert(reading, (evaluation.text, evaluation.score))),
+            (_, Ok(evaluation)) => drop(judgements.insert(reading, evaluation)),
         }
     }
     grade.unreadable.sort();
     grade.readings = evaluations
         .into_iter()
-        .map(|(number, Evaluation { text, score })| {
-            let meta = judgements.remove(&number);
-            let weight = meta.as_ref().map_or(1.0, |(_, score)| score.value());
-            Reading { number, text, score, meta, weight }
-        })
+        .map(|(number, evaluation)| Reading::new(number, evaluation, judgements.remove(&number)))
         .collect();
     Ok(grade)
-}
-
-fn readable(completion: &Completion, asked: u32) -> Result<Evaluation, String> {
-    match completion.cut_short(asked) {
-        Some(why) => Err(why),
-        None => parse::evaluation(&completion.answer).ok_or_else(|| completion.lacks("score in a box")),
-    }
 }

@@ -70,6 +70,11 @@ pub struct Served {
 }
 
 impl Completion {
+    /// Whether its tokens are estimated.
+    pub(crate) fn is_estimated(&self) -> bool {
+        self.served.as_ref().is_some_and(|served| served.estimated)
+    }
+
     /// That it ended before it was whole, in words and with whose limit it was; `asked` is how many tokens were allowed.
     pub fn cut_short(&self, asked: u32) -> Option<String> {
         match &self.finish {

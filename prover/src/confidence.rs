@@ -46,12 +46,16 @@ pub fn wilson(successes: u64, trials: u64, z: f64) -> Option<Interval> {
 }
 
 /// The readings of one proof, summed up.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Readings {
     /// How many evaluations could be read.
     pub count: u64,
     /// How many of them gave full marks.
     pub passed: u64,
+    /// How many count: have a weight.
+    pub counted: u64,
+    /// How many of those gave full marks.
+    pub counted_passed: u64,
     /// Mean score by weight; `None` where no reading has weight.
     pub mean: Option<f64>,
 }
@@ -60,27 +64,26 @@ impl Readings {
     /// Sums up `(score, weight)` pairs. A weight is 1 unless a meta-verification judged the evaluation. Pairs that are not
     /// finite, or whose weight is below 0, are no readings.
     pub fn new(scores: impl IntoIterator<Item = (f64, f64)>) -> Self {
-        let (mut count, mut passed, mut sum, mut weights) = (0, 0, 0.0, 0.0);
+        let mut all = Self::default();
+        let (mut sum, mut weights) = (0.0, 0.0);
         for (score, weight) in scores {
             if !score.is_finite() || !weight.is_finite() || weight < 0.0 {
                 continue;
             }
-            count += 1;
-            passed += u64::from(score >= FULL_MARKS);
+            let (full, counts) = (score >= FULL_MARKS, weight > 0.0);
+            all.count += 1;
+            all.passed += u64::from(full);
+            all.counted += u64::from(counts);
+            all.counted_passed += u64::from(full && counts);
             sum += score * weight;
             weights += weight;
         }
-        Self { count, passed, mean: (weights > 0.0).then(|| sum / weights) }
+        Self { mean: (weights > 0.0).then(|| sum / weights), ..all }
     }
 
     /// Share of readings with full marks, as a 95 % Wilson interval.
     pub fn interval(&self) -> Option<Interval> {
         wilson(self.passed, self.count, Z_95)
-    }
-
-    /// Whether there are readings and every one of them gave full marks.
-    pub fn all_passed(&self) -> bool {
-        self.count > 0 && self.passed == self.count
     }
 
     /// The confidence statement of a report, in sentences. `contest` adds what full marks meant in published proofs of
@@ -133,16 +136,6 @@ impl Calibration {
     /// example `render_proofs` counts them again.
     pub const PUBLISHED: Self = Self { proofs: 84, automatic_full: 72, not_full: 7, zero: 3 };
 
-    /// Counts one proof: its automatic mean, the marks people gave and the most they could give.
-    pub fn add(&mut self, automatic: f64, human: f64, full: f64) {
-        self.proofs += 1;
-        if automatic >= 1.0 {
-            self.automatic_full += 1;
-            self.not_full += u64::from(human < full);
-            self.zero += u64::from(human <= 0.0);
-        }
-    }
-
     /// Of the proofs with an automatic mean of 1, the share to which people gave full marks, as a 95 % Wilson interval.
     pub fn interval(&self) -> Option<Interval> {
         wilson(self.automatic_full - self.not_full, self.automatic_full, Z_95)
@@ -166,16 +159,6 @@ impl Calibration {
         }
         words.push('.');
         words
-    }
-}
-
-/// The most that human graders could give to a published proof, by the start of its `problem_idx`: 21 in CMO, 10 in the
-/// Putnam, 7 elsewhere.
-pub fn full_human_marks(problem_idx: &str) -> f64 {
-    match problem_idx {
-        idx if idx.starts_with("CMO") => 21.0,
-        idx if idx.starts_with("Putnam") => 10.0,
-        _ => 7.0,
     }
 }
 
@@ -205,7 +188,7 @@ mod tests {
         let readings = Readings::new([(1.0, 1.0), (0.5, 1.0), (0.0, 0.5), (f64::NAN, 1.0), (1.0, -1.0)]);
         assert_eq!((readings.count, readings.passed), (3, 1));
         assert!((readings.mean.unwrap() - 1.5 / 2.5).abs() < 1e-12);
-        assert!(!readings.all_passed());
+        assert_eq!((readings.counted, readings.counted_passed), (3, 1));
         assert_eq!(Readings::new([]).mean, None);
         assert_eq!(Readings::new([(0.0, 0.0)]).mean, None);
     }

@@ -42,68 +42,10 @@ impl Score {
 }
 
 /// Commands around a number that do not change it: fonts, styles, sizes, boxes, delimiters.
-const DRESS: [&str; 60] = [
-    "text",
-    "textbf",
-    "textit",
-    "textrm",
-    "textsf",
-    "texttt",
-    "textsc",
-    "textsl",
-    "textup",
-    "textmd",
-    "textnormal",
-    "emph",
-    "underline",
-    "mathrm",
-    "mathbf",
-    "mathit",
-    "mathsf",
-    "mathtt",
-    "mathnormal",
-    "mathbb",
-    "mathcal",
-    "boldsymbol",
-    "bm",
-    "pmb",
-    "bold",
-    "bf",
-    "it",
-    "rm",
-    "sf",
-    "tt",
-    "bfseries",
-    "itshape",
-    "rmfamily",
-    "sffamily",
-    "ttfamily",
-    "normalfont",
-    "displaystyle",
-    "textstyle",
-    "scriptstyle",
-    "tiny",
-    "small",
-    "footnotesize",
-    "scriptsize",
-    "normalsize",
-    "large",
-    "Large",
-    "LARGE",
-    "huge",
-    "Huge",
-    "mbox",
-    "hbox",
-    "fbox",
-    "boxed",
-    "left",
-    "right",
-    "big",
-    "Big",
-    "ensuremath",
-    "operatorname",
-    "mathop",
-];
+const DRESS: &str = "text textbf textit textrm textsf texttt textsc textsl textup textmd textnormal emph underline mathrm mathbf \
+    mathit mathsf mathtt mathnormal mathbb mathcal boldsymbol bm pmb bold bf it rm sf tt bfseries itshape rmfamily \
+    sffamily ttfamily normalfont displaystyle textstyle scriptstyle tiny small footnotesize scriptsize normalsize \
+    large Large LARGE huge Huge mbox hbox fbox boxed left right big Big ensuremath operatorname mathop";
 /// Spaces.
 const BLANKS: [&str; 14] = [
     ",",
@@ -173,7 +115,7 @@ fn plain(latex: &str) -> Option<String> {
                     rest = argument(rest)?.1;
                 } else if matches!(name, "over" | "slash") {
                     out.push('/');
-                } else if !DRESS.contains(&name)
+                } else if !DRESS.split(' ').any(|word| word == name)
                     && !BLANKS.contains(&name)
                     && !matches!(name, "(" | ")" | "[" | "]")
                 {

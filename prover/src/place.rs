@@ -7,14 +7,7 @@ const QUOTED: usize = 60;
 
 /// What is wrong with a text that is no TOML, or not the TOML that was expected: line, column, the line itself and the
 /// parser's words, all on one line.
-///
-/// ```
-/// let text = "seed = 1\nrounds = many\n";
-/// let error = text.parse::<toml::Table>().unwrap_err();
-/// let words = porism_prover::place::toml_error(text, &error);
-/// assert!(words.starts_with("line 2, column 10 (`rounds = many`): "), "{words}");
-/// ```
-pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
+pub(crate) fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let message: Vec<&str> = error.message().lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let message = message.join("; ");
     match error.span() {
@@ -24,7 +17,7 @@ pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
 }
 
 /// `line 2, column 10 (`rounds = many`)` for a range of bytes; columns count characters.
-pub fn place(text: &str, span: &Range<usize>) -> String {
+pub(crate) fn place(text: &str, span: &Range<usize>) -> String {
     let at = (0..=span.start.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     // At the end of the text the last line is meant.
     let before = if at == text.len() { text.trim_end() } else { &text[..at] };
@@ -50,6 +43,7 @@ mod tests {
     #[test]
     fn errors_are_one_line_with_a_place() {
         for (text, wanted) in [
+            ("seed = 1\nrounds = many\n", "line 2, column 10 (`rounds = many`): "),
             ("a = 1\nb = \"x\n", "line 2, column "),
             ("a = 1\na = 2\n", "line 2, column 1 (`a = 2`): "),
             ("\u{e4} = 1\n", "line 1, column 1 "),

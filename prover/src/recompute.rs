@@ -4,7 +4,7 @@
 //! is there. Its answers are functions of the texts alone, so a run stays a function of its completions, and the same command
 //! goes on from there.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Recomputes proofs of some problems.
 pub trait Recompute {
@@ -31,11 +31,38 @@ pub fn excerpt(text: &str) -> String {
 }
 
 /// What a program found wrong with a proof.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flaw {
     /// For people, in a sentence without its full stop.
     pub why: String,
     /// As the verifier would have written it, for the one who refines the proof.
-    #[serde(skip)]
     pub evaluation: String,
+}
+
+/// What a program found that recomputed a proof, as files and events spell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recomputed {
+    /// The program.
+    pub by: Option<String>,
+    /// Whether every step holds, and the last one is what was asked.
+    pub holds: bool,
+    /// What does not: [`Flaw::why`].
+    pub why: Option<String>,
+    /// [`Flaw::evaluation`].
+    #[serde(skip)]
+    pub evaluation: Option<String>,
+}
+
+impl Recomputed {
+    /// Asks a program; `None` where it cannot read the problem.
+    pub fn by(program: &dyn Recompute, question: &str, proof: &str) -> Option<Self> {
+        let found = program.recompute(question, proof)?;
+        let by = Some(program.name().to_owned());
+        Some(match found {
+            Ok(()) => Self { by, holds: true, why: None, evaluation: None },
+            Err(Flaw { why, evaluation }) => {
+                Self { by, holds: false, why: Some(why), evaluation: Some(evaluation) }
+            }
+        })
+    }
 }

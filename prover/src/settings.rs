@@ -50,6 +50,11 @@ impl Settings {
     pub fn temperature(&self, role: Role) -> f32 {
         if role.writes() { self.temperature } else { self.reading_temperature }
     }
+
+    /// The most tokens that an answer of a role may take, thinking included.
+    pub fn max_tokens(&self, role: Role) -> u32 {
+        if role.writes() { self.max_tokens_per_proof } else { self.max_tokens_per_reading }
+    }
 }
 
 impl Default for Settings {

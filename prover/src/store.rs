@@ -3,25 +3,28 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `run.toml` | seed, models, prompt set, settings |
+//! | `run.toml` | seed, models, prompt set, settings: [`Manifest`] |
 //! | `problem.md` or `problems.jsonl` | what is to be proved |
 //! | `events.jsonl` | the journal: [`Line`] |
-//! | `pool/<source>/<problem_idx>.jsonl` | one proof a line, the fields of the published pool and ours |
-//! | `predictions.jsonl` | the chosen proofs in the published output format |
+//! | `pool/<source>/<problem_idx>.jsonl` | the proofs that are decided, a [`Proof`] a line |
+//! | `predictions.jsonl` | the chosen proofs, an [`Outcome`] a line |
 //! | `solution.md` | the chosen proofs for people |
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::complete::Completion;
+pub use crate::manifest::{Known, Manifest, Model, Prompts};
 use crate::place::toml_error;
+use crate::pool::{Outcome, Proof};
 use crate::problem::Problem;
-use crate::roles::{Key, fingerprint};
-use crate::settings::Settings;
+use crate::roles::Key;
 
 /// What goes wrong with a run's folder.
 #[derive(Debug, thiserror::Error)]
@@ -92,145 +95,6 @@ pub enum StoreError {
     },
 }
 
-/// Who answers, and how to tell that it is the same one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Model {
-    /// For people; at endpoints, what they call it.
-    pub name: String,
-    /// Of the weights, or of the model's name and revision at its endpoints.
-    pub fingerprint: String,
-    /// Of the model's weights, where whoever asks its endpoints gave one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<String>,
-    /// Addresses of the endpoints; empty for a model in this process.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub endpoints: Vec<String>,
-}
-
-impl Model {
-    /// For people: what it is, and where.
-    pub fn label(&self) -> String {
-        let revision =
-            self.revision.as_ref().map_or(String::new(), |revision| format!(", revision {revision},"));
-        match self.endpoints.as_slice() {
-            [] => self.name.clone(),
-            endpoints => format!("{}{revision} at {}", self.name, endpoints.join(", ")),
-        }
-    }
-}
-
-/// Where the prompts come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Prompts {
-    /// The file, or `built-in`.
-    pub source: String,
-    /// Of its text.
-    pub fingerprint: String,
-}
-
-/// `run.toml`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Of this format.
-    pub version: u32,
-    /// Of the run.
-    pub seed: u64,
-    /// Fingerprint of the problems.
-    pub problems: String,
-    /// Writes and refines.
-    pub generator: Model,
-    /// Reads and compares.
-    pub verifier: Model,
-    /// What they are asked.
-    pub prompts: Prompts,
-    /// How much is asked.
-    pub settings: Settings,
-    /// What the model knows that writes or reads, where that is written down.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub domain: Option<Known>,
-}
-
-/// What a model knows, as far as a run is concerned.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
-    /// The model.
-    pub model: String,
-    /// Its domain in words.
-    pub knows: String,
-    /// The program that recomputes proofs of its problems, unless that is left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub program: Option<String>,
-    /// The problems that are none of it, and are asked all the same.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub outside: Vec<String>,
-}
-
-impl Known {
-    /// What its word is worth.
-    pub fn reservation(&self) -> String {
-        format!("{} knows {}; nothing it says of other problems counts.", self.model, self.knows)
-    }
-}
-
-impl Manifest {
-    /// The version this program writes.
-    pub const VERSION: u32 = 1;
-
-    /// Whether a problem is none that the model knows.
-    pub fn is_outside(&self, problem: &Problem) -> bool {
-        self.domain.as_ref().is_some_and(|known| known.outside.contains(&problem.problem_idx))
-    }
-
-    /// Fingerprint of a list of problems.
-    pub fn problems(problems: &[Problem]) -> String {
-        fingerprint(problems.iter().flat_map(|problem| {
-            [problem.source.as_bytes(), problem.problem_idx.as_bytes(), problem.question.as_bytes()]
-        }))
-    }
-
-    /// The first difference that makes the completions of `old` useless: name, old and new value. Numbers of proofs, readings
-    /// and rounds, and budgets may change: decisions are made anew from the completions there are.
-    fn difference(&self, old: &Manifest) -> Option<(String, String, String)> {
-        let model = |model: &Model| format!("{} ({})", model.label(), model.fingerprint);
-        let prompts = |prompts: &Prompts| format!("{} ({})", prompts.source, prompts.fingerprint);
-        let (new, was) = (&self.settings, &old.settings);
-        let pairs = [
-            ("the format's version", old.version.to_string(), self.version.to_string()),
-            ("the problem", old.problems.clone(), self.problems.clone()),
-            ("the seed", old.seed.to_string(), self.seed.to_string()),
-            ("the model", model(&old.generator), model(&self.generator)),
-            ("the verifier's model", model(&old.verifier), model(&self.verifier)),
-            ("the prompt set", prompts(&old.prompts), prompts(&self.prompts)),
-            ("temperature", was.temperature.to_string(), new.temperature.to_string()),
-            ("reading_temperature", was.reading_temperature.to_string(), new.reading_temperature.to_string()),
-            ("top_p", was.top_p.to_string(), new.top_p.to_string()),
-            (
-                "max_tokens_per_proof",
-                was.max_tokens_per_proof.to_string(),
-                new.max_tokens_per_proof.to_string(),
-            ),
-            (
-                "max_tokens_per_reading",
-                was.max_tokens_per_reading.to_string(),
-                new.max_tokens_per_reading.to_string(),
-            ),
-            (
-                "evaluations_to_refine",
-                was.evaluations_to_refine.to_string(),
-                new.evaluations_to_refine.to_string(),
-            ),
-        ];
-        let differ = |pair: &(&str, String, String)| {
-            // The same weights under another name are the same.
-            let digest =
-                |text: &str| text.rsplit_once('(').map_or(text.to_owned(), |(_, digest)| digest.to_owned());
-            digest(&pair.1) != digest(&pair.2)
-        };
-        let found = pairs.into_iter().find(differ);
-        found.map(|(setting, was, now)| (setting.to_owned(), was, now))
-    }
-}
-
 /// A finished completion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -260,6 +124,48 @@ pub struct Record {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// What a run has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spent {
+    /// Completions, lost ones included.
+    pub completions: u64,
+    /// Completions that failed.
+    pub failed: u64,
+    /// Tokens generated.
+    pub tokens: u64,
+    /// Tokens of prompts.
+    pub prompt_tokens: u64,
+    /// Tokens among the generated ones that came to nothing, in answers that were cut off and asked for again.
+    pub wasted: u64,
+    /// Tokens among the generated ones of answers that were broken off because they were no longer wanted.
+    pub canceled: u64,
+    /// Completions whose tokens are estimated, because their endpoint does not count them.
+    pub estimated: u64,
+}
+
+impl Spent {
+    /// Counts a completion.
+    pub(crate) fn add(&mut self, record: &Record) {
+        self.completions += 1;
+        self.tokens = self.tokens.saturating_add(record.wasted);
+        self.wasted = self.wasted.saturating_add(record.wasted);
+        match &record.completion {
+            Some(completion) => {
+                self.tokens = self.tokens.saturating_add(completion.tokens);
+                self.prompt_tokens = self.prompt_tokens.saturating_add(completion.prompt_tokens);
+                self.estimated += u64::from(completion.is_estimated());
+            }
+            None => self.failed += 1,
+        }
+    }
+
+    /// Counts what answers had cost that were broken off.
+    pub(crate) fn cancel(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.canceled = self.canceled.saturating_add(tokens);
+    }
 }
 
 /// A line of the journal.
@@ -298,7 +204,6 @@ pub struct Run {
     _lock: File,
     records: Vec<Record>,
     canceled_tokens: u64,
-    seconds: f64,
 }
 
 impl Run {
@@ -338,14 +243,12 @@ impl Run {
         write_whole(&folder.join(MANIFEST), text.as_bytes())?;
         write_problems(&folder, problems)?;
         let (journal, lines) = Journal::open(&folder.join(JOURNAL))?;
-        let mut run =
-            Self { folder, journal, _lock: lock, records: Vec::new(), canceled_tokens: 0, seconds: 0.0 };
+        let mut run = Self { folder, journal, _lock: lock, records: Vec::new(), canceled_tokens: 0 };
         for line in lines {
             match line {
                 Line::Completion(record) => run.records.push(*record),
                 Line::Canceled { tokens } => run.canceled_tokens = run.canceled_tokens.saturating_add(tokens),
-                Line::End { seconds, .. } => run.seconds += seconds,
-                Line::Session { .. } => {}
+                Line::Session { .. } | Line::End { .. } => {}
             }
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -377,11 +280,6 @@ impl Run {
         self.journal.append(&Line::Canceled { tokens })
     }
 
-    /// Seconds of the sessions that ended by themselves.
-    pub fn seconds(&self) -> f64 {
-        self.seconds
-    }
-
     /// Adds a completion; it is on the disk when this returns.
     ///
     /// # Errors
@@ -403,6 +301,19 @@ impl Run {
         self.journal.append(&Line::End { unix_seconds: now(), seconds })
     }
 
+    /// Writes the pool of a problem.
+    ///
+    /// # Errors
+    /// [`StoreError::File`]
+    pub(crate) fn write_pool<'a>(
+        &self,
+        problem: &Problem,
+        pool: impl Iterator<Item = &'a Proof>,
+    ) -> Result<(), StoreError> {
+        let name = Path::new(POOL).join(&problem.source).join(format!("{}.jsonl", problem.problem_idx));
+        self.write(&name, &as_lines(pool))
+    }
+
     /// Writes a file of the run, whole or not at all. `name` may have folders in it.
     ///
     /// # Errors
@@ -419,6 +330,13 @@ impl Run {
 const MANIFEST: &str = "run.toml";
 const JOURNAL: &str = "events.jsonl";
 const LOCK: &str = ".lock";
+/// A problem that was typed, or the only one of a set.
+pub(crate) const PROBLEM: &str = "problem.md";
+/// Several problems.
+pub(crate) const PROBLEMS: &str = "problems.jsonl";
+/// What came of them.
+pub(crate) const PREDICTIONS: &str = "predictions.jsonl";
+const POOL: &str = "pool";
 
 /// Reads `run.toml`; `None` where there is none.
 ///
@@ -426,43 +344,98 @@ const LOCK: &str = ".lock";
 /// [`StoreError`] when it cannot be read.
 pub fn read_manifest(folder: &Path) -> Result<Option<Manifest>, StoreError> {
     let path = folder.join(MANIFEST);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
-        }
-        Err(error) => return Err(file_error(&path, "cannot be read")(error)),
-    };
+    let Some(text) = read_text(&path)? else { return Ok(None) };
     let malformed = |error| StoreError::Malformed { path: shown(&path), what: toml_error(&text, &error) };
     toml::from_str(&text).map(Some).map_err(malformed)
 }
 
-/// Reads a run's journal without touching it; a torn last line is left out.
+/// The text of a file; `None` where there is none.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>, StoreError> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        Err(error) => Err(file_error(path, "cannot be read")(error)),
+    }
+}
+
+/// Reads a run's journal without touching it; a torn last line is left out, and nothing is read where there is none.
 ///
 /// # Errors
 /// [`StoreError`]
 pub fn read_journal(folder: &Path) -> Result<Vec<Line>, StoreError> {
     let path = folder.join(JOURNAL);
     let mut bytes = Vec::new();
-    let mut file = File::open(&path).map_err(file_error(&path, "cannot be read"))?;
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(file_error(&path, "cannot be read")(error)),
+    };
     ensure_file(&file, &path)?;
     file.read_to_end(&mut bytes).map_err(file_error(&path, "cannot be read"))?;
-    Ok(parse_journal(&bytes, &path)?.0)
+    Ok(whole_lines(&bytes, &path, true)?.0)
 }
 
-/// Lines that are whole, and the length of that part of the file.
-fn parse_journal(bytes: &[u8], path: &Path) -> Result<(Vec<Line>, usize), StoreError> {
+/// What came of a run's problems; without a prediction where they were not searched yet.
+pub(crate) fn read_outcomes(folder: &Path) -> Result<Vec<Outcome>, StoreError> {
+    let outcomes = read_lines(&folder.join(PREDICTIONS))?;
+    if outcomes.is_empty() { read_lines(&folder.join(PROBLEMS)) } else { Ok(outcomes) }
+}
+
+/// The proofs of each problem, with its source and name, in the order of these.
+pub(crate) fn read_pools(folder: &Path) -> Result<Vec<(String, String, Vec<Proof>)>, StoreError> {
+    let name = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let mut pools = Vec::new();
+    for source in list(&folder.join(POOL))?.into_iter().filter(|path| path.is_dir()) {
+        for file in
+            list(&source)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "jsonl"))
+        {
+            pools.push((name(source.file_name()), name(file.file_stem()), read_lines(&file)?));
+        }
+    }
+    Ok(pools)
+}
+
+/// What is in a folder, sorted; nothing where there is no folder.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let cannot = || file_error(folder, "cannot be read");
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(cannot()(error)),
+    };
+    let mut paths = entries
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(cannot())?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// A file of lines of JSON; none where there is no file.
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, StoreError> {
+    Ok(whole_lines(read_text(path)?.unwrap_or_default().as_bytes(), path, false)?.0)
+}
+
+/// Lines of JSON that are whole, and the length of that part of the file: the last one may be torn.
+fn whole_lines<T: DeserializeOwned>(
+    bytes: &[u8],
+    path: &Path,
+    is_journal: bool,
+) -> Result<(Vec<T>, usize), StoreError> {
     let mut lines = Vec::new();
-    let mut good = 0;
+    let (mut good, mut number) = (0, 0);
     let mut rest = bytes;
     while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        number += 1;
         match serde_json::from_slice(&rest[..end]) {
             Ok(line) => lines.push(line),
+            Err(_) if rest[..end].trim_ascii().is_empty() => {}
             // A crash of the whole machine may leave anything at the very end.
-            Err(_) if rest[end + 1..].iter().all(|byte| *byte == 0) => break,
+            Err(_) if is_journal && rest[end + 1..].iter().all(|byte| *byte == 0) => break,
             Err(error) => {
-                let what = error.to_string();
-                return Err(StoreError::Damaged { path: shown(path), line: lines.len() + 1, what });
+                return Err(StoreError::Damaged { path: shown(path), line: number, what: error.to_string() });
             }
         }
         rest = &rest[end + 1..];
@@ -495,7 +468,7 @@ impl Journal {
         ensure_file(&file, path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(file_error(path, "cannot be read"))?;
-        let (lines, good) = parse_journal(&bytes, path)?;
+        let (lines, good) = whole_lines(&bytes, path, true)?;
         let length = good as u64;
         if good < bytes.len() {
             // The line was never counted: its completion is asked for again.
@@ -523,20 +496,19 @@ impl Journal {
 
 fn write_problems(folder: &Path, problems: &[Problem]) -> Result<(), StoreError> {
     match problems {
-        [one] => write_whole(&folder.join("problem.md"), format!("{}\n", one.question).as_bytes()),
-        many => {
-            let mut lines = String::new();
-            for problem in many {
-                lines.push_str(&serde_json::to_string(problem).expect("a problem is JSON"));
-                lines.push('\n');
-            }
-            write_whole(&folder.join("problems.jsonl"), lines.as_bytes())
-        }
+        [one] => write_whole(&folder.join(PROBLEM), format!("{}\n", one.question).as_bytes()),
+        many => write_whole(&folder.join(PROBLEMS), as_lines(many).as_bytes()),
     }
 }
 
+/// Lines of JSON.
+pub(crate) fn as_lines<T: Serialize>(values: impl IntoIterator<Item = T>) -> String {
+    let line = |value| serde_json::to_string(&value).expect("what a run holds is JSON") + "\n";
+    values.into_iter().map(line).collect()
+}
+
 /// Readers see the old file or the new one, never a part.
-fn write_whole(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn write_whole(path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     let part = path.with_file_name(name);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use porism_prover::confidence::Calibration;
 
-#[path = "common/font.rs"]
+#[path = "../../render/tests/common/font.rs"]
 mod font;
 #[path = "common/published.rs"]
 mod published;
@@ -21,7 +21,7 @@ fn published_proofs_are_rendered_and_counted() {
     let mut formulas = Formulas::default();
     let mut missing = BTreeSet::new();
     for proof in &proofs {
-        missing.extend(font::missing(&porism_prover::markdown::render(&proof.proof).html));
+        missing.extend(font::missing(&porism_render::render(&proof.proof).html));
         formulas.add(&proof.problem_idx, &proof.proof);
         formulas.add(&proof.problem_idx, &proof.question);
     }

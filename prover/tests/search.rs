@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use porism_prover::complete::{Answer, Complete, CompleteError, Completion, Finish, Request};
+use porism_prover::pool::{self, End, Proof, State};
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
 use porism_prover::recompute::{Flaw, Recompute};
 use porism_prover::report::Report;
 use porism_prover::roles::{Key, Role};
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, State, Task, search, tally};
+use porism_prover::search::{Event, Limits, Plan, SearchError, Task, search};
+use porism_prover::settings::Settings;
 use porism_prover::store::{Line, Manifest, Model, Prompts, Run, StoreError, read_journal};
 
 /// Answers so many requests at once, in an order of its own, and breaks after so many answers.
@@ -266,18 +268,18 @@ fn a_passed_proof_has_only_ones_and_dismissed_readings_do_not_count() {
         for plan in &plans {
             for proof in &plan.proofs {
                 for reading in &proof.readings {
-                    let expected = reading.meta.as_ref().map_or(1.0, |(_, score)| score.value());
+                    let expected = reading.judgements.first().map_or(1.0, |judgement| judgement.score);
                     assert_eq!(reading.weight, expected);
                     dismissed += u32::from(reading.weight == 0.0);
                 }
                 match proof.state {
                     State::Passed => {
                         assert_eq!(
-                            (proof.mean(), proof.weight()),
+                            (proof.meanscore, proof.weight()),
                             (Some(1.0), f64::from(settings.verifications))
                         );
                     }
-                    State::Rejected => assert!(proof.mean().unwrap() < 1.0 && proof.readings.len() >= 2),
+                    State::Rejected => assert!(proof.meanscore.unwrap() < 1.0 && proof.readings.len() >= 2),
                     _ => {}
                 }
             }
@@ -318,10 +320,11 @@ fn a_proof_that_is_written_again_after_an_objection_is_read_again() {
         expected.push((Some(6), &State::Passed));
         assert_eq!(states, expected);
         // Each from the latest of its text.
-        assert_eq!((plan.proofs[5].parent, plan.proofs[10].parent), (Some(1), Some(6)));
+        assert_eq!([5, 10].map(|proof| &plan.proofs[proof].dep_proof_ids[..]), [&[1], &[6]]);
         let chosen = plan.chosen().unwrap();
-        assert_eq!((chosen.proof_id, tally(&chosen.readings)), (11, (5, 5)));
-        assert_eq!(tally(plan.other_readings(chosen)), (3, 5));
+        let (own, other) = (pool::sum(&chosen.readings), pool::sum(plan.other_readings(chosen)));
+        assert_eq!((chosen.proof_id, own.counted_passed, own.counted), (11, 5, 5));
+        assert_eq!((other.counted_passed, other.counted), (3, 5));
     }
     let solution = std::fs::read_to_string(folder.path().join("solution.md")).unwrap();
     assert!(solution.contains(
@@ -353,8 +356,8 @@ fn refining_uses_the_best_proof_and_its_lowest_evaluations() {
     let plans = go(folder.path(), &manifest(0, settings), &mut complete).unwrap();
     assert_eq!(plans[0].end, Some((End::Rounds, Some(1))));
     assert_eq!(
-        plans[0].proofs.iter().map(|proof| proof.parent).collect::<Vec<_>>(),
-        [None, None, Some(1), Some(1)]
+        plans[0].proofs.iter().map(|proof| &proof.dep_proof_ids[..]).collect::<Vec<_>>(),
+        [&[], &[], &[1][..], &[1]]
     );
     let line = fs::read_to_string(folder.path().join("pool/set/a.jsonl")).unwrap();
     let line: serde_json::Value = serde_json::from_str(line.lines().nth(2).unwrap()).unwrap();
@@ -409,7 +412,7 @@ fn a_deadline_takes_the_best_so_far() {
         "{solution}"
     );
     let report = Report::from_folder(folder.path()).unwrap();
-    assert_eq!(report.problems[0].unfinished.as_deref(), End::Time.unfinished());
+    assert_eq!(report.problems[0].unfinished(), End::Time.unfinished());
 }
 
 #[test]
@@ -602,13 +605,14 @@ fn a_proof_that_a_program_refutes_never_passes_and_the_search_goes_on() {
         let plans = go_with(folder.path(), &manifest, &mut complete, Some(&parity)).unwrap();
         for plan in &plans {
             for proof in &plan.proofs {
-                let is_even = |proof: &porism_prover::search::Proof| {
-                    parity.recompute("", proof.text()).is_some_and(|found| found.is_err())
-                };
+                let is_even =
+                    |proof: &Proof| parity.recompute("", &proof.proof).is_some_and(|found| found.is_err());
                 match proof.state {
-                    State::Passed => assert!(proof.recomputed == Some(Ok(())) && !is_even(proof)),
+                    State::Passed => {
+                        assert!(proof.recomputed.as_ref().is_some_and(|found| found.holds) && !is_even(proof))
+                    }
                     State::Refuted => {
-                        assert!(proof.mean() == Some(1.0) && is_even(proof));
+                        assert!(proof.meanscore == Some(1.0) && is_even(proof));
                         refuted += 1;
                     }
                     _ => assert_eq!(proof.recomputed, None),

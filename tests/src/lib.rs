@@ -2,7 +2,9 @@
 
 pub mod circles;
 pub mod golden;
+pub mod paper;
 pub mod reference;
+pub mod simt;
 pub mod slots;
 pub mod synthetic;
 pub mod watched;

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use porism_prover::check::{Grade, Told, check};
 use porism_prover::complete::CompleteError;
+use porism_prover::pool::Reading;
 use porism_prover::problem::Problem;
-use porism_prover::recompute::{Flaw, Recompute as _};
+use porism_prover::recompute::{Recompute as _, Recomputed};
 use porism_prover::roles::Role;
 use porism_prover::store::Known;
 use serde_json::json;
@@ -39,9 +40,8 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
     }
     let referee = setup.bounds.referee().filter(|_| !args.prover.no_recompute);
     let computed = Computed {
-        by: referee.as_ref().map(|referee| referee.name().to_owned()),
         falsehood: referee.as_ref().and_then(|referee| referee.falsehood(&problem.question)),
-        found: referee.as_ref().and_then(|referee| referee.recompute(&problem.question, proof.trim())),
+        found: referee.as_ref().and_then(|referee| Recomputed::by(referee, &problem.question, proof.trim())),
         outside,
     };
     let settings = setup.settings(&args.prover)?;
@@ -92,7 +92,7 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
                 1.0 => String::new(),
                 weight => format!(" (counts {weight}: the judge does not agree)"),
             };
-            ui.heading(&format!("Reading {}: {}{weight}", reading.number + 1, reading.score.value()))?;
+            ui.heading(&format!("Reading {}: {}{weight}", reading.number + 1, reading.score))?;
             ui.text(&format!("{}\n\n", reading.text))?;
         }
         let counted = grade.readings.iter().filter(|reading| reading.weight > 0.0).count();
@@ -105,10 +105,10 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
         }
         match (&computed.falsehood, &computed.found) {
             (Some(why), _) => ui.warn(&format!("the statement is false, as a program finds: {why}")),
-            (None, Some(Err(flaw))) => {
-                ui.warn(&format!("recomputed by a program, which finds a flaw: {}", flaw.why));
+            (None, Some(Recomputed { why: Some(why), .. })) => {
+                ui.warn(&format!("recomputed by a program, which finds a flaw: {why}"));
             }
-            (None, Some(Ok(()))) => {
+            (None, Some(_)) => {
                 ui.note("recomputed by a program: every step holds, and the last one is what was asked")
             }
             (None, None) => {}
@@ -133,40 +133,36 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
 
 /// What is known without a model.
 struct Computed {
-    /// The program.
-    by: Option<String>,
     /// Why the statement is false.
     falsehood: Option<String>,
-    /// What it found in the proof.
-    found: Option<Result<(), Flaw>>,
+    /// What a program found in the proof.
+    found: Option<Recomputed>,
     /// Whether the problem is none that the model knows.
     outside: bool,
 }
 
 impl Computed {
     fn lets_pass(&self) -> bool {
-        !self.outside && self.falsehood.is_none() && !matches!(self.found, Some(Err(_)))
+        !self.outside && self.falsehood.is_none() && self.found.as_ref().is_none_or(|found| found.holds)
     }
 }
 
 fn as_json(grade: &Grade, computed: &Computed, known: Option<&Known>, seed: u64) -> serde_json::Value {
-    let reading = |reading: &porism_prover::search::Reading| {
+    let reading = |reading: &Reading| {
+        let judgement = reading.judgements.first();
         json!({
             "reading": reading.number + 1,
             "score": reading.score,
             "weight": reading.weight,
             "evaluation": reading.text,
-            "judgement": reading.meta.as_ref().map(|(text, score)| json!({"score": score, "text": text})),
+            "judgement": judgement.map(|said| json!({"score": said.score, "text": said.text})),
         })
     };
     let unreadable = |(number, why): &(u32, String)| json!({"reading": number + 1, "problem": why});
-    let found = computed.found.as_ref().map(|found| {
-        json!({"by": computed.by, "holds": found.is_ok(), "why": found.as_ref().err().map(|flaw| &flaw.why)})
-    });
     json!({
         "schema": 1,
         "passed": grade.passed() && computed.lets_pass(),
-        "recomputed": found,
+        "recomputed": computed.found,
         "falsehood": computed.falsehood,
         "outside_domain": computed.outside,
         "domain": known,

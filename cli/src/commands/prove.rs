@@ -5,9 +5,12 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use porism_prover::complete::CompleteError;
+use porism_prover::confidence::Readings;
+use porism_prover::pool::{self, End};
 use porism_prover::problem::{self, Problem};
 use porism_prover::recompute::Recompute;
-use porism_prover::search::{End, Event, Limits, Plan, SearchError, Settings, Task, search, tally};
+use porism_prover::search::{Event, Limits, Plan, SearchError, Task, search};
+use porism_prover::settings::Settings;
 use porism_prover::store::{self, Known, Manifest, Prompts, Run};
 
 use crate::answerer::{self, Setup};
@@ -291,7 +294,7 @@ impl Teller<'_> {
                 again,
                 recomputed,
             } => {
-                let Some(words) = ui::verdict(state, *again, recomputed.as_ref()) else { return };
+                let Some(words) = ui::verdict(state, *again, *recomputed) else { return };
                 let mean = meanscore
                     .map_or(String::new(), |mean| format!(", mean {mean:.2} of {readings} readings"));
                 self.ui.note(&format!("{problem_idx} round {round_idx}: proof {proof_id} {words}{mean}"));
@@ -366,9 +369,8 @@ fn show(
 ) -> Result<()> {
     let reader = if setup.reads_itself() { "the same model" } else { "the verifier" };
     for (problem, plan) in problems.iter().zip(plans) {
-        let chosen = plan.chosen().and_then(|proof| Some((proof, proof.attempt.as_ref()?)));
         let several = problems.len() > 1;
-        let Some((proof, attempt)) = chosen else {
+        let Some(proof) = plan.chosen() else {
             let why = plan
                 .falsehood
                 .as_ref()
@@ -380,17 +382,19 @@ fn show(
         if several {
             ui.heading(&problem.problem_idx)?;
         }
-        ui.text(&format!("{}\n", attempt.proof))?;
+        ui.text(&format!("{}\n", proof.proof))?;
         if several {
             ui.line("")?;
         }
-        let (_, counted) = tally(&proof.readings);
-        let other = match tally(plan.other_readings(proof)) {
-            (_, 0) => String::new(),
-            (ones, counted) => format!(", and {ones} of {counted} in other rounds"),
+        let Readings { counted, .. } = pool::sum(&proof.readings);
+        let other = match pool::sum(plan.other_readings(proof)) {
+            Readings { counted: 0, .. } => String::new(),
+            Readings { counted, counted_passed, .. } => {
+                format!(", and {counted_passed} of {counted} in other rounds")
+            }
         };
-        let mean = proof.mean().map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
-        let flaw = proof.recomputed.as_ref().and_then(|found| found.as_ref().err());
+        let mean = proof.meanscore.map_or("no counted reading".to_owned(), |mean| format!("mean {mean:.2}"));
+        let flaw = proof.recomputed.as_ref().and_then(|found| found.why.as_ref());
         match plan.end {
             Some((End::Passed, _)) if manifest.is_outside(problem) => ui.warn(&format!(
                 "proof {} passed {counted} of {counted} readings, and the model does not know such problems: that is worth nothing",
@@ -413,8 +417,8 @@ fn show(
                 "no proof passed; proof {} is the best of {} ({mean}, {}){other}{}",
                 proof.proof_id,
                 plan.pool().count(),
-                ui::plural(counted as u64, "reading"),
-                flaw.map_or(String::new(), |flaw| format!("; a program finds a flaw in it: {}", flaw.why))
+                ui::plural(counted, "reading"),
+                flaw.map_or(String::new(), |why| format!("; a program finds a flaw in it: {why}"))
             )),
         }
         how_to_go_on(plan, ui);

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use porism_prover::report::ReportError;
+use porism_prover::store::StoreError;
 
 use crate::args::Report;
 use crate::failure::Failure;
@@ -13,8 +14,10 @@ pub fn run(args: &Report, ui: &Ui) -> Result<u8> {
             ReportError::NotARun { .. } => {
                 "`porism prove` makes such a folder and says where it is, mostly in `runs`"
             }
-            ReportError::File { .. } => "check the path, and that files can be written there",
-            ReportError::Malformed { .. } | ReportError::Damaged { .. } => {
+            ReportError::Store(StoreError::File { .. }) => {
+                "check the path, and that files can be written there"
+            }
+            ReportError::Malformed { .. } | ReportError::Store(_) => {
                 "write the line as it was; the same `porism prove` mends what can be made again"
             }
         };

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use porism_prover::check::Told;
 use porism_prover::complete::Request;
+use porism_prover::confidence::Readings;
 use porism_prover::parse::Score;
+use porism_prover::pool::{End, State};
 use porism_prover::roles::Role;
-use porism_prover::search::{End, Event, State};
+use porism_prover::search::Event;
 
 /// Lines of what happened that are kept.
 const NEWS: usize = 100;
@@ -90,10 +92,7 @@ impl Candidate {
         if let Some(settled) = &self.settled {
             return settled.mean;
         }
-        let readings = self.readings();
-        let weight: f64 = readings.iter().map(|(_, weight)| weight).sum();
-        let sum: f64 = readings.iter().map(|(score, weight)| score * weight).sum();
-        (weight > 0.0).then(|| sum / weight)
+        Readings::new(self.readings()).mean
     }
 
     pub fn fate(&self) -> Option<&Fate> {
@@ -350,7 +349,7 @@ impl View {
                 candidate.round = *round_idx;
                 candidate.settled = Some(Settled { mean: *meanscore, readings: *readings, fate });
                 // That a proof was lost was said when it came.
-                let words = crate::ui::verdict(state, *again, recomputed.as_ref());
+                let words = crate::ui::verdict(state, *again, *recomputed);
                 if let Some(words) = words.filter(|_| !matches!(state, State::Failed(_))) {
                     let mean = meanscore.map_or(String::new(), |mean| {
                         format!(", mean {mean:.2} of {}", crate::ui::plural(*readings as u64, "reading"))

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use porism_checker::problems::{Family, held_out};
 use porism_checker::{self as checker, Score};
 use porism_loader::{Checkpoint, Options};
+use porism_prover::pool::State;
 use porism_prover::problem::Problem;
 use porism_prover::prompts::PromptSet;
 use porism_prover::recompute::Recompute;
-use porism_prover::search::{Limits, Plan, Settings, State, Task, search};
+use porism_prover::search::{Limits, Plan, Task, search};
+use porism_prover::settings::Settings;
 use porism_prover::store::{Manifest, Model, Prompts, Run};
 use porism_runtime::engine::Engine;
 use porism_runtime::{DeviceId, EngineOptions};
@@ -50,16 +52,16 @@ impl Tally {
         let problem = checker::Problem::parse(question).expect("a problem of the domain");
         let is_right = |proof: &str| checker::evaluate(&problem, proof).score() == Score::Right;
         self.problems += 1;
-        self.single += usize::from(plan.proofs.first().is_some_and(|proof| is_right(proof.text())));
+        self.single += usize::from(plan.proofs.first().is_some_and(|proof| is_right(&proof.proof)));
         let accepted: Vec<String> = plan
             .proofs
             .iter()
             .filter(|proof| proof.state == State::Passed)
-            .map(|proof| proof.text().to_owned())
+            .map(|proof| proof.proof.clone())
             .collect();
         self.accepted += accepted.len();
         self.right += accepted.iter().filter(|proof| is_right(proof)).count();
-        self.solved += usize::from(plan.chosen().is_some_and(|proof| is_right(proof.text())));
+        self.solved += usize::from(plan.chosen().is_some_and(|proof| is_right(&proof.proof)));
         let wrong = accepted.into_iter().filter(|proof| !is_right(proof));
         self.wrong.extend(wrong.map(|proof| (question.to_owned(), proof)));
         self.tokens += plan.proofs.iter().map(|proof| proof.tokens).sum::<u64>();

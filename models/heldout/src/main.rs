@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let seconds = started.elapsed().as_secs_f64();
             println!("{who}: {} of {count} false statements passed, {seconds:.1} s", passed.len());
             for (problem, plan) in passed.into_iter().filter(|_| show) {
-                println!("\n{}\n{}", problem.question, plan.chosen().map_or("", |proof| proof.text()));
+                println!("\n{}\n{}", problem.question, plan.chosen().map_or("", |proof| &proof.proof));
             }
         }
         return Ok(());

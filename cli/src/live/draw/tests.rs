@@ -4,8 +4,10 @@ use std::time::Duration;
 use porism_prover::check::Told;
 use porism_prover::complete::Request;
 use porism_prover::parse::Score;
+use porism_prover::pool::{End, State};
 use porism_prover::roles::{Key, Role};
-use porism_prover::search::{End, Event, Spent, State};
+use porism_prover::search::Event;
+use porism_prover::store::Spent;
 
 use super::super::view::{Budget, View};
 use super::*;

@@ -1,12 +1,12 @@
 //! A problem in a line: what a page is called after.
 
-use crate::markdown;
+use crate::markdown::render;
 
 /// Most characters of a heading. Longer statements are cut between two words, never within a formula.
 const LONGEST: usize = 100;
 
 /// The first paragraph of a statement on one line, with its formulas as they were written, and `…` where it goes on.
-pub(crate) fn heading(statement: &str) -> String {
+pub fn heading(statement: &str) -> String {
     let paragraph = statement.trim().split("\n\n").next().unwrap_or_default();
     let paragraph = paragraph.trim_start_matches(['#', '*', '>', ' ']);
     let words: Vec<&str> = paragraph.split_whitespace().collect();
@@ -31,7 +31,7 @@ pub(crate) fn heading(statement: &str) -> String {
 }
 
 /// The same without the delimiters of formulas, for a window's title.
-pub(crate) fn plain(heading: &str) -> String {
+pub fn plain(heading: &str) -> String {
     ["$$", "$", "\\(", "\\)", "\\[", "\\]"]
         .iter()
         .fold(heading.to_owned(), |text, mark| text.replace(mark, ""))
@@ -39,8 +39,8 @@ pub(crate) fn plain(heading: &str) -> String {
 
 /// The same as HTML within an `<h1>`, and how many formulas that has. `None` where it is more than one paragraph of text, or
 /// has a formula that cannot be rendered.
-pub(crate) fn html(heading: &str) -> Option<(String, usize)> {
-    let rendered = markdown::render(heading);
+pub fn html(heading: &str) -> Option<(String, usize)> {
+    let rendered = render(heading);
     let inner = rendered.html.trim_end().strip_prefix("<p>")?.strip_suffix("</p>")?;
     // A heading holds neither paragraphs nor blocks.
     let is_inline = !["<p", "<div", "<pre", "<ul", "<ol", "<table", "<h", "<code class=\"tex"]
