@@ -37,10 +37,16 @@ pub struct Kernels {
     pub matrices: f64,
     /// Mat-muls of experts, each for some of the tokens.
     pub experts: f64,
+    /// Weights that the mat-vecs of a model decode, beside one large mat-vec, and that mat-muls of several tokens do.
+    pub one: f64,
+    /// See `one`.
+    pub several: f64,
     /// Sums over cached positions in their order, and the projections into the latent space.
     pub attention: f64,
     /// Sums over positions that were selected.
     pub selected: f64,
+    /// Either kind of sums for one token of a sequence, beside those for many.
+    pub single: f64,
     /// Scores of the indexer.
     pub index: f64,
     /// Weights that the projection into the latent space decodes, beside those of a mat-mul.
@@ -56,8 +62,11 @@ impl Kernels {
     const ADAPTER: Kernels = Kernels {
         matrices: 1.0,
         experts: 1.0,
+        one: 1.0,
+        several: 1.0,
         attention: 1.0,
         selected: 1.0,
+        single: 1.0,
         index: 1.0,
         absorb: 1.0,
         activation: 1.0,
@@ -67,19 +76,24 @@ impl Kernels {
     const SOFTWARE: Kernels = Kernels {
         matrices: 0.82,
         experts: 0.82,
+        one: 0.85,
         attention: 0.25,
         selected: 0.25,
         index: 0.5,
         ..Self::ADAPTER
     };
-    /// Kernel by kernel with the 250 M bench model on two AVX-512 cores: of 235 GFLOP/s 190 with 16 tokens for an expert, 53
-    /// in attention, 30 to 40 where positions are selected, 80 to 170 in the indexer; 5 G/s of 100 G/s weights decoded by
-    /// `absorb`; 5 ns for an activation and 9 for a logit beside 0.4 for a value of a norm.
+    /// With the 250 M bench model on two AVX-512 cores, kernel by kernel and fitted to steps of 1 to 512 tokens: of 235 GFLOP/s 180
+    /// with 16 tokens for an expert, 53 in attention, 30 to 40 where positions are selected, half of that for one token, 80 to 170 in the
+    /// indexer; 5 G/s of 100 G/s weights decoded by `absorb` and 33 in a mat-mul; 5 ns for an activation and 9 for a logit beside
+    /// 0.4 for a value of a norm.
     const HOST: Kernels = Kernels {
-        matrices: 0.95,
-        experts: 0.85,
+        matrices: 0.85,
+        experts: 0.76,
+        one: 0.8,
+        several: 0.33,
         attention: 0.22,
         selected: 0.15,
+        single: 0.42,
         index: 0.5,
         absorb: 0.055,
         activation: 12.0,

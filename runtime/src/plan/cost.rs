@@ -11,7 +11,7 @@ use porism_shaders::matmul;
 
 use super::place::Problem;
 use super::result::{DevicePlan, Place, Predicted};
-use crate::device::Device;
+use crate::device::{Device, Kernels};
 use crate::error::Error;
 use crate::model::buffers::input_width;
 use crate::model::moe::GROUP_FROM;
@@ -98,9 +98,14 @@ struct Asked {
 }
 
 impl Asked {
-    /// The same for kernels that reach a share of what others do.
-    fn slower(self, share: f64) -> Self {
-        Asked { bytes: self.bytes, weights: self.weights / share, operations: self.operations / share }
+    /// The same for mat-muls that reach a share of what a large one does, in a step of so many tokens.
+    fn slower(self, share: f64, kernels: &Kernels, tokens: f64) -> Self {
+        let decoding = if tokens > 1.0 { kernels.several } else { kernels.one };
+        Asked {
+            bytes: self.bytes,
+            weights: self.weights / (share * decoding),
+            operations: self.operations / share,
+        }
     }
 }
 
@@ -269,6 +274,7 @@ impl Problem<'_> {
         let (heads, rates) = (f64::from(config.num_attention_heads), &device.rates);
         let kernels = &rates.kernels;
         let reached = selecting * kernels.selected + (1.0 - selecting) * kernels.attention;
+        let reached = reached * if step.tokens > step.rows { 1.0 } else { kernels.single };
         let mut asked = Asked {
             bytes: attended * (rank + rope) * 4.0,
             weights: 0.0,
@@ -413,7 +419,8 @@ impl Problem<'_> {
             asked.operations += 2.0 * weights * whole_tiles(device, of * tokens, any, step.tokens);
             pairs += of * tokens;
         }
-        let [mut there, brought] = asked.map(|asked| asked.slower(device.rates.kernels.experts));
+        let kernels = &device.rates.kernels;
+        let [mut there, brought] = asked.map(|asked| asked.slower(kernels.experts, kernels, step.tokens));
         let mut picks = Seconds::default();
         let rates = &device.rates;
         let activated = pairs * f64::from(self.config().moe_intermediate_size);
@@ -601,7 +608,8 @@ impl Seconds {
         self.add(index, Limit::Disk, bytes * on_disk / device.rates.disk);
         let bytes = bytes * (1.0 - on_disk);
         let asked = Asked { bytes, weights, operations: 2.0 * weights * computed };
-        self.work(index, device, asked.slower(device.rates.kernels.matrices));
+        let kernels = &device.rates.kernels;
+        self.work(index, device, asked.slower(kernels.matrices, kernels, tokens));
     }
 
     fn extend(&mut self, other: Seconds) {
