@@ -8,8 +8,8 @@ use porism_shaders::{Features, KERNELS};
 
 use crate::loops::{self, Counts};
 use crate::row::Row;
-use crate::variants::{Variant, gpu_features, variants};
 use crate::vulkan::{Executable, Vulkan};
+use porism_gpu_compilers::variants::{Variant, gpu_features, variants};
 
 /// How a driver calls what is wanted, by the first word of the device's name.
 fn read(device: &str, variant: &Variant, all: &[Executable], row: &mut Row) {

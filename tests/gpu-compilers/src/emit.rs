@@ -5,7 +5,7 @@ use naga::back::{hlsl, spv};
 use naga::proc::BoundsCheckPolicy;
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use crate::variants::Variant;
+use porism_gpu_compilers::variants::Variant;
 
 /// What decides which checks are compiled into a shader.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! Instructions of inner loops, counted in the listings of RADV (AMD) and NVK (NVIDIA).
 
-use crate::variants::Inner;
+use porism_gpu_compilers::variants::Inner;
 
 /// The instructions of a loop without loops inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -22,7 +22,6 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
-use porism_gpu_compilers::variants;
 
 use crate::row::Row;
 use crate::stubs::STUBS;

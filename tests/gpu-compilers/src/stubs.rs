@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::row::Row;
-use crate::variants::variants;
+use porism_gpu_compilers::variants::variants;
 
 /// Longest wait for one pipeline before the compiler counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(180);

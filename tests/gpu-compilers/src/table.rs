@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::emit;
 use crate::row::Row;
-use crate::variants::variants;
+use porism_gpu_compilers::variants::variants;
 
 const HEAD: &str = "# The kernels on the compilers of GPUs
 

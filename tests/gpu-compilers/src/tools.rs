@@ -10,7 +10,7 @@ use porism_shaders::KERNELS;
 use crate::emit;
 use crate::row::Row;
 use crate::stubs;
-use crate::variants::variants;
+use porism_gpu_compilers::variants::variants;
 
 /// The profiles that DXC is asked for.
 pub const PROFILES: [(&str, &str, ShaderModel); 2] =

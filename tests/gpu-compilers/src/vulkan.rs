@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use ash::vk;
 
 use crate::emit::{self, Checks};
-use crate::variants::Variant;
+use porism_gpu_compilers::variants::Variant;
 
 /// An opened device.
 pub struct Vulkan {
