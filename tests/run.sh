@@ -67,6 +67,16 @@ count_adapters() {
     fi
 }
 
+# The main job as the README has it, only without the release build.
+prove() {
+    local folder
+    folder=$(mktemp -d) || return
+    cargo run --locked -- prove "Prove that gcd(84, 30) = 6." --out "$folder/run" --quiet
+    local code=$?
+    rm -rf "$folder"
+    return $code
+}
+
 # Fetched once and kept in .cache; without a network its devices are told as skipped.
 compile_for_gpus() {
     local target
@@ -83,6 +93,7 @@ phase 'format' check_format
 phase 'clippy' lint
 phase 'docs' document
 phase 'build' build
+phase 'main job' prove
 phase 'adapters' count_adapters
 phase 'GPU compilers' compile_for_gpus
 phase 'tests' logged_tests

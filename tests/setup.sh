@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need beside Rust, and prints the environment they run in as `export` lines:
 #
-#     eval "$(tests/setup.sh)" && cargo test
+#     eval "$(tests/setup.sh)" && cargo test --workspace
 #
 # 1. Mesa's lavapipe and the Vulkan loader, through apt (with sudo where needed).
 # 2. SwiftShader, out of Debian's package chromium-common: two drivers by different authors stand for two vendors.
