@@ -103,6 +103,16 @@ fn room(place: &Path, bytes: u64) -> String {
     format!("; the disk of {} has {} free{short}", place.display(), words::bytes(free))
 }
 
+/// That a model which would have to be downloaded does not fit on the disk, if it does not.
+pub fn no_room(bytes: u64) -> Option<String> {
+    let cache = hub_cache(|name| std::env::var_os(name))?;
+    let (free, place) = (free_space(&cache)?, cache.display());
+    (free < bytes).then(|| {
+        let (whole, free) = (words::bytes(bytes), words::bytes(free));
+        format!("the weights are not on this machine, and the disk of {place} has {free} free for {whole} of files")
+    })
+}
+
 /// Names that may have been meant: of folders beside the one that is not there, of the catalogue, of models in the cache.
 pub fn similar(name: &str) -> Vec<String> {
     let cached =

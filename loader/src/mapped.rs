@@ -155,6 +155,8 @@ mod unix {
             // Where one page is gone, all that follow are.
             let from = address & !(page - 1);
             let length = end.next_multiple_of(page) - from;
+            // Before anybody can read the zeros.
+            entry.is_short.store(true, Ordering::Release);
             // SAFETY: these pages belong to a map that lives: reading it brought us here. It is only read, so pages that are read
             // may stand in their place; unmapping it unmaps them.
             let zeros = unsafe {
@@ -168,7 +170,6 @@ mod unix {
                 )
             };
             if zeros != libc::MAP_FAILED {
-                entry.is_short.store(true, Ordering::Release);
                 return;
             }
         }

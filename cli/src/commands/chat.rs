@@ -130,7 +130,7 @@ pub fn run(job: &Job<'_>, tokenizer: &Tokenizer, template: &ChatTemplate) -> Res
                 messages.truncate(last + 1);
             }
             Some(Command::Unknown(word, meant)) => {
-                let meant = meant.map_or(String::new(), |meant| format!(", did you mean {meant}?"));
+                let meant = meant.map_or(".".to_owned(), |meant| format!(", did you mean {meant}?"));
                 ui.warn(&format!(
                     "there is no command {word}{meant} /help lists them; a line that begins with a space is sent as it is"
                 ));

@@ -25,7 +25,8 @@ pub fn run(args: &Check, ui: &Ui) -> Result<u8> {
             .into());
     }
     let mut problem = Problem::from_text(&text_or_file(&args.problem, "problem")?, &args.problem)?;
-    let proof = text_or_file(&args.proof, "proof")?;
+    let text = text_or_file(&args.proof, "proof")?;
+    let proof = proof_of(&text);
     if proof.trim().is_empty() {
         return Err(Failure::usage("the proof is empty")
             .hint("give a text, a file, or `-` for stdin")
@@ -173,4 +174,36 @@ fn as_json(grade: &Grade, computed: &Computed, known: Option<&Known>, seed: u64)
         "tokens": grade.tokens,
         "seed": seed,
     })
+}
+
+/// The proof of what a model wrote to be read by a machine: the section `## Solution`, without the model's own evaluation of it. Any
+/// other text is a proof as it stands.
+fn proof_of(text: &str) -> &str {
+    let Some(rest) = text.trim_start().strip_prefix("## Solution") else { return text };
+    match rest.split_once('\n') {
+        Some((heading, proof)) if heading.trim().is_empty() => {
+            proof.split("\n## Self Evaluation").next().unwrap_or(proof).trim()
+        }
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::proof_of;
+
+    #[test]
+    fn a_models_answer_is_its_proof() {
+        let proof = "1. 6*7 = 42.\n2. 42 + 2 = 44.";
+        for answer in [
+            proof.to_owned(),
+            format!("## Solution\n{proof}"),
+            format!("\n## Solution\r\n{proof}\n\n## Self Evaluation\nStep 1: 6*7 = 42, ok.\n"),
+        ] {
+            assert_eq!(proof_of(&answer), proof);
+        }
+        for whole in ["## Solutions\nx", "Let x be.\n## Solution\ny", "## Solution"] {
+            assert_eq!(proof_of(whole), whole);
+        }
+    }
 }

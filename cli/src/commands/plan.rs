@@ -122,6 +122,9 @@ fn report(
     let mut notes: Vec<String> = plan.notes.iter().map(|note| words(note, &devices)).collect();
     if hardware.is_here {
         notes.extend(memory_notes(&plan, &devices, page_cache));
+        if let Subject::Known(known) = subject {
+            notes.extend(names::no_room(known.stored_bytes()));
+        }
     }
     Ok(Report {
         name: subject.name(),
