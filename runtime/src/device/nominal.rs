@@ -82,19 +82,18 @@ impl Kernels {
         index: 0.5,
         ..Self::ADAPTER
     };
-    /// With the 250 M bench model on two AVX-512 cores, kernel by kernel and fitted to steps of 1 to 512 tokens: of 235 GFLOP/s 180
-    /// with 16 tokens for an expert, 53 in attention, 30 to 40 where positions are selected, half of that for one token, 80 to 170 in the
-    /// indexer; 5 G/s of 100 G/s weights decoded by `absorb` and 33 in a mat-mul; 5 ns for an activation and 9 for a logit beside
-    /// 0.4 for a value of a norm.
+    /// Fitted to a release build with the 250 M bench model on two AVX-512 cores, prompts of 32 to 512 tokens and depths up to 1,000,
+    /// beside 235 GFLOP/s in a large mat-mul and 100 G weights/s in a large mat-vec. (Without link-time optimisation attention
+    /// takes up to twice as long.)
     const HOST: Kernels = Kernels {
         matrices: 0.85,
         experts: 0.76,
         one: 0.8,
         several: 0.33,
-        attention: 0.22,
-        selected: 0.15,
-        single: 0.42,
-        index: 0.5,
+        attention: 0.35,
+        selected: 0.3,
+        single: 0.25,
+        index: 0.8,
         absorb: 0.055,
         activation: 12.0,
         logit: 20.0,
