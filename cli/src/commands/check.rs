@@ -1,8 +1,11 @@
 //! `porism check`: grades a proof.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use porism_prover::check::{Grade, Told, check};
 use porism_prover::complete::CompleteError;
+use porism_prover::parse::attempt;
 use porism_prover::pool::Reading;
 use porism_prover::problem::Problem;
 use porism_prover::recompute::{Recompute as _, Recomputed};
@@ -178,13 +181,12 @@ fn as_json(grade: &Grade, computed: &Computed, known: Option<&Known>, seed: u64)
 
 /// The proof of what a model wrote to be read by a machine: the section `## Solution`, without the model's own evaluation of it. Any
 /// other text is a proof as it stands.
-fn proof_of(text: &str) -> &str {
-    let Some(rest) = text.trim_start().strip_prefix("## Solution") else { return text };
-    match rest.split_once('\n') {
-        Some((heading, proof)) if heading.trim().is_empty() => {
-            proof.split("\n## Self Evaluation").next().unwrap_or(proof).trim()
+fn proof_of(text: &str) -> Cow<'_, str> {
+    match text.trim_start().split_once('\n') {
+        Some((heading, _)) if heading.trim_end() == "## Solution" => {
+            attempt(text).map_or(Cow::default(), |attempt| attempt.proof.into())
         }
-        _ => text,
+        _ => text.into(),
     }
 }
 
